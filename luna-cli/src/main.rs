@@ -1,0 +1,2 @@
+//! Luna command line.
+fn main() {}
