@@ -1,1 +1,10 @@
-//! Luna.
+//! Luna keeps **one frozen copy of each model and serves many callers from it**.
+#![deny(unsafe_code)]
+
+mod device;
+mod error;
+pub mod limits;
+
+pub use device::{Device, Precision};
+pub use error::{Error, ErrorKind, Result};
+pub use limits::Limits;
