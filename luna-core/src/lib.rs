@@ -4,7 +4,9 @@
 mod device;
 mod error;
 pub mod limits;
+mod values;
 
 pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use values::Image;
