@@ -1,6 +1,7 @@
 //! Luna keeps **one frozen copy of each model and serves many callers from it**.
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
 mod device;
 mod error;
 pub mod limits;
