@@ -43,17 +43,11 @@ impl Block {
         // SAFETY: `layout` has a non-zero size.
         let ptr = unsafe { alloc_zeroed(layout) };
         let ptr = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
-        Self {
-            ptr,
-            bytes: layout.size(),
-        }
+        Self { ptr, bytes: layout.size() }
     }
 
     fn layout(bytes: usize) -> Layout {
-        let size = bytes
-            .max(1)
-            .checked_next_multiple_of(ALIGN)
-            .expect("block size overflows usize");
+        let size = bytes.max(1).checked_next_multiple_of(ALIGN).expect("block size overflows usize");
         Layout::from_size_align(size, ALIGN).expect("block size fits an allocation")
     }
 
@@ -64,20 +58,14 @@ impl Block {
 
     /// The first `len` numbers of the block.
     pub(crate) fn as_slice<T: Plain>(&self, len: usize) -> &[T] {
-        assert!(
-            len.checked_mul(size_of::<T>())
-                .is_some_and(|need| need <= self.bytes)
-        );
+        assert!(len.checked_mul(size_of::<T>()).is_some_and(|need| need <= self.bytes));
         // SAFETY: in bounds (checked), aligned to 64, initialised, and any bit pattern is a `T`.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), len) }
     }
 
     /// The first `len` numbers of the block, writable.
     pub(crate) fn as_mut_slice<T: Plain>(&mut self, len: usize) -> &mut [T] {
-        assert!(
-            len.checked_mul(size_of::<T>())
-                .is_some_and(|need| need <= self.bytes)
-        );
+        assert!(len.checked_mul(size_of::<T>()).is_some_and(|need| need <= self.bytes));
         // SAFETY: as in `as_slice`, and `&mut self` makes the access unique.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), len) }
     }

@@ -17,16 +17,7 @@ const CHUNK: usize = 1 << 14;
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn geglu<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
-    gated(
-        x,
-        out,
-        n,
-        Gate {
-            activation: Activation::Gelu,
-            activated_first: false,
-        },
-        cx,
-    );
+    gated(x, out, n, Gate { activation: Activation::Gelu, activated_first: false }, cx);
 }
 
 /// `out[r, j] = silu(x[r, j]) · x[r, n + j]`: gate first, as in Llama's fused projections. `x` is `[rows, 2n]`, `out` `[rows, n]`.
@@ -34,16 +25,7 @@ pub fn geglu<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn swiglu<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
-    gated(
-        x,
-        out,
-        n,
-        Gate {
-            activation: Activation::Silu,
-            activated_first: true,
-        },
-        cx,
-    );
+    gated(x, out, n, Gate { activation: Activation::Silu, activated_first: true }, cx);
 }
 
 /// Which half of a row is the gate, and its non-linearity.
@@ -59,27 +41,16 @@ fn gated<T: Scalar>(x: &[T], out: &mut [T], n: usize, gate: Gate, cx: &Context<'
         "input must be [rows, 2n], output [rows, n] with n = {n}"
     );
     let rows = (CHUNK / n).max(1);
-    out.par_chunks_mut(rows * n)
-        .zip(x.par_chunks(rows * 2 * n))
-        .for_each(|(out, x)| {
-            if cx.interrupted() {
-                return;
-            }
-            for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
-                let (first, second) = x.split_at(n);
-                let (activated, plain) = if gate.activated_first {
-                    (first, second)
-                } else {
-                    (second, first)
-                };
-                cx.isa().run(Gated {
-                    activated,
-                    plain,
-                    out,
-                    activation: gate.activation,
-                });
-            }
-        });
+    out.par_chunks_mut(rows * n).zip(x.par_chunks(rows * 2 * n)).for_each(|(out, x)| {
+        if cx.interrupted() {
+            return;
+        }
+        for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
+            let (first, second) = x.split_at(n);
+            let (activated, plain) = if gate.activated_first { (first, second) } else { (second, first) };
+            cx.isa().run(Gated { activated, plain, out, activation: gate.activation });
+        }
+    });
 }
 
 struct Gated<'a, T> {
@@ -100,13 +71,7 @@ impl<T: Scalar> Kernel for Gated<'_, T> {
             // SAFETY: all three rows have the output's length.
             unsafe {
                 let gate = self.activation.apply(s, read(s, self.activated, j, lanes));
-                write(
-                    s,
-                    self.out,
-                    j,
-                    lanes,
-                    s.mul(gate, read(s, self.plain, j, lanes)),
-                );
+                write(s, self.out, j, lanes, s.mul(gate, read(s, self.plain, j, lanes)));
             }
             j += S::LANES;
         }
@@ -119,11 +84,7 @@ impl<T: Scalar> Kernel for Gated<'_, T> {
 unsafe fn read<S: Simd, T: Scalar>(s: S, row: &[T], j: usize, lanes: usize) -> S::V {
     // SAFETY: the caller's promise.
     unsafe {
-        if lanes == S::LANES {
-            T::load(s, row.as_ptr().add(j))
-        } else {
-            T::load_head(s, row.as_ptr().add(j), lanes)
-        }
+        if lanes == S::LANES { T::load(s, row.as_ptr().add(j)) } else { T::load_head(s, row.as_ptr().add(j), lanes) }
     }
 }
 
@@ -164,15 +125,7 @@ impl<T: Scalar> Kernel for Activate<'_, T> {
         while j < self.x.len() {
             let lanes = S::LANES.min(self.x.len() - j);
             // SAFETY: `lanes` elements from `j` on are there.
-            unsafe {
-                write(
-                    s,
-                    self.x,
-                    j,
-                    lanes,
-                    self.activation.apply(s, read(s, self.x, j, lanes)),
-                )
-            };
+            unsafe { write(s, self.x, j, lanes, self.activation.apply(s, read(s, self.x, j, lanes))) };
             j += S::LANES;
         }
     }
@@ -184,13 +137,11 @@ impl<T: Scalar> Kernel for Activate<'_, T> {
 /// If the lengths differ.
 pub fn add_scaled<T: Scalar>(x: &mut [T], y: &[T], scale: f32, cx: &Context<'_>) {
     assert_eq!(x.len(), y.len(), "summands must have the same size");
-    x.par_chunks_mut(CHUNK)
-        .zip(y.par_chunks(CHUNK))
-        .for_each(|(x, y)| {
-            if !cx.interrupted() {
-                cx.isa().run(AddScaled { x, y, scale });
-            }
-        });
+    x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
+        if !cx.interrupted() {
+            cx.isa().run(AddScaled { x, y, scale });
+        }
+    });
 }
 
 /// `x += y`.
@@ -217,11 +168,7 @@ impl<T: Scalar> Kernel for AddScaled<'_, T> {
             let lanes = S::LANES.min(self.x.len() - j);
             // SAFETY: both slices hold `lanes` elements from `j` on.
             unsafe {
-                let sum = s.fma(
-                    read(s, self.y, j, lanes),
-                    s.splat(self.scale),
-                    read(s, self.x, j, lanes),
-                );
+                let sum = s.fma(read(s, self.y, j, lanes), s.splat(self.scale), read(s, self.x, j, lanes));
                 write(s, self.x, j, lanes, sum);
             }
             j += S::LANES;
@@ -234,10 +181,7 @@ impl<T: Scalar> Kernel for AddScaled<'_, T> {
 /// # Panics
 /// If `c` does not divide the length.
 pub fn softmax_rows<T: Scalar>(x: &mut [T], c: usize, cx: &Context<'_>) {
-    assert!(
-        c > 0 && x.len().is_multiple_of(c),
-        "input must be [rows, {c}]"
-    );
+    assert!(c > 0 && x.len().is_multiple_of(c), "input must be [rows, {c}]");
     let rows = (CHUNK / c).max(1);
     x.par_chunks_mut(rows * c).for_each(|x| {
         if !cx.interrupted() {
@@ -257,10 +201,7 @@ impl<T: Scalar> Kernel for SoftmaxRows<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for row in self.x.chunks_exact_mut(self.c) {
-            let top = row
-                .iter()
-                .map(|v| v.to_f32())
-                .fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+            let top = row.iter().map(|v| v.to_f32()).fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
             if top == f32::NEG_INFINITY {
                 row.fill(T::default());
                 continue;
@@ -271,10 +212,7 @@ impl<T: Scalar> Kernel for SoftmaxRows<'_, T> {
                 // SAFETY: `lanes` elements from `j` on are there; the array holds any vector.
                 unsafe {
                     let mut parts = [0.0f32; 16];
-                    s.store(
-                        parts.as_mut_ptr(),
-                        exp(s, s.sub(read(s, row, j, lanes), s.splat(top))),
-                    );
+                    s.store(parts.as_mut_ptr(), exp(s, s.sub(read(s, row, j, lanes), s.splat(top))));
                     total += parts[..lanes].iter().map(|&v| f64::from(v)).sum::<f64>();
                 }
                 j += S::LANES;
@@ -284,15 +222,7 @@ impl<T: Scalar> Kernel for SoftmaxRows<'_, T> {
             while j < row.len() {
                 let lanes = S::LANES.min(row.len() - j);
                 // SAFETY: as above.
-                unsafe {
-                    write(
-                        s,
-                        row,
-                        j,
-                        lanes,
-                        s.mul(exp(s, s.sub(read(s, row, j, lanes), s.splat(top))), factor),
-                    )
-                };
+                unsafe { write(s, row, j, lanes, s.mul(exp(s, s.sub(read(s, row, j, lanes), s.splat(top))), factor)) };
                 j += S::LANES;
             }
         }
@@ -304,14 +234,8 @@ impl<T: Scalar> Kernel for SoftmaxRows<'_, T> {
 /// # Panics
 /// If the lengths differ.
 pub fn convert<A: Scalar, B: Scalar>(from: &[A], to: &mut [B], cx: &Context<'_>) {
-    assert_eq!(
-        from.len(),
-        to.len(),
-        "source and target must have the same size"
-    );
-    to.par_chunks_mut(CHUNK)
-        .zip(from.par_chunks(CHUNK))
-        .for_each(|(to, from)| cx.isa().run(Convert { from, to }));
+    assert_eq!(from.len(), to.len(), "source and target must have the same size");
+    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| cx.isa().run(Convert { from, to }));
 }
 
 struct Convert<'a, A, B> {
@@ -345,17 +269,9 @@ pub fn convert_weights<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Conte
         "source and target must have the same number of elements"
     );
     let size = from.dtype.size();
-    to.par_chunks_mut(CHUNK)
-        .zip(from.bytes.par_chunks(CHUNK * size))
-        .for_each(|(to, bytes)| {
-            cx.isa().run(ConvertWeights {
-                from: WeightView {
-                    dtype: from.dtype,
-                    bytes,
-                },
-                to,
-            });
-        });
+    to.par_chunks_mut(CHUNK).zip(from.bytes.par_chunks(CHUNK * size)).for_each(|(to, bytes)| {
+        cx.isa().run(ConvertWeights { from: WeightView { dtype: from.dtype, bytes }, to });
+    });
 }
 
 struct ConvertWeights<'a, T> {
@@ -386,10 +302,7 @@ impl<T: Scalar> Kernel for ConvertWeights<'_, T> {
             }
             j += S::LANES;
         }
-        for (to, bytes) in self.to[whole..]
-            .iter_mut()
-            .zip(bytes[whole * dtype.size()..].chunks_exact(dtype.size()))
-        {
+        for (to, bytes) in self.to[whole..].iter_mut().zip(bytes[whole * dtype.size()..].chunks_exact(dtype.size())) {
             *to = T::from_f32(dtype.widen(bytes));
         }
     }

@@ -33,10 +33,7 @@ impl Isa {
 
     /// Plain Rust that every machine runs.
     pub fn portable() -> Self {
-        Self {
-            level: Level::Portable,
-            dot_bf16: false,
-        }
+        Self { level: Level::Portable, dot_bf16: false }
     }
 
     /// Every instruction set this machine can run, the portable one first. Tests force each in turn.
@@ -45,16 +42,10 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if has_avx2() {
-                all.push(Self {
-                    level: Level::Avx2,
-                    dot_bf16: false,
-                });
+                all.push(Self { level: Level::Avx2, dot_bf16: false });
             }
             if has_avx512() {
-                all.push(Self {
-                    level: Level::Avx512,
-                    dot_bf16: false,
-                });
+                all.push(Self { level: Level::Avx512, dot_bf16: false });
             }
         }
         if let Some(widest) = Self::widest()
@@ -88,23 +79,14 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     fn widest() -> Option<Self> {
         if has_avx512() {
-            return Some(Self {
-                level: Level::Avx512,
-                dot_bf16: is_x86_feature_detected!("avx512bf16"),
-            });
+            return Some(Self { level: Level::Avx512, dot_bf16: is_x86_feature_detected!("avx512bf16") });
         }
-        has_avx2().then_some(Self {
-            level: Level::Avx2,
-            dot_bf16: false,
-        })
+        has_avx2().then_some(Self { level: Level::Avx2, dot_bf16: false })
     }
 
     #[cfg(target_arch = "aarch64")]
     fn widest() -> Option<Self> {
-        std::arch::is_aarch64_feature_detected!("neon").then_some(Self {
-            level: Level::Neon,
-            dot_bf16: false,
-        })
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Self { level: Level::Neon, dot_bf16: false })
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -131,9 +113,7 @@ impl Isa {
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -177,11 +157,7 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// The machine's best instructions, no interruption.
     pub fn new(workspace: &'a Workspace) -> Self {
-        Self {
-            isa: Isa::detect(),
-            workspace,
-            stop: &(),
-        }
+        Self { isa: Isa::detect(), workspace, stop: &() }
     }
 
     /// The same, stopped by `stop`.
@@ -212,9 +188,6 @@ impl<'a> Context<'a> {
 
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context")
-            .field("isa", &self.isa)
-            .field("workspace", &self.workspace)
-            .finish_non_exhaustive()
+        f.debug_struct("Context").field("isa", &self.isa).field("workspace", &self.workspace).finish_non_exhaustive()
     }
 }

@@ -57,23 +57,17 @@ mod simd;
 mod weight;
 mod workspace;
 
-pub use attention::{
-    AttentionInput, AttentionMask, AttentionMode, AttentionShape, Tokens, attention,
-};
+pub use attention::{AttentionInput, AttentionMask, AttentionMode, AttentionShape, Tokens, attention};
 pub use block::Plain;
 pub use conv::{ConvInput, ConvShape, PackedConv, conv2d};
-pub use elementwise::{
-    activate_in_place, add, add_scaled, convert, convert_weights, geglu, softmax_rows, swiglu,
-};
+pub use elementwise::{activate_in_place, add, add_scaled, convert, convert_weights, geglu, softmax_rows, swiglu};
 pub use gemm::Epilogue;
 pub use interrupt::Interrupt;
 pub use isa::{Context, Isa};
 pub use layout::{ImageShape, nchw_to_nhwc, nhwc_to_nchw, upsample_nearest_2x};
 pub use matmul::{MatmulShape, Operand, matmul};
 pub use matrix::{PackedMatrix, linear};
-pub use norm::{
-    ChannelAffine, GroupNorm, RowNorm, apply_affine, group_norm_affine, layer_norm, rms_norm,
-};
+pub use norm::{ChannelAffine, GroupNorm, RowNorm, apply_affine, group_norm_affine, layer_norm, rms_norm};
 pub use peak::{Peak, peak};
 pub use rotary::{Rotary, RotaryLayout, RotaryShape, rotate};
 pub use scalar::Scalar;

@@ -40,20 +40,12 @@ pub struct Operand<'a, T> {
 impl<'a, T> Operand<'a, T> {
     /// A contiguous batch of `rows × columns` matrices, as they lie in memory.
     pub fn contiguous(data: &'a [T], rows: usize, columns: usize) -> Self {
-        Self {
-            data,
-            row_stride: columns,
-            batch_stride: rows * columns,
-            transposed: false,
-        }
+        Self { data, row_stride: columns, batch_stride: rows * columns, transposed: false }
     }
 
     /// The same memory read as its transpose.
     pub fn transpose(self) -> Self {
-        Self {
-            transposed: !self.transposed,
-            ..self
-        }
+        Self { transposed: !self.transposed, ..self }
     }
 
     fn matrix(&self, batch: usize) -> &'a [T] {
@@ -62,18 +54,10 @@ impl<'a, T> Operand<'a, T> {
 
     /// Panics unless a `rows × columns` matrix (seen untransposed) lies within the slice for the whole batch.
     fn check(&self, batch: usize, rows: usize, columns: usize, name: &str) {
-        let (lines, width) = if self.transposed {
-            (columns, rows)
-        } else {
-            (rows, columns)
-        };
+        let (lines, width) = if self.transposed { (columns, rows) } else { (rows, columns) };
         if batch * lines * width > 0 {
             let end = (batch - 1) * self.batch_stride + (lines - 1) * self.row_stride + width;
-            assert!(
-                end <= self.data.len(),
-                "{name} operand needs {end} elements, has {}",
-                self.data.len()
-            );
+            assert!(end <= self.data.len(), "{name} operand needs {end} elements, has {}", self.data.len());
         }
     }
 }
@@ -104,64 +88,32 @@ pub fn matmul<T: Scalar>(
     let MatmulShape { batch, m, n, k } = shape;
     a.check(batch, m, k, "left");
     b.check(batch, k, n, "right");
-    assert_eq!(
-        out.len(),
-        batch * m * n,
-        "output must be [batch, m, n] = [{batch}, {m}, {n}]"
-    );
+    assert_eq!(out.len(), batch * m * n, "output must be [batch, m, n] = [{batch}, {m}, {n}]");
     e.check(n, out.len());
     if out.is_empty() {
         return;
     }
-    out.par_chunks_exact_mut(m * n)
-        .enumerate()
-        .for_each(|(i, out)| {
-            if cx.interrupted() {
-                return;
-            }
-            let mut packed = cx.workspace().take::<f32>(n.div_ceil(NR) * k * NR);
-            pack_panels(
-                cx.isa(),
-                b.matrix(i),
-                b.row_stride,
-                b.transposed,
-                n,
-                k,
-                &mut packed,
+    out.par_chunks_exact_mut(m * n).enumerate().for_each(|(i, out)| {
+        if cx.interrupted() {
+            return;
+        }
+        let mut packed = cx.workspace().take::<f32>(n.div_ceil(NR) * k * NR);
+        pack_panels(cx.isa(), b.matrix(i), b.row_stride, b.transposed, n, k, &mut packed);
+        let epilogue = Epilogue { residual: e.residual.map(|all| &all[i * m * n..][..m * n]), ..*e };
+        let panels = Panels::from_f32(&packed, n, k);
+        if a.transposed {
+            product(
+                &Transposed { data: a.matrix(i), stride: a.row_stride, out_stride: n },
+                m,
+                panels,
+                out,
+                epilogue,
+                cx,
             );
-            let epilogue = Epilogue {
-                residual: e.residual.map(|all| &all[i * m * n..][..m * n]),
-                ..*e
-            };
-            let panels = Panels::from_f32(&packed, n, k);
-            if a.transposed {
-                product(
-                    &Transposed {
-                        data: a.matrix(i),
-                        stride: a.row_stride,
-                        out_stride: n,
-                    },
-                    m,
-                    panels,
-                    out,
-                    epilogue,
-                    cx,
-                );
-            } else {
-                product(
-                    &Matrix {
-                        data: a.matrix(i),
-                        stride: a.row_stride,
-                        out_stride: n,
-                    },
-                    m,
-                    panels,
-                    out,
-                    epilogue,
-                    cx,
-                );
-            }
-        });
+        } else {
+            product(&Matrix { data: a.matrix(i), stride: a.row_stride, out_stride: n }, m, panels, out, epilogue, cx);
+        }
+    });
 }
 
 fn product<T: Scalar, R: Rows>(
@@ -172,14 +124,7 @@ fn product<T: Scalar, R: Rows>(
     epilogue: Epilogue<'_, T>,
     cx: &Context<'_>,
 ) {
-    Product {
-        rows,
-        m,
-        panels,
-        out: OutPtr::new(out),
-        epilogue,
-    }
-    .run(cx);
+    Product { rows, m, panels, out: OutPtr::new(out), epilogue }.run(cx);
 }
 
 /// Packs activations as the panels of a right operand: `[k, n]` in memory, or `[n, k]` where `by_column`.
@@ -195,27 +140,14 @@ fn pack_panels<T: Scalar>(
     if k == 0 {
         return;
     }
-    packed
-        .par_chunks_exact_mut(k * NR)
-        .enumerate()
-        .for_each(|(p, panel)| {
-            let columns = NR.min(n - p * NR);
-            if by_column {
-                isa.run(PackAcross {
-                    data: &data[p * NR * stride..],
-                    stride,
-                    columns,
-                    panel,
-                });
-            } else {
-                isa.run(PackAlong {
-                    data: &data[p * NR..],
-                    stride,
-                    columns,
-                    panel,
-                });
-            }
-        });
+    packed.par_chunks_exact_mut(k * NR).enumerate().for_each(|(p, panel)| {
+        let columns = NR.min(n - p * NR);
+        if by_column {
+            isa.run(PackAcross { data: &data[p * NR * stride..], stride, columns, panel });
+        } else {
+            isa.run(PackAlong { data: &data[p * NR..], stride, columns, panel });
+        }
+    });
 }
 
 /// Packs one panel whose depths are rows in memory.
@@ -239,11 +171,7 @@ impl<T: Scalar> Kernel for PackAlong<'_, T> {
                 // SAFETY: `count` elements of the row from `j` on are there, and the line holds 32.
                 unsafe {
                     let from = row.as_ptr().add(j.min(self.columns));
-                    let v = if count == S::LANES {
-                        T::load(s, from)
-                    } else {
-                        T::load_head(s, from, count)
-                    };
+                    let v = if count == S::LANES { T::load(s, from) } else { T::load_head(s, from, count) };
                     s.store(line.as_mut_ptr().add(j), v);
                 }
                 j += S::LANES;
@@ -266,9 +194,7 @@ impl<T: Scalar> Kernel for PackAcross<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let depth = self.panel.len() / NR;
-        self.panel
-            .chunks_exact_mut(NR)
-            .for_each(|line| line[self.columns..].fill(0.0));
+        self.panel.chunks_exact_mut(NR).for_each(|line| line[self.columns..].fill(0.0));
         // Blocks of depth keep both sides in the first-level cache.
         for k0 in (0..depth).step_by(64) {
             let k1 = depth.min(k0 + 64);

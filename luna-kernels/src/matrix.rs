@@ -22,9 +22,7 @@ impl PackedMatrix {
     /// # Panics
     /// If `w` does not hold `n * k` elements.
     pub fn pack(w: WeightView<'_>, n: usize, k: usize) -> Self {
-        Self {
-            panels: PackedPanels::pack(w, n, k, |column, depth| column * k + depth),
-        }
+        Self { panels: PackedPanels::pack(w, n, k, |column, depth| column * k + depth) }
     }
 
     /// Packs f32 values of this machine, row-major `[n, k]`.
@@ -60,15 +58,9 @@ impl PackedMatrix {
     /// # Panics
     /// If `out` does not hold `n * k` values.
     pub fn unpack_f32(&self, out: &mut [f32]) {
-        assert_eq!(
-            out.len(),
-            self.n() * self.k(),
-            "output must hold n * k values"
-        );
+        assert_eq!(out.len(), self.n() * self.k(), "output must hold n * k values");
         if !out.is_empty() {
-            out.par_chunks_exact_mut(self.k())
-                .enumerate()
-                .for_each(|(row, out)| self.unpack_row_f32(row, out));
+            out.par_chunks_exact_mut(self.k()).enumerate().for_each(|(row, out)| self.unpack_row_f32(row, out));
         }
     }
 
@@ -77,12 +69,7 @@ impl PackedMatrix {
     /// # Panics
     /// If there is no such row or `out` does not hold `k` values.
     pub fn unpack_row_f32(&self, row: usize, out: &mut [f32]) {
-        assert!(
-            row < self.n() && out.len() == self.k(),
-            "row {row} of {} into {} values",
-            self.n(),
-            out.len()
-        );
+        assert!(row < self.n() && out.len() == self.k(), "row {row} of {} into {} values", self.n(), out.len());
         let panels = self.panels.view();
         for (depth, value) in out.iter_mut().enumerate() {
             *value = panels.get(row, depth);
@@ -115,29 +102,11 @@ impl std::fmt::Debug for PackedMatrix {
 ///
 /// # Panics
 /// If a slice does not have the size its shape says.
-pub fn linear<T: Scalar>(
-    a: &[T],
-    m: usize,
-    w: &PackedMatrix,
-    out: &mut [T],
-    e: &Epilogue<'_, T>,
-    cx: &Context<'_>,
-) {
+pub fn linear<T: Scalar>(a: &[T], m: usize, w: &PackedMatrix, out: &mut [T], e: &Epilogue<'_, T>, cx: &Context<'_>) {
     let (n, k) = (w.n(), w.k());
     assert_eq!(a.len(), m * k, "input must be [m, k] = [{m}, {k}]");
     assert_eq!(out.len(), m * n, "output must be [m, n] = [{m}, {n}]");
     e.check(n, out.len());
-    let rows = Matrix {
-        data: a,
-        stride: k,
-        out_stride: n,
-    };
-    Product {
-        rows: &rows,
-        m,
-        panels: w.panels.view(),
-        out: OutPtr::new(out),
-        epilogue: *e,
-    }
-    .run(cx);
+    let rows = Matrix { data: a, stride: k, out_stride: n };
+    Product { rows: &rows, m, panels: w.panels.view(), out: OutPtr::new(out), epilogue: *e }.run(cx);
 }

@@ -49,30 +49,16 @@ pub fn group_norm_affine<T: Scalar>(
     cx: &Context<'_>,
 ) -> ChannelAffine {
     let c = norm.gamma.len();
-    assert_eq!(
-        x.len(),
-        b * hw * c,
-        "input must be [b, hw, c] = [{b}, {hw}, {c}]"
-    );
+    assert_eq!(x.len(), b * hw * c, "input must be [b, hw, c] = [{b}, {hw}, {c}]");
     assert_eq!(norm.beta.len(), c, "gamma and beta must both hold c values");
-    assert!(
-        norm.groups > 0 && c.is_multiple_of(norm.groups),
-        "{} groups do not divide {c} channels",
-        norm.groups
-    );
-    let mut affine = ChannelAffine {
-        scale: vec![0.0; b * c],
-        shift: vec![0.0; b * c],
-    };
+    assert!(norm.groups > 0 && c.is_multiple_of(norm.groups), "{} groups do not divide {c} channels", norm.groups);
+    let mut affine = ChannelAffine { scale: vec![0.0; b * c], shift: vec![0.0; b * c] };
     if x.is_empty() {
         return affine;
     }
     for image in 0..b {
         let moments = moments(&x[image * hw * c..][..hw * c], c, cx);
-        let (scale, shift) = (
-            &mut affine.scale[image * c..][..c],
-            &mut affine.shift[image * c..][..c],
-        );
+        let (scale, shift) = (&mut affine.scale[image * c..][..c], &mut affine.shift[image * c..][..c]);
         moments.into_affine(hw, norm, scale, shift);
     }
     affine
@@ -93,12 +79,7 @@ fn moments<T: Scalar>(x: &[T], c: usize, cx: &Context<'_>) -> Moments {
         .par_chunks(rows * c)
         .fold(zero, |(mut sum, mut squares), chunk| {
             if !cx.interrupted() {
-                cx.isa().run(Sums {
-                    x: chunk,
-                    pilot: &pilot,
-                    sum: &mut sum,
-                    squares: &mut squares,
-                });
+                cx.isa().run(Sums { x: chunk, pilot: &pilot, sum: &mut sum, squares: &mut squares });
             }
             (sum, squares)
         })
@@ -107,11 +88,7 @@ fn moments<T: Scalar>(x: &[T], c: usize, cx: &Context<'_>) -> Moments {
             a.1.iter_mut().zip(&b.1).for_each(|(a, b)| *a += b);
             a
         });
-    Moments {
-        pilot,
-        sum,
-        squares,
-    }
+    Moments { pilot, sum, squares }
 }
 
 impl Moments {
@@ -125,11 +102,7 @@ impl Moments {
             let within = |i: usize| (self.squares[i] - self.sum[i] * self.sum[i] / n).max(0.0);
             let spread = |i: usize| within(i) / n + (channel_mean(i) - mean).powi(2);
             let spread_nan = |i: usize| {
-                if self.squares[i].is_finite() {
-                    spread(i)
-                } else {
-                    f64::NAN
-                }
+                if self.squares[i].is_finite() { spread(i) } else { f64::NAN }
             };
             let variance = channels.clone().map(spread_nan).sum::<f64>() / width as f64;
             let inverse = 1.0 / (variance + f64::from(norm.eps)).sqrt();
@@ -166,11 +139,7 @@ impl<T: Scalar> Kernel for Sums<'_, T> {
                     let (mut sum, mut squares) = (s.zero(), s.zero());
                     for row in 0..run.len() / c {
                         let at = run.as_ptr().add(row * c + j);
-                        let v = if lanes == S::LANES {
-                            T::load(s, at)
-                        } else {
-                            T::load_head(s, at, lanes)
-                        };
+                        let v = if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) };
                         let d = s.sub(v, pilot);
                         sum = s.add(sum, d);
                         squares = s.fma(d, d, squares);
@@ -201,11 +170,7 @@ pub fn apply_affine<T: Scalar>(
     activation: Activation,
     cx: &Context<'_>,
 ) {
-    assert_eq!(
-        x.len(),
-        out.len(),
-        "input and output must have the same size"
-    );
+    assert_eq!(x.len(), out.len(), "input and output must have the same size");
     if x.is_empty() {
         return;
     }
@@ -215,28 +180,14 @@ pub fn apply_affine<T: Scalar>(
         "affine must hold [b, c] values"
     );
     let (image_len, rows) = (x.len() / b, (CHUNK / c).max(1));
-    out.par_chunks_mut(image_len)
-        .zip(x.par_chunks(image_len))
-        .enumerate()
-        .for_each(|(image, (out, x))| {
-            out.par_chunks_mut(rows * c)
-                .zip(x.par_chunks(rows * c))
-                .for_each(|(out, x)| {
-                    if !cx.interrupted() {
-                        let (scale, shift) = (
-                            &affine.scale[image * c..][..c],
-                            &affine.shift[image * c..][..c],
-                        );
-                        cx.isa().run(Affine {
-                            x,
-                            out,
-                            scale,
-                            shift,
-                            activation,
-                        });
-                    }
-                });
+    out.par_chunks_mut(image_len).zip(x.par_chunks(image_len)).enumerate().for_each(|(image, (out, x))| {
+        out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).for_each(|(out, x)| {
+            if !cx.interrupted() {
+                let (scale, shift) = (&affine.scale[image * c..][..c], &affine.shift[image * c..][..c]);
+                cx.isa().run(Affine { x, out, scale, shift, activation });
+            }
         });
+    });
 }
 
 struct Affine<'a, T> {
@@ -265,11 +216,8 @@ impl<T: Scalar> Kernel for Affine<'_, T> {
                         let v = s.fma(T::load(s, from), s.load(scale), s.load(shift));
                         T::store(s, to, self.activation.apply(s, v));
                     } else {
-                        let v = s.fma(
-                            T::load_head(s, from, lanes),
-                            s.load_head(scale, lanes),
-                            s.load_head(shift, lanes),
-                        );
+                        let v =
+                            s.fma(T::load_head(s, from, lanes), s.load_head(scale, lanes), s.load_head(shift, lanes));
                         T::store_head(s, to, self.activation.apply(s, v), lanes);
                     }
                 }
@@ -315,40 +263,20 @@ pub fn rms_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Cont
     row_norm(x, out, norm, RowKind::RootMeanSquare, cx);
 }
 
-fn row_norm<T: Scalar>(
-    x: &[T],
-    out: &mut [T],
-    norm: &RowNorm<'_>,
-    kind: RowKind,
-    cx: &Context<'_>,
-) {
+fn row_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, kind: RowKind, cx: &Context<'_>) {
     let c = norm.c;
-    assert_eq!(
-        x.len(),
-        out.len(),
-        "input and output must have the same size"
-    );
-    assert!(
-        c > 0 && x.len().is_multiple_of(c),
-        "input must be [rows, {c}]"
-    );
+    assert_eq!(x.len(), out.len(), "input and output must have the same size");
+    assert!(c > 0 && x.len().is_multiple_of(c), "input must be [rows, {c}]");
     for weight in [norm.gamma, norm.beta].into_iter().flatten() {
         assert_eq!(weight.len(), c, "gamma and beta must hold c values");
     }
     let rows = (CHUNK / c).max(1);
     let isa: Isa = cx.isa();
-    out.par_chunks_mut(rows * c)
-        .zip(x.par_chunks(rows * c))
-        .for_each(|(out, x)| {
-            if !cx.interrupted() {
-                isa.run(NormRows {
-                    x,
-                    out,
-                    norm: *norm,
-                    kind,
-                });
-            }
-        });
+    out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).for_each(|(out, x)| {
+        if !cx.interrupted() {
+            isa.run(NormRows { x, out, norm: *norm, kind });
+        }
+    });
 }
 
 struct NormRows<'a, T> {
@@ -365,11 +293,7 @@ impl<T: Scalar> Kernel for NormRows<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let c = self.norm.c;
         for (x, out) in self.x.chunks_exact(c).zip(self.out.chunks_exact_mut(c)) {
-            let mean = if self.kind == RowKind::Layer {
-                row_sum(s, x, 0.0, false) / c as f64
-            } else {
-                0.0
-            };
+            let mean = if self.kind == RowKind::Layer { row_sum(s, x, 0.0, false) / c as f64 } else { 0.0 };
             let square = row_sum(s, x, mean as f32, true) / c as f64;
             let inverse = (1.0 / (square + f64::from(self.norm.eps)).sqrt()) as f32;
             let mut j = 0;
@@ -377,21 +301,10 @@ impl<T: Scalar> Kernel for NormRows<'_, T> {
                 let lanes = S::LANES.min(c - j);
                 // SAFETY: the rows and the weights, where present, hold `lanes` values from `j` on.
                 unsafe {
-                    let v = s.mul(
-                        s.sub(
-                            T::load_head(s, x.as_ptr().add(j), lanes),
-                            s.splat(mean as f32),
-                        ),
-                        s.splat(inverse),
-                    );
-                    let gamma = self
-                        .norm
-                        .gamma
-                        .map_or(s.splat(1.0), |w| s.load_head(w.as_ptr().add(j), lanes));
-                    let beta = self
-                        .norm
-                        .beta
-                        .map_or(s.zero(), |w| s.load_head(w.as_ptr().add(j), lanes));
+                    let v =
+                        s.mul(s.sub(T::load_head(s, x.as_ptr().add(j), lanes), s.splat(mean as f32)), s.splat(inverse));
+                    let gamma = self.norm.gamma.map_or(s.splat(1.0), |w| s.load_head(w.as_ptr().add(j), lanes));
+                    let beta = self.norm.beta.map_or(s.zero(), |w| s.load_head(w.as_ptr().add(j), lanes));
                     T::store_head(s, out.as_mut_ptr().add(j), s.fma(v, gamma, beta), lanes);
                 }
                 j += S::LANES;
@@ -411,11 +324,7 @@ fn row_sum<S: Simd, T: Scalar>(s: S, x: &[T], pilot: f32, squared: bool) -> f64 
         while j < whole {
             // SAFETY: `j + LANES` is within the run.
             let d = s.sub(unsafe { T::load(s, run.as_ptr().add(j)) }, s.splat(pilot));
-            sum = if squared {
-                s.fma(d, d, sum)
-            } else {
-                s.add(sum, d)
-            };
+            sum = if squared { s.fma(d, d, sum) } else { s.add(sum, d) };
             j += S::LANES;
         }
         total += f64::from(s.sum(sum));

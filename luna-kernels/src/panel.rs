@@ -50,12 +50,7 @@ fn position(dtype: WeightType, k: usize, j: usize) -> usize {
 
 impl PackedPanels {
     /// Packs `n` columns of depth `k`; `element(column, depth)` says which stored element each is.
-    pub(crate) fn pack(
-        w: WeightView<'_>,
-        n: usize,
-        k: usize,
-        element: impl Fn(usize, usize) -> usize + Sync,
-    ) -> Self {
+    pub(crate) fn pack(w: WeightView<'_>, n: usize, k: usize, element: impl Fn(usize, usize) -> usize + Sync) -> Self {
         assert_eq!(
             Some(w.bytes.len()),
             n.checked_mul(k).and_then(|e| e.checked_mul(w.dtype.size())),
@@ -65,38 +60,19 @@ impl PackedPanels {
         let bytes = stride * n.div_ceil(NR);
         let mut data = Block::zeroed(bytes);
         if bytes > 0 {
-            let panels = data
-                .as_mut_slice::<u8>(bytes)
-                .par_chunks_mut(stride)
-                .enumerate();
+            let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride).enumerate();
             match w.dtype.size() {
-                4 => panels.for_each(|(p, panel)| {
-                    pack_panel::<4>(w, p * NR..n.min(p * NR + NR), k, &element, panel)
-                }),
-                2 => panels.for_each(|(p, panel)| {
-                    pack_panel::<2>(w, p * NR..n.min(p * NR + NR), k, &element, panel)
-                }),
-                _ => panels.for_each(|(p, panel)| {
-                    pack_panel::<1>(w, p * NR..n.min(p * NR + NR), k, &element, panel)
-                }),
+                4 => panels.for_each(|(p, panel)| pack_panel::<4>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
+                2 => panels.for_each(|(p, panel)| pack_panel::<2>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
+                _ => panels.for_each(|(p, panel)| pack_panel::<1>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
             }
         }
-        Self {
-            dtype: w.dtype,
-            n,
-            k,
-            data,
-        }
+        Self { dtype: w.dtype, n, k, data }
     }
 
     pub(crate) fn view(&self) -> Panels<'_> {
         let bytes = panel_bytes(self.dtype, self.k) * self.n.div_ceil(NR);
-        Panels {
-            dtype: self.dtype,
-            n: self.n,
-            k: self.k,
-            data: self.data.as_slice(bytes),
-        }
+        Panels { dtype: self.dtype, n: self.n, k: self.k, data: self.data.as_slice(bytes) }
     }
 
     /// Bytes held.
@@ -131,12 +107,7 @@ impl<'a> Panels<'a> {
         assert!(data.len() >= n.div_ceil(NR) * k * NR && data.as_ptr().addr().is_multiple_of(64));
         // SAFETY: any f32 is four valid bytes, and the borrow is kept.
         let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) };
-        Self {
-            dtype: WeightType::F32,
-            n,
-            k,
-            data: bytes,
-        }
+        Self { dtype: WeightType::F32, n, k, data: bytes }
     }
 
     pub(crate) fn dtype(&self) -> WeightType {
@@ -160,31 +131,18 @@ impl<'a> Panels<'a> {
     }
 
     /// Depths `k0..k0 + rows` of panel `p` as `[rows][32]` f32: the panel itself where it is f32, else widened into `scratch`.
-    pub(crate) fn widened<'s>(
-        &self,
-        isa: Isa,
-        p: usize,
-        k0: usize,
-        rows: usize,
-        scratch: &'s mut [f32],
-    ) -> &'s [f32]
+    pub(crate) fn widened<'s>(&self, isa: Isa, p: usize, k0: usize, rows: usize, scratch: &'s mut [f32]) -> &'s [f32]
     where
         'a: 's,
     {
         let source = self.from_depth(p, k0);
         if self.dtype == WeightType::F32 {
             // SAFETY: panels are 64-byte aligned and were written as f32; the slice covers whole elements.
-            let all = unsafe {
-                std::slice::from_raw_parts(source.as_ptr().cast::<f32>(), source.len() / 4)
-            };
+            let all = unsafe { std::slice::from_raw_parts(source.as_ptr().cast::<f32>(), source.len() / 4) };
             return &all[..rows * NR];
         }
         let target = &mut scratch[..rows * NR];
-        isa.run(Widen {
-            dtype: self.dtype,
-            source,
-            target: &mut *target,
-        });
+        isa.run(Widen { dtype: self.dtype, source, target: &mut *target });
         target
     }
 
@@ -208,29 +166,19 @@ impl Kernel for Widen<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (from, to, count) = (
-            self.source.as_ptr(),
-            self.target.as_mut_ptr(),
-            self.target.len(),
-        );
+        let (from, to, count) = (self.source.as_ptr(), self.target.as_mut_ptr(), self.target.len());
         assert!(count.is_multiple_of(NR) && self.source.len() >= count * self.dtype.size());
         match self.dtype {
             // SAFETY: `i + LANES <= count` in each arm, and the source holds `count` elements of the type; see the assertion.
-            WeightType::F32 => each::<S>(count, |i| unsafe {
-                s.store(to.add(i), s.load(from.cast::<f32>().add(i)))
-            }),
+            WeightType::F32 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load(from.cast::<f32>().add(i))) }),
             // SAFETY: as above.
-            WeightType::F16 => each::<S>(count, |i| unsafe {
-                s.store(to.add(i), s.load_f16(from.cast::<u16>().add(i)))
-            }),
+            WeightType::F16 => {
+                each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_f16(from.cast::<u16>().add(i))) })
+            }
             // SAFETY: as above.
-            WeightType::F8E4M3 => each::<S>(count, |i| unsafe {
-                s.store(to.add(i), s.load_e4m3(from.add(i)))
-            }),
+            WeightType::F8E4M3 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_e4m3(from.add(i))) }),
             // SAFETY: as above.
-            WeightType::F8E5M2 => each::<S>(count, |i| unsafe {
-                s.store(to.add(i), s.load_e5m2(from.add(i)))
-            }),
+            WeightType::F8E5M2 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_e5m2(from.add(i))) }),
             WeightType::BF16 => widen_pairs(s, from.cast(), to, count / NR),
         }
     }

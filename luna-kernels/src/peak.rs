@@ -28,11 +28,7 @@ pub fn peak(time: Duration, cx: &Context<'_>) -> Peak {
     // Far more than the last-level cache of one core complex.
     let memory = cx.workspace().take::<f32>(48 << 20);
     let read_gbytes = best(&|| reading(cx.isa(), threads, share, &memory)) / 1e9;
-    Peak {
-        gflops,
-        read_gbytes,
-        threads,
-    }
+    Peak { gflops, read_gbytes, threads }
 }
 
 fn arithmetic(isa: Isa, threads: usize, time: Duration) -> f64 {
@@ -59,10 +55,7 @@ fn reading(isa: Isa, threads: usize, time: Duration, memory: &[f32]) -> f64 {
         .with_max_len(1)
         .map(|thread| {
             let mut bytes = 0;
-            for chunk in memory[thread * part..(thread + 1) * part]
-                .chunks(1 << 18)
-                .cycle()
-            {
+            for chunk in memory[thread * part..(thread + 1) * part].chunks(1 << 18).cycle() {
                 black_box(isa.run(ReadSum(chunk)));
                 bytes += size_of_val(chunk);
                 if start.elapsed() >= time {

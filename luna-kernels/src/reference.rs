@@ -47,13 +47,8 @@ impl Rng {
     }
 }
 
-pub(crate) const WEIGHT_TYPES: [WeightType; 5] = [
-    WeightType::F32,
-    WeightType::F16,
-    WeightType::BF16,
-    WeightType::F8E4M3,
-    WeightType::F8E5M2,
-];
+pub(crate) const WEIGHT_TYPES: [WeightType; 5] =
+    [WeightType::F32, WeightType::F16, WeightType::BF16, WeightType::F8E4M3, WeightType::F8E5M2];
 pub(crate) const ACTIVATIONS: [Activation; 6] = [
     Activation::None,
     Activation::Silu,
@@ -87,18 +82,11 @@ impl Stored {
             }
             values.push(dtype.widen(&bytes[at..]));
         }
-        Self {
-            bytes,
-            dtype,
-            values,
-        }
+        Self { bytes, dtype, values }
     }
 
     pub(crate) fn view(&self) -> WeightView<'_> {
-        WeightView {
-            dtype: self.dtype,
-            bytes: &self.bytes[1..],
-        }
+        WeightView { dtype: self.dtype, bytes: &self.bytes[1..] }
     }
 }
 
@@ -109,19 +97,11 @@ pub(crate) fn wide<T: Scalar>(x: &[T]) -> Vec<f64> {
 /// Largest difference over the root mean square of the reference.
 pub(crate) fn relative<T: Scalar>(got: &[T], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len().max(1) as f64)
-        .sqrt()
-        .max(1e-3);
+    let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-3);
     got.iter()
         .zip(want)
         .map(|(g, w)| (f64::from(g.to_f32()) - w).abs())
-        .fold(0.0, |a, b| {
-            if a > b || b.is_nan() && a.is_nan() {
-                a
-            } else {
-                b
-            }
-        })
+        .fold(0.0, |a, b| if a > b || b.is_nan() && a.is_nan() { a } else { b })
         / size
 }
 
@@ -159,8 +139,7 @@ pub(crate) fn activate(a: Activation, x: f64) -> f64 {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
         Activation::GeluTanh => {
-            0.5 * x
-                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
         }
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
         Activation::Relu => x.max(0.0),
@@ -171,8 +150,7 @@ pub(crate) fn activate(a: Activation, x: f64) -> f64 {
 pub(crate) fn finish<T: Scalar>(sums: &mut [f64], n: usize, e: &Epilogue<'_, T>, before: &[T]) {
     for (i, sum) in sums.iter_mut().enumerate() {
         let biased = *sum * f64::from(e.scale) + e.bias.map_or(0.0, |b| f64::from(b[i % n]));
-        *sum =
-            activate(e.activation, biased) + e.residual.map_or(0.0, |r| f64::from(r[i].to_f32()));
+        *sum = activate(e.activation, biased) + e.residual.map_or(0.0, |r| f64::from(r[i].to_f32()));
         if e.accumulate {
             *sum += f64::from(before[i].to_f32());
         }
@@ -192,14 +170,7 @@ pub(crate) fn product(a: &[f64], w: &[f64], m: usize, n: usize, k: usize) -> Vec
 
 /// Direct convolution of a prepared f64 image with `[cout, cin, kh, kw]` weights.
 pub(crate) fn conv<T: Scalar>(x: &ConvInput<'_, T>, w: &[f32], shape: ConvShape) -> Vec<f64> {
-    let ConvShape {
-        cin,
-        cout,
-        kh,
-        kw,
-        stride,
-        padding,
-    } = shape;
+    let ConvShape { cin, cout, kh, kw, stride, padding } = shape;
     let (h, width) = x.size();
     let (ho, wo) = shape.output(h, width);
     let factor = h / x.h;
@@ -207,25 +178,17 @@ pub(crate) fn conv<T: Scalar>(x: &ConvInput<'_, T>, w: &[f32], shape: ConvShape)
         .map(|i| {
             let (image, c) = (i / (x.h * x.w * cin), i % cin);
             let v = f64::from(x.data[i].to_f32());
-            let v = x.norm.map_or(v, |n| {
-                v * f64::from(n.scale[image * cin + c]) + f64::from(n.shift[image * cin + c])
-            });
+            let v = x.norm.map_or(v, |n| v * f64::from(n.scale[image * cin + c]) + f64::from(n.shift[image * cin + c]));
             activate(x.activation, v)
         })
         .collect();
     let mut out = vec![0.0; x.b * ho * wo * cout];
     for (at, sum) in out.iter_mut().enumerate() {
-        let (o, ox, oy, image) = (
-            at % cout,
-            at / cout % wo,
-            at / cout / wo % ho,
-            at / cout / wo / ho,
-        );
+        let (o, ox, oy, image) = (at % cout, at / cout % wo, at / cout / wo % ho, at / cout / wo / ho);
         for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
-            let (Some(y), Some(px)) = (
-                (oy * stride + ky).checked_sub(padding[0]),
-                (ox * stride + kx).checked_sub(padding[2]),
-            ) else {
+            let (Some(y), Some(px)) =
+                ((oy * stride + ky).checked_sub(padding[0]), (ox * stride + kx).checked_sub(padding[2]))
+            else {
                 continue;
             };
             if y >= h || px >= width {

@@ -45,12 +45,7 @@ pub struct RotaryShape {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn rotate<T: Scalar>(x: &mut [T], shape: RotaryShape, rotary: &Rotary<'_>) {
-    let RotaryShape {
-        tokens,
-        heads,
-        dim,
-        stride,
-    } = shape;
+    let RotaryShape { tokens, heads, dim, stride } = shape;
     let half = rotary.rotary / 2;
     assert!(
         rotary.rotary.is_multiple_of(2) && rotary.rotary <= dim && heads * dim <= stride,
@@ -64,24 +59,19 @@ pub fn rotate<T: Scalar>(x: &mut [T], shape: RotaryShape, rotary: &Rotary<'_>) {
     if stride == 0 || tokens == 0 {
         return;
     }
-    x.par_chunks_mut(stride)
-        .with_min_len(16)
-        .enumerate()
-        .for_each(|(row, x)| {
-            let at = row % tokens * half;
-            let angles = rotary.cos[at..at + half]
-                .iter()
-                .zip(&rotary.sin[at..at + half]);
-            for head in x[..heads * dim].chunks_exact_mut(dim) {
-                for (i, (&cos, &sin)) in angles.clone().enumerate() {
-                    let (first, second) = match rotary.layout {
-                        RotaryLayout::Interleaved => (2 * i, 2 * i + 1),
-                        RotaryLayout::HalfSplit => (i, i + half),
-                    };
-                    let (a, b) = (head[first].to_f32(), head[second].to_f32());
-                    head[first] = T::from_f32(a * cos - b * sin);
-                    head[second] = T::from_f32(b * cos + a * sin);
-                }
+    x.par_chunks_mut(stride).with_min_len(16).enumerate().for_each(|(row, x)| {
+        let at = row % tokens * half;
+        let angles = rotary.cos[at..at + half].iter().zip(&rotary.sin[at..at + half]);
+        for head in x[..heads * dim].chunks_exact_mut(dim) {
+            for (i, (&cos, &sin)) in angles.clone().enumerate() {
+                let (first, second) = match rotary.layout {
+                    RotaryLayout::Interleaved => (2 * i, 2 * i + 1),
+                    RotaryLayout::HalfSplit => (i, i + half),
+                };
+                let (a, b) = (head[first].to_f32(), head[second].to_f32());
+                head[first] = T::from_f32(a * cos - b * sin);
+                head[second] = T::from_f32(b * cos + a * sin);
             }
-        });
+        }
+    });
 }

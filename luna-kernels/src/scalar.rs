@@ -85,11 +85,7 @@ macro_rules! half_element {
                 let mut lanes = [0u16; 16];
                 // SAFETY: the caller gives `n <= LANES <= 16` readable elements.
                 unsafe {
-                    std::ptr::copy_nonoverlapping(
-                        p.cast::<u16>(),
-                        lanes.as_mut_ptr(),
-                        n.min(S::LANES),
-                    );
+                    std::ptr::copy_nonoverlapping(p.cast::<u16>(), lanes.as_mut_ptr(), n.min(S::LANES));
                     s.$load(lanes.as_ptr())
                 }
             }

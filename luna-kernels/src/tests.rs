@@ -1,8 +1,6 @@
 //! Products, norms and pointwise kernels against plain f64 code, on every instruction set of this machine.
 
-use crate::reference::{
-    ACTIVATIONS, Rng, Stored, WEIGHT_TYPES, activate, finish, product, relative, tolerance, wide,
-};
+use crate::reference::{ACTIVATIONS, Rng, Stored, WEIGHT_TYPES, activate, finish, product, relative, tolerance, wide};
 use crate::*;
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -18,11 +16,7 @@ fn check_linear<T: Scalar>(seed: u64, m: usize, n: usize, k: usize) {
     assert_eq!(back, stored.values);
     let weights: Vec<f64> = stored.values.iter().map(|&v| f64::from(v)).collect();
     let mut want = product(&wide(&a), &weights, m, n, k);
-    let (bias, residual, before) = (
-        rng.values(n),
-        rng.scalars::<T>(m * n),
-        rng.scalars::<T>(m * n),
-    );
+    let (bias, residual, before) = (rng.values(n), rng.scalars::<T>(m * n), rng.scalars::<T>(m * n));
     let e = Epilogue {
         bias: rng.chance().then_some(&bias),
         activation: rng.pick(&ACTIVATIONS),
@@ -33,20 +27,9 @@ fn check_linear<T: Scalar>(seed: u64, m: usize, n: usize, k: usize) {
     finish(&mut want, n, &e, &before);
     for isa in Isa::available() {
         let (workspace, mut out) = (Workspace::new(), before.clone());
-        linear(
-            &a,
-            m,
-            &packed,
-            &mut out,
-            &e,
-            &Context::new(&workspace).with_isa(isa),
-        );
+        linear(&a, m, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
         let error = relative(&out, &want);
-        assert!(
-            error < tolerance::<T>(2e-5),
-            "{} seed {seed} {m}x{n}x{k} {dtype:?} {e:?}: {error:e}",
-            isa.name()
-        );
+        assert!(error < tolerance::<T>(2e-5), "{} seed {seed} {m}x{n}x{k} {dtype:?} {e:?}: {error:e}", isa.name());
     }
 }
 
@@ -61,19 +44,10 @@ struct Owned<T> {
 impl<T: Scalar> Owned<T> {
     fn random(rng: &mut Rng, batch: usize, rows: usize, columns: usize) -> Self {
         let transposed = rng.chance();
-        let (lines, width) = if transposed {
-            (columns, rows)
-        } else {
-            (rows, columns)
-        };
+        let (lines, width) = if transposed { (columns, rows) } else { (rows, columns) };
         let row_stride = width + rng.below(3);
         let batch_stride = if rng.chance() { lines * row_stride } else { 0 };
-        Self {
-            data: rng.scalars(batch * lines * row_stride + width),
-            row_stride,
-            batch_stride,
-            transposed,
-        }
+        Self { data: rng.scalars(batch * lines * row_stride + width), row_stride, batch_stride, transposed }
     }
 
     fn view(&self) -> Operand<'_, T> {
@@ -86,11 +60,7 @@ impl<T: Scalar> Owned<T> {
     }
 
     fn at(&self, i: usize, row: usize, column: usize) -> f64 {
-        let (line, column) = if self.transposed {
-            (column, row)
-        } else {
-            (row, column)
-        };
+        let (line, column) = if self.transposed { (column, row) } else { (row, column) };
         f64::from(self.data[i * self.batch_stride + line * self.row_stride + column].to_f32())
     }
 }
@@ -98,10 +68,7 @@ impl<T: Scalar> Owned<T> {
 fn check_matmul<T: Scalar>(seed: u64, shape: MatmulShape) {
     let rng = &mut Rng::new(seed);
     let MatmulShape { batch, m, n, k } = shape;
-    let (a, b) = (
-        Owned::<T>::random(rng, batch, m, k),
-        Owned::<T>::random(rng, batch, k, n),
-    );
+    let (a, b) = (Owned::<T>::random(rng, batch, m, k), Owned::<T>::random(rng, batch, k, n));
     let mut want = vec![0.0; batch * m * n];
     for (x, sum) in want.iter_mut().enumerate() {
         let (i, r, c) = (x / (m * n), x / n % m, x % n);
@@ -109,24 +76,10 @@ fn check_matmul<T: Scalar>(seed: u64, shape: MatmulShape) {
     }
     for isa in Isa::available() {
         let (workspace, mut out) = (Workspace::new(), vec![T::default(); batch * m * n]);
-        let e = Epilogue {
-            scale: 0.5,
-            ..Epilogue::default()
-        };
-        matmul(
-            &a.view(),
-            &b.view(),
-            &mut out,
-            shape,
-            &e,
-            &Context::new(&workspace).with_isa(isa),
-        );
+        let e = Epilogue { scale: 0.5, ..Epilogue::default() };
+        matmul(&a.view(), &b.view(), &mut out, shape, &e, &Context::new(&workspace).with_isa(isa));
         let error = relative(&out, &want);
-        assert!(
-            error < tolerance::<T>(2e-5),
-            "{} seed {seed} {shape:?}: {error:e}",
-            isa.name()
-        );
+        assert!(error < tolerance::<T>(2e-5), "{} seed {seed} {shape:?}: {error:e}", isa.name());
     }
 }
 
@@ -187,25 +140,16 @@ fn check_norms(seed: u64, b: usize, hw: usize, groups: usize, c: usize) {
                 .flat_map(|p| (0..width).map(move |j| (image * hw + p) * c + group * width + j))
                 .map(|at| f64::from(x[at]))
                 .collect();
-            standardised(f64::from(x[i]), &members, true) * f64::from(gamma[channel])
-                + f64::from(beta[channel])
+            standardised(f64::from(x[i]), &members, true) * f64::from(gamma[channel]) + f64::from(beta[channel])
         })
         .collect();
     let rows: Vec<f64> = x
         .chunks(c)
-        .flat_map(|row| {
-            row.iter()
-                .map(|&v| standardised(f64::from(v), &wide(row), true))
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|row| row.iter().map(|&v| standardised(f64::from(v), &wide(row), true)).collect::<Vec<_>>())
         .collect();
     let square: Vec<f64> = x
         .chunks(c)
-        .flat_map(|row| {
-            row.iter()
-                .map(|&v| standardised(f64::from(v), &wide(row), false))
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|row| row.iter().map(|&v| standardised(f64::from(v), &wide(row), false)).collect::<Vec<_>>())
         .collect();
     // f32 inputs near 1000 carry 6e-5 themselves relative to their deviation.
     let allowed = if mean > 100.0 { 3e-3 } else { 3e-5 };
@@ -213,71 +157,25 @@ fn check_norms(seed: u64, b: usize, hw: usize, groups: usize, c: usize) {
         let workspace = Workspace::new();
         let cx = Context::new(&workspace).with_isa(isa);
         let mut out = vec![0.0; x.len()];
-        let affine = group_norm_affine(
-            &x,
-            b,
-            hw,
-            &GroupNorm {
-                groups,
-                eps: 1e-3,
-                gamma: &gamma,
-                beta: &beta,
-            },
-            &cx,
-        );
+        let affine = group_norm_affine(&x, b, hw, &GroupNorm { groups, eps: 1e-3, gamma: &gamma, beta: &beta }, &cx);
         apply_affine(&x, &mut out, b, &affine, Activation::None, &cx);
-        assert!(
-            relative(&out, &want) < allowed,
-            "{} seed {seed} group norm {:e}",
-            isa.name(),
-            relative(&out, &want)
-        );
-        let plain = RowNorm {
-            c,
-            eps: 1e-3,
-            gamma: None,
-            beta: None,
-        };
+        assert!(relative(&out, &want) < allowed, "{} seed {seed} group norm {:e}", isa.name(), relative(&out, &want));
+        let plain = RowNorm { c, eps: 1e-3, gamma: None, beta: None };
         layer_norm(&x, &mut out, &plain, &cx);
-        assert!(
-            relative(&out, &rows) < allowed,
-            "{} seed {seed} layer norm {:e}",
-            isa.name(),
-            relative(&out, &rows)
-        );
+        assert!(relative(&out, &rows) < allowed, "{} seed {seed} layer norm {:e}", isa.name(), relative(&out, &rows));
         rms_norm(&x, &mut out, &plain, &cx);
-        assert!(
-            relative(&out, &square) < 3e-5,
-            "{} seed {seed} rms norm {:e}",
-            isa.name(),
-            relative(&out, &square)
-        );
-        let weighted = RowNorm {
-            gamma: Some(&gamma),
-            beta: Some(&beta),
-            ..plain
-        };
+        assert!(relative(&out, &square) < 3e-5, "{} seed {seed} rms norm {:e}", isa.name(), relative(&out, &square));
+        let weighted = RowNorm { gamma: Some(&gamma), beta: Some(&beta), ..plain };
         rms_norm(&x, &mut out, &weighted, &cx);
-        let want: Vec<f64> = square
-            .iter()
-            .enumerate()
-            .map(|(i, v)| v * f64::from(gamma[i % c]) + f64::from(beta[i % c]))
-            .collect();
-        assert!(
-            relative(&out, &want) < 3e-5,
-            "{} seed {seed} weighted rms norm",
-            isa.name()
-        );
+        let want: Vec<f64> =
+            square.iter().enumerate().map(|(i, v)| v * f64::from(gamma[i % c]) + f64::from(beta[i % c])).collect();
+        assert!(relative(&out, &want) < 3e-5, "{} seed {seed} weighted rms norm", isa.name());
     }
 }
 
 fn standardised(v: f64, members: &[f64], centred: bool) -> f64 {
     let n = members.len() as f64;
-    let mean = if centred {
-        members.iter().sum::<f64>() / n
-    } else {
-        0.0
-    };
+    let mean = if centred { members.iter().sum::<f64>() / n } else { 0.0 };
     let variance = members.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / n;
     (v - mean) / (variance + f64::from(1e-3f32)).sqrt()
 }
@@ -287,19 +185,14 @@ fn check_pointwise<T: Scalar>(seed: u64, rows: usize, n: usize) {
     let x: Vec<T> = rng.scalars(rows * 2 * n);
     let y: Vec<T> = rng.scalars(rows * 2 * n);
     let at = |r: usize, j: usize| f64::from(x[r * 2 * n + j].to_f32());
-    let gates = |f: &dyn Fn(usize, usize) -> f64| {
-        (0..rows * n).map(|i| f(i / n, i % n)).collect::<Vec<f64>>()
-    };
+    let gates = |f: &dyn Fn(usize, usize) -> f64| (0..rows * n).map(|i| f(i / n, i % n)).collect::<Vec<f64>>();
     let want_geglu = gates(&|r, j| at(r, j) * activate(Activation::Gelu, at(r, n + j)));
     let want_swiglu = gates(&|r, j| at(r, n + j) * activate(Activation::Silu, at(r, j)));
     let want_softmax: Vec<f64> = x
         .chunks(n)
         .flat_map(|row| {
             let total: f64 = wide(row).iter().map(|v| v.exp()).sum();
-            wide(row)
-                .into_iter()
-                .map(move |v| v.exp() / total)
-                .collect::<Vec<_>>()
+            wide(row).into_iter().map(move |v| v.exp() / total).collect::<Vec<_>>()
         })
         .collect();
     for isa in Isa::available() {
@@ -307,48 +200,21 @@ fn check_pointwise<T: Scalar>(seed: u64, rows: usize, n: usize) {
         let cx = Context::new(&workspace).with_isa(isa);
         let mut out = vec![T::default(); rows * n];
         geglu(&x, &mut out, n, &cx);
-        assert!(
-            relative(&out, &want_geglu) < tolerance::<T>(2e-6),
-            "{} seed {seed} geglu",
-            isa.name()
-        );
+        assert!(relative(&out, &want_geglu) < tolerance::<T>(2e-6), "{} seed {seed} geglu", isa.name());
         swiglu(&x, &mut out, n, &cx);
-        assert!(
-            relative(&out, &want_swiglu) < tolerance::<T>(2e-6),
-            "{} seed {seed} swiglu",
-            isa.name()
-        );
+        assert!(relative(&out, &want_swiglu) < tolerance::<T>(2e-6), "{} seed {seed} swiglu", isa.name());
         let mut sum = x.clone();
         add_scaled(&mut sum, &y, 0.25, &cx);
-        let want: Vec<f64> = wide(&x)
-            .iter()
-            .zip(wide(&y))
-            .map(|(a, b)| a + 0.25 * b)
-            .collect();
-        assert!(
-            relative(&sum, &want) < tolerance::<T>(1e-6),
-            "{} seed {seed} add",
-            isa.name()
-        );
+        let want: Vec<f64> = wide(&x).iter().zip(wide(&y)).map(|(a, b)| a + 0.25 * b).collect();
+        assert!(relative(&sum, &want) < tolerance::<T>(1e-6), "{} seed {seed} add", isa.name());
         let mut soft = x.clone();
         softmax_rows(&mut soft, n, &cx);
-        assert!(
-            relative(&soft, &want_softmax) < tolerance::<T>(2e-6),
-            "{} seed {seed} softmax",
-            isa.name()
-        );
+        assert!(relative(&soft, &want_softmax) < tolerance::<T>(2e-6), "{} seed {seed} softmax", isa.name());
         for activation in ACTIVATIONS {
             let mut got = x.clone();
             activate_in_place(&mut got, activation, &cx);
-            let want: Vec<f64> = wide(&x)
-                .into_iter()
-                .map(|v| activate(activation, v))
-                .collect();
-            assert!(
-                relative(&got, &want) < tolerance::<T>(2e-6),
-                "{} seed {seed} {activation:?}",
-                isa.name()
-            );
+            let want: Vec<f64> = wide(&x).into_iter().map(|v| activate(activation, v)).collect();
+            assert!(relative(&got, &want) < tolerance::<T>(2e-6), "{} seed {seed} {activation:?}", isa.name());
         }
     }
 }
@@ -372,11 +238,7 @@ fn activations_hold_over_their_whole_range() {
             }
             let mut odd = vec![f32::NAN, f32::INFINITY, -1e30];
             activate_in_place(&mut odd, activation, &cx);
-            assert!(
-                odd[0].is_nan() && odd[1] == f32::INFINITY,
-                "{} {activation:?} {odd:?}",
-                isa.name()
-            );
+            assert!(odd[0].is_nan() && odd[1] == f32::INFINITY, "{} {activation:?} {odd:?}", isa.name());
         }
     }
 }
@@ -401,20 +263,9 @@ fn conversions_are_exact_for_every_bit_pattern() {
         }
         // Rounding: halfway cases, overflow, subnormals and NaN, in vectors and in tails.
         let rng = &mut Rng::new(3);
-        let mut x: Vec<f32> = (0..20_003)
-            .map(|_| f32::from_bits(rng.next() as u32))
-            .collect();
+        let mut x: Vec<f32> = (0..20_003).map(|_| f32::from_bits(rng.next() as u32)).collect();
         x.extend(
-            [
-                0x3f80_8000u32,
-                0x3f81_8000,
-                0x7f7f_ffff,
-                1,
-                0x7f80_0001,
-                0x3380_0000,
-                0x3300_0000,
-            ]
-            .map(f32::from_bits),
+            [0x3f80_8000u32, 0x3f81_8000, 0x7f7f_ffff, 1, 0x7f80_0001, 0x3380_0000, 0x3300_0000].map(f32::from_bits),
         );
         let (mut b, mut h) = (vec![bf16::ZERO; x.len()], vec![f16::ZERO; x.len()]);
         convert(&x, &mut b, &cx);
@@ -437,12 +288,7 @@ fn conversions_are_exact_for_every_bit_pattern() {
 
 #[test]
 fn layouts_turn_round_and_back() {
-    let shape = ImageShape {
-        b: 2,
-        c: 5,
-        h: 7,
-        w: 41,
-    };
+    let shape = ImageShape { b: 2, c: 5, h: 7, w: 41 };
     let x: Vec<f32> = (0..shape.len()).map(|i| i as f32).collect();
     let (mut last, mut first) = (vec![0.0f32; x.len()], vec![0.0f32; x.len()]);
     nchw_to_nhwc(&x, &mut last, shape);
@@ -461,39 +307,19 @@ fn layouts_turn_round_and_back() {
 #[test]
 fn rotary_turns_both_layouts() {
     let (cos, sin) = ([0.0f32, 1.0], [1.0f32, 0.0]); // a quarter turn, and none
-    let shape = RotaryShape {
-        tokens: 1,
-        heads: 1,
-        dim: 5,
-        stride: 6,
-    };
-    let rotary = Rotary {
-        cos: &cos,
-        sin: &sin,
-        rotary: 4,
-        layout: RotaryLayout::Interleaved,
-    };
+    let shape = RotaryShape { tokens: 1, heads: 1, dim: 5, stride: 6 };
+    let rotary = Rotary { cos: &cos, sin: &sin, rotary: 4, layout: RotaryLayout::Interleaved };
     let mut x = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
     rotate(&mut x, shape, &rotary);
     assert_eq!(x, [-2.0, 1.0, 3.0, 4.0, 5.0, 6.0]);
     let mut x = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
-    rotate(
-        &mut x,
-        shape,
-        &Rotary {
-            layout: RotaryLayout::HalfSplit,
-            ..rotary
-        },
-    );
+    rotate(&mut x, shape, &Rotary { layout: RotaryLayout::HalfSplit, ..rotary });
     assert_eq!(x, [-3.0, 2.0, 1.0, 4.0, 5.0, 6.0]);
 }
 
 #[test]
 fn the_peak_is_measured() {
     let workspace = Workspace::new();
-    let peak = peak(
-        std::time::Duration::from_millis(40),
-        &Context::new(&workspace),
-    );
+    let peak = peak(std::time::Duration::from_millis(40), &Context::new(&workspace));
     assert!(peak.gflops > 0.1 && peak.read_gbytes > 0.1 && peak.threads >= 1);
 }

@@ -56,12 +56,8 @@ impl<'a> WeightView<'a> {
     #[cfg(target_endian = "little")]
     pub fn from_f32(values: &'a [f32]) -> Self {
         // SAFETY: any f32 is four valid bytes, and the borrow is kept.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
-        Self {
-            dtype: WeightType::F32,
-            bytes,
-        }
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
+        Self { dtype: WeightType::F32, bytes }
     }
 
     /// Number of elements.
@@ -79,16 +75,8 @@ impl<'a> WeightView<'a> {
 #[inline]
 pub(crate) fn e4m3_to_f32(byte: u8) -> f32 {
     let body = byte & 0x7f;
-    let magnitude = if body == 0x7f {
-        f32::NAN
-    } else {
-        f16::from_bits(u16::from(body) << 7).to_f32() * 256.0
-    };
-    if byte & 0x80 == 0 {
-        magnitude
-    } else {
-        -magnitude
-    }
+    let magnitude = if body == 0x7f { f32::NAN } else { f16::from_bits(u16::from(body) << 7).to_f32() * 256.0 };
+    if byte & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
 /// Widens e5m2, the upper byte of an f16.
@@ -111,11 +99,7 @@ mod tests {
                 continue;
             }
             let m = f32::from(mantissa) / 8.0;
-            let size = if exponent == 0 {
-                m * 2f32.powi(-6)
-            } else {
-                (1.0 + m) * 2f32.powi(i32::from(exponent) - 7)
-            };
+            let size = if exponent == 0 { m * 2f32.powi(-6) } else { (1.0 + m) * 2f32.powi(i32::from(exponent) - 7) };
             assert_eq!(got, if sign == 1 { -size } else { size }, "byte {byte:#x}");
         }
         assert_eq!(e4m3_to_f32(0x7e), 448.0);

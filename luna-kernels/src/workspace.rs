@@ -43,22 +43,14 @@ impl Workspace {
 
     /// A buffer of `len` elements, aligned to 64 bytes; its contents are unspecified (old data or zeros).
     pub fn take<T: Plain>(&self, len: usize) -> Buffer<T> {
-        let bytes = len
-            .checked_mul(size_of::<T>())
-            .expect("buffer size overflows usize")
-            .max(64);
+        let bytes = len.checked_mul(size_of::<T>()).expect("buffer size overflows usize").max(64);
         let recycled = self.lock().lend(bytes);
         let block = recycled.unwrap_or_else(|| {
             let block = Block::zeroed(bytes);
             self.lock().record_lent(block.bytes());
             block
         });
-        Buffer {
-            block: Some(block),
-            len,
-            home: self.clone(),
-            element: PhantomData,
-        }
+        Buffer { block: Some(block), len, home: self.clone(), element: PhantomData }
     }
 
     /// Frees all idle memory; lent buffers are not touched.
@@ -98,9 +90,7 @@ impl Store {
     fn lend(&mut self, bytes: usize) -> Option<Block> {
         let roomy = bytes.saturating_mul(2).max(1 << 16);
         let fits = |block: &Block| block.bytes() >= bytes && block.bytes() <= roomy;
-        let best = (0..self.idle.len())
-            .filter(|&i| fits(&self.idle[i]))
-            .min_by_key(|&i| self.idle[i].bytes())?;
+        let best = (0..self.idle.len()).filter(|&i| fits(&self.idle[i])).min_by_key(|&i| self.idle[i].bytes())?;
         let block = self.idle.remove(best);
         self.idle_bytes -= block.bytes();
         self.record_lent(block.bytes());
@@ -139,17 +129,13 @@ impl<T: Plain> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        self.block
-            .as_ref()
-            .map_or(&[], |block| block.as_slice(self.len))
+        self.block.as_ref().map_or(&[], |block| block.as_slice(self.len))
     }
 }
 
 impl<T: Plain> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        self.block
-            .as_mut()
-            .map_or(&mut [], |block| block.as_mut_slice(self.len))
+        self.block.as_mut().map_or(&mut [], |block| block.as_mut_slice(self.len))
     }
 }
 

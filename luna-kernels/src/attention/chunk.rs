@@ -58,30 +58,17 @@ impl<T: Scalar> QueryChunk<'_, T> {
             self.key_chunk(cx.isa(), &mut state, first, step.min(end - first));
         }
         let empty = end == 0;
-        cx.isa().run(WriteOut {
-            chunk: self,
-            state: &state,
-            out,
-            empty,
-        });
+        cx.isa().run(WriteOut { chunk: self, state: &state, out, empty });
     }
 
     fn start(&self, cx: &Context<'_>) -> State {
         let (dim, count) = (self.x.shape.dim, self.count);
         let depth = dim.next_multiple_of(LINE);
-        let keys = self
-            .keys_at_once
-            .min(self.x.shape.tokens_kv)
-            .next_multiple_of(NR);
+        let keys = self.keys_at_once.min(self.x.shape.tokens_kv).next_multiple_of(NR);
         let mut queries = cx.workspace().take::<f32>(count * depth);
         let q = &self.x.q;
-        let data =
-            &q.data[self.sequence * q.batch_stride + self.head * dim + self.first * q.row_stride..];
-        let rows = Matrix {
-            data,
-            stride: q.row_stride,
-            out_stride: 0,
-        };
+        let data = &q.data[self.sequence * q.batch_stride + self.head * dim + self.first * q.row_stride..];
+        let rows = Matrix { data, stride: q.row_stride, out_stride: 0 };
         for group in Groups::new(cx.isa(), count).iter() {
             cx.isa().run(PackQueries {
                 rows: &rows,
@@ -105,9 +92,9 @@ impl<T: Scalar> QueryChunk<'_, T> {
     fn last_key(&self) -> usize {
         let shape = &self.x.shape;
         match self.x.mask {
-            AttentionMask::Causal => (self.first + self.count + shape.tokens_kv)
-                .saturating_sub(shape.tokens_q)
-                .min(shape.tokens_kv),
+            AttentionMask::Causal => {
+                (self.first + self.count + shape.tokens_kv).saturating_sub(shape.tokens_q).min(shape.tokens_kv)
+            }
             AttentionMask::KeyLengths(lengths) => lengths[self.sequence],
             _ => shape.tokens_kv,
         }
@@ -128,51 +115,24 @@ impl<T: Scalar> QueryChunk<'_, T> {
     /// The additive mask of query `r` from key `first` on.
     #[inline(always)]
     fn summands(&self, r: usize, first: usize) -> Option<&[f32]> {
-        let AttentionMask::Additive {
-            data,
-            batch_stride,
-            head_stride,
-        } = self.x.mask
-        else {
+        let AttentionMask::Additive { data, batch_stride, head_stride } = self.x.mask else {
             return None;
         };
-        let row = self.sequence * batch_stride
-            + self.head * head_stride
-            + (self.first + r) * self.x.shape.tokens_kv;
+        let row = self.sequence * batch_stride + self.head * head_stride + (self.first + r) * self.x.shape.tokens_kv;
         Some(&data[row + first..row + self.x.shape.tokens_kv])
     }
 
     /// Scores, weights and weighted values of keys `first..first + keys`.
     fn key_chunk(&self, isa: Isa, state: &mut State, first: usize, keys: usize) {
-        let (dim, tokens, groups) = (
-            self.x.shape.dim,
-            self.x.shape.tokens_kv,
-            Groups::new(isa, self.count),
-        );
+        let (dim, tokens, groups) = (self.x.shape.dim, self.x.shape.tokens_kv, Groups::new(isa, self.count));
         let depth = dim.next_multiple_of(LINE);
         for p in 0..keys.div_ceil(NR) {
             let b = &self.keys[(first / NR + p) * dim * NR..][..dim * NR];
             let c = &mut state.scores[p * self.count * NR..][..self.count * NR];
             let columns = NR.min(keys - p * NR);
-            isa.run(Multiply {
-                a: &state.queries,
-                depth,
-                k0: 0,
-                b,
-                k: dim,
-                c,
-                groups,
-                columns,
-                accumulate: false,
-            });
+            isa.run(Multiply { a: &state.queries, depth, k0: 0, b, k: dim, c, groups, columns, accumulate: false });
         }
-        isa.run(Weigh {
-            chunk: self,
-            state: &mut *state,
-            groups,
-            first,
-            keys,
-        });
+        isa.run(Weigh { chunk: self, state: &mut *state, groups, first, keys });
         let depth = keys.next_multiple_of(LINE);
         for p in 0..dim.div_ceil(NR) {
             let b = &self.values[(p * tokens + first) * NR..][..keys * NR];
@@ -206,8 +166,7 @@ impl<T: Scalar> Kernel for PackQueries<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        self.rows
-            .pack(s, self.first, self.count, self.dim, self.packed);
+        self.rows.pack(s, self.first, self.count, self.dim, self.packed);
     }
 }
 
@@ -226,21 +185,11 @@ impl<T: Scalar> Kernel for Weigh<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let depth = self.keys.next_multiple_of(LINE);
-        let Self {
-            chunk,
-            state,
-            keys,
-            first,
-            ..
-        } = self;
+        let Self { chunk, state, keys, first, .. } = self;
         for group in self.groups.iter() {
             let packed = &mut state.weights[group.start * depth..group.end * depth];
             for r in group.clone() {
-                let row = ScoreRow {
-                    scores: &mut state.scores[r * NR..],
-                    step: chunk.count * NR,
-                    keys,
-                };
+                let row = ScoreRow { scores: &mut state.scores[r * NR..], step: chunk.count * NR, keys };
                 let seen = chunk.visible(r).saturating_sub(first).min(keys);
                 let chunk_top = row_top(s, &row, chunk.x.scale, chunk.summands(r, first), seen);
                 let top = state.top[r].max(chunk_top);
@@ -248,18 +197,12 @@ impl<T: Scalar> Kernel for Weigh<'_, T> {
                 let reference = if top == f32::NEG_INFINITY { 0.0 } else { top };
                 let target = &mut packed[(r - group.start) * LINE..];
                 let sum = row_weights(s, row, reference, seen, target, group.len() * LINE);
-                let shrink = if state.top[r] == f32::NEG_INFINITY {
-                    0.0
-                } else {
-                    (state.top[r] - reference).exp()
-                };
+                let shrink = if state.top[r] == f32::NEG_INFINITY { 0.0 } else { (state.top[r] - reference).exp() };
                 state.total[r] = state.total[r] * shrink + sum;
                 state.top[r] = top;
                 if first > 0 && shrink != 1.0 {
                     for sums in state.sums.chunks_exact_mut(chunk.count * NR) {
-                        sums[r * NR..][..NR]
-                            .iter_mut()
-                            .for_each(|sum| *sum *= shrink);
+                        sums[r * NR..][..NR].iter_mut().for_each(|sum| *sum *= shrink);
                     }
                 }
             }
@@ -276,13 +219,7 @@ struct ScoreRow<'a> {
 
 /// Scales the scores, adds the mask, writes them back, and finds the greatest of those seen.
 #[inline(always)]
-fn row_top<S: Simd>(
-    s: S,
-    row: &ScoreRow<'_>,
-    scale: f32,
-    summands: Option<&[f32]>,
-    seen: usize,
-) -> f32 {
+fn row_top<S: Simd>(s: S, row: &ScoreRow<'_>, scale: f32, summands: Option<&[f32]>, seen: usize) -> f32 {
     let mut top = s.splat(f32::NEG_INFINITY);
     let mut last = f32::NEG_INFINITY;
     let scores = row.scores.as_ptr().cast_mut();
@@ -312,14 +249,7 @@ fn row_top<S: Simd>(
 
 /// Writes `exp(score - reference)` as packed weights, zeros for unseen keys, and gives their sum.
 #[inline(always)]
-fn row_weights<S: Simd>(
-    s: S,
-    row: ScoreRow<'_>,
-    reference: f32,
-    seen: usize,
-    target: &mut [f32],
-    step: usize,
-) -> f32 {
+fn row_weights<S: Simd>(s: S, row: ScoreRow<'_>, reference: f32, seen: usize, target: &mut [f32], step: usize) -> f32 {
     let reference = s.splat(reference);
     let mut total = s.zero();
     let mut j = 0;
@@ -330,13 +260,7 @@ fn row_weights<S: Simd>(
             let to = target.as_mut_ptr().add(j / LINE * step + j % LINE);
             let mut v = s.zero();
             if lanes > 0 {
-                v = exp(
-                    s,
-                    s.sub(
-                        s.load(row.scores.as_ptr().add(j / NR * row.step + j % NR)),
-                        reference,
-                    ),
-                );
+                v = exp(s, s.sub(s.load(row.scores.as_ptr().add(j / NR * row.step + j % NR)), reference));
                 if lanes < S::LANES {
                     let mut keep = [0.0f32; LINE];
                     s.store(keep.as_mut_ptr(), v);
@@ -369,34 +293,17 @@ impl<T: Scalar> Kernel for WriteOut<'_, T> {
         for r in 0..chunk.count {
             let token = chunk.sequence * shape.tokens_q + chunk.first + r;
             let start = (token * shape.heads + chunk.head) * shape.dim;
-            let factor = if self.empty || self.state.total[r] == 0.0 {
-                0.0
-            } else {
-                1.0 / self.state.total[r]
-            };
+            let factor = if self.empty || self.state.total[r] == 0.0 { 0.0 } else { 1.0 / self.state.total[r] };
             let mut j = 0;
             while j < shape.dim {
                 let lanes = S::LANES.min(shape.dim - j);
                 // SAFETY: this task alone writes this head of this token; the sums hold 32 values per query and panel.
                 unsafe {
                     let out = self.out.at(start + j, lanes);
-                    let sum = s.load(
-                        self.state
-                            .sums
-                            .as_ptr()
-                            .add(j / NR * chunk.count * NR + r * NR + j % NR),
-                    );
+                    let sum = s.load(self.state.sums.as_ptr().add(j / NR * chunk.count * NR + r * NR + j % NR));
                     // Sums that were never written (no key was seen) may hold anything.
-                    let v = if factor == 0.0 {
-                        s.zero()
-                    } else {
-                        s.mul(sum, s.splat(factor))
-                    };
-                    if lanes == S::LANES {
-                        T::store(s, out, v)
-                    } else {
-                        T::store_head(s, out, v, lanes)
-                    }
+                    let v = if factor == 0.0 { s.zero() } else { s.mul(sum, s.splat(factor)) };
+                    if lanes == S::LANES { T::store(s, out, v) } else { T::store_head(s, out, v, lanes) }
                 }
                 j += S::LANES;
             }

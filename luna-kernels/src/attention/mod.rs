@@ -34,14 +34,7 @@ pub struct AttentionShape {
 impl AttentionShape {
     /// Self-attention: as many keys as queries, as many key heads as query heads.
     pub fn of_self(b: usize, heads: usize, tokens: usize, dim: usize) -> Self {
-        Self {
-            b,
-            heads,
-            kv_heads: heads,
-            tokens_q: tokens,
-            tokens_kv: tokens,
-            dim,
-        }
+        Self { b, heads, kv_heads: heads, tokens_q: tokens, tokens_kv: tokens, dim }
     }
 }
 
@@ -59,21 +52,13 @@ pub struct Tokens<'a, T> {
 impl<'a, T> Tokens<'a, T> {
     /// Contiguous `[b, tokens, width]`.
     pub fn contiguous(data: &'a [T], tokens: usize, width: usize) -> Self {
-        Self {
-            data,
-            row_stride: width,
-            batch_stride: tokens * width,
-        }
+        Self { data, row_stride: width, batch_stride: tokens * width }
     }
 
     fn check(&self, b: usize, tokens: usize, width: usize, name: &str) {
         if b * tokens * width > 0 {
             let end = (b - 1) * self.batch_stride + (tokens - 1) * self.row_stride + width;
-            assert!(
-                end <= self.data.len(),
-                "{name} need {end} elements, have {}",
-                self.data.len()
-            );
+            assert!(end <= self.data.len(), "{name} need {end} elements, have {}", self.data.len());
         }
     }
 }
@@ -148,26 +133,12 @@ pub struct AttentionInput<'a, T> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn attention<T: Scalar>(x: &AttentionInput<'_, T>, out: &mut [T], cx: &Context<'_>) {
-    let AttentionShape {
-        b,
-        heads,
-        kv_heads,
-        tokens_q,
-        tokens_kv,
-        dim,
-    } = x.shape;
-    assert!(
-        kv_heads > 0 && heads.is_multiple_of(kv_heads),
-        "{kv_heads} key heads do not divide {heads} query heads"
-    );
+    let AttentionShape { b, heads, kv_heads, tokens_q, tokens_kv, dim } = x.shape;
+    assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{kv_heads} key heads do not divide {heads} query heads");
     x.q.check(b, tokens_q, heads * dim, "queries");
     x.k.check(b, tokens_kv, kv_heads * dim, "keys");
     x.v.check(b, tokens_kv, kv_heads * dim, "values");
-    assert_eq!(
-        out.len(),
-        b * tokens_q * heads * dim,
-        "output must be [b, tokens_q, heads * dim]"
-    );
+    assert_eq!(out.len(), b * tokens_q * heads * dim, "output must be [b, tokens_q, heads * dim]");
     check_mask(x);
     if out.is_empty() {
         return;
@@ -179,51 +150,30 @@ pub fn attention<T: Scalar>(x: &AttentionInput<'_, T>, out: &mut [T], cx: &Conte
     let packed = pack_keys_and_values(x, cx);
     let chunks = tokens_q.div_ceil(queries);
     let out = OutPtr::new(out);
-    (0..b * heads * chunks)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| {
-            let (i, head, first) = (
-                task / chunks / heads,
-                task / chunks % heads,
-                task % chunks * queries,
-            );
-            let at = (i * kv_heads + head / (heads / kv_heads)) * packed.head_len;
-            let chunk = QueryChunk {
-                x,
-                sequence: i,
-                head,
-                first,
-                count: queries.min(tokens_q - first),
-                keys_at_once: keys,
-                keys: &packed.keys[at..at + packed.head_len],
-                values: &packed.values[i * kv_heads * packed.value_len..]
-                    [head / (heads / kv_heads) * packed.value_len..][..packed.value_len],
-            };
-            chunk.run(out, cx);
-        });
+    (0..b * heads * chunks).into_par_iter().with_max_len(1).for_each(|task| {
+        let (i, head, first) = (task / chunks / heads, task / chunks % heads, task % chunks * queries);
+        let at = (i * kv_heads + head / (heads / kv_heads)) * packed.head_len;
+        let chunk = QueryChunk {
+            x,
+            sequence: i,
+            head,
+            first,
+            count: queries.min(tokens_q - first),
+            keys_at_once: keys,
+            keys: &packed.keys[at..at + packed.head_len],
+            values: &packed.values[i * kv_heads * packed.value_len..][head / (heads / kv_heads) * packed.value_len..]
+                [..packed.value_len],
+        };
+        chunk.run(out, cx);
+    });
 }
 
 fn check_mask<T>(x: &AttentionInput<'_, T>) {
-    let AttentionShape {
-        b,
-        heads,
-        tokens_q,
-        tokens_kv,
-        ..
-    } = x.shape;
+    let AttentionShape { b, heads, tokens_q, tokens_kv, .. } = x.shape;
     match x.mask {
-        AttentionMask::Additive {
-            data,
-            batch_stride,
-            head_stride,
-        } if b * heads > 0 => {
+        AttentionMask::Additive { data, batch_stride, head_stride } if b * heads > 0 => {
             let end = (b - 1) * batch_stride + (heads - 1) * head_stride + tokens_q * tokens_kv;
-            assert!(
-                data.len() >= end,
-                "mask needs {end} values, has {}",
-                data.len()
-            );
+            assert!(data.len() >= end, "mask needs {end} values, has {}", data.len());
         }
         AttentionMask::KeyLengths(lengths) => {
             assert!(
@@ -237,12 +187,7 @@ fn check_mask<T>(x: &AttentionInput<'_, T>) {
 
 /// Queries and keys of a chunk.
 fn chunk_sizes<T>(x: &AttentionInput<'_, T>) -> (usize, usize) {
-    let AttentionShape {
-        tokens_q,
-        tokens_kv,
-        dim,
-        ..
-    } = x.shape;
+    let AttentionShape { tokens_q, tokens_kv, dim, .. } = x.shape;
     // Wide heads take fewer queries, so that queries, scores and sums stay in the second-level cache together.
     let queries = if dim > 256 { 112 } else { 168 };
     match x.mode {
@@ -261,55 +206,24 @@ struct PackedHeads {
 }
 
 fn pack_keys_and_values<T: Scalar>(x: &AttentionInput<'_, T>, cx: &Context<'_>) -> PackedHeads {
-    let AttentionShape {
-        b,
-        kv_heads,
-        tokens_kv,
-        dim,
-        ..
-    } = x.shape;
-    let (head_len, value_len) = (
-        tokens_kv.div_ceil(NR) * dim * NR,
-        dim.div_ceil(NR) * tokens_kv * NR,
-    );
+    let AttentionShape { b, kv_heads, tokens_kv, dim, .. } = x.shape;
+    let (head_len, value_len) = (tokens_kv.div_ceil(NR) * dim * NR, dim.div_ceil(NR) * tokens_kv * NR);
     let mut keys = cx.workspace().take::<f32>(b * kv_heads * head_len);
     let mut values = cx.workspace().take::<f32>(b * kv_heads * value_len);
-    let head_of = |tokens: &Tokens<'_, T>, head: usize| {
-        head / kv_heads * tokens.batch_stride + head % kv_heads * dim
-    };
+    let head_of = |tokens: &Tokens<'_, T>, head: usize| head / kv_heads * tokens.batch_stride + head % kv_heads * dim;
     let key_panels = tokens_kv.div_ceil(NR);
-    keys.par_chunks_exact_mut(dim * NR)
-        .enumerate()
-        .for_each(|(at, panel)| {
-            let (head, first) = (at / key_panels, at % key_panels * NR);
-            let data = &x.k.data[head_of(&x.k, head) + first * x.k.row_stride..];
-            cx.isa().run(PackAcross {
-                data,
-                stride: x.k.row_stride,
-                columns: NR.min(tokens_kv - first),
-                panel,
-            });
-        });
+    keys.par_chunks_exact_mut(dim * NR).enumerate().for_each(|(at, panel)| {
+        let (head, first) = (at / key_panels, at % key_panels * NR);
+        let data = &x.k.data[head_of(&x.k, head) + first * x.k.row_stride..];
+        cx.isa().run(PackAcross { data, stride: x.k.row_stride, columns: NR.min(tokens_kv - first), panel });
+    });
     let value_panels = dim.div_ceil(NR);
-    values
-        .par_chunks_exact_mut(tokens_kv * NR)
-        .enumerate()
-        .for_each(|(at, panel)| {
-            let (head, first) = (at / value_panels, at % value_panels * NR);
-            let data = &x.v.data[head_of(&x.v, head) + first..];
-            cx.isa().run(PackAlong {
-                data,
-                stride: x.v.row_stride,
-                columns: NR.min(dim - first),
-                panel,
-            });
-        });
-    PackedHeads {
-        keys,
-        values,
-        head_len,
-        value_len,
-    }
+    values.par_chunks_exact_mut(tokens_kv * NR).enumerate().for_each(|(at, panel)| {
+        let (head, first) = (at / value_panels, at % value_panels * NR);
+        let data = &x.v.data[head_of(&x.v, head) + first..];
+        cx.isa().run(PackAlong { data, stride: x.v.row_stride, columns: NR.min(dim - first), panel });
+    });
+    PackedHeads { keys, values, head_len, value_len }
 }
 
 #[cfg(test)]

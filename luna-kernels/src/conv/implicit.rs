@@ -20,12 +20,8 @@ impl<T: Scalar> Patches<'_, T> {
     #[inline(always)]
     fn source(&self, image: usize, oy: usize, ox: usize, ky: usize, kx: usize) -> Option<usize> {
         let (h, w) = self.x.size();
-        let y = (oy * self.shape.stride + ky)
-            .checked_sub(self.shape.padding[0])
-            .filter(|&y| y < h)?;
-        let x = (ox * self.shape.stride + kx)
-            .checked_sub(self.shape.padding[2])
-            .filter(|&x| x < w)?;
+        let y = (oy * self.shape.stride + ky).checked_sub(self.shape.padding[0]).filter(|&y| y < h)?;
+        let x = (ox * self.shape.stride + kx).checked_sub(self.shape.padding[2]).filter(|&x| x < w)?;
         let shift = u32::from(self.x.upsample);
         Some((image * self.x.h + (y >> shift)) * self.x.w + (x >> shift))
     }
@@ -48,10 +44,7 @@ impl<T: Scalar> Patches<'_, T> {
             let lanes = S::LANES.min(cin - c);
             let v = match pixel {
                 // SAFETY: the pixel lies in the image, so `cin` channels are there, `lanes` of them from `c` on.
-                Some(pixel) => unsafe {
-                    self.x
-                        .load(s, image, &self.x.data[pixel * cin..][..cin], c, lanes)
-                },
+                Some(pixel) => unsafe { self.x.load(s, image, &self.x.data[pixel * cin..][..cin], c, lanes) },
                 None => s.zero(),
             };
             let (line, j) = ((k + c) / LINE, (k + c) % LINE);
@@ -79,28 +72,15 @@ impl<T: Scalar> ConvInput<'_, T> {
     /// # Safety
     /// `pixel` holds at least `c + lanes` channels, and `lanes` is at most `LANES`.
     #[inline(always)]
-    pub(super) unsafe fn load<S: Simd>(
-        &self,
-        s: S,
-        image: usize,
-        pixel: &[T],
-        c: usize,
-        lanes: usize,
-    ) -> S::V {
+    pub(super) unsafe fn load<S: Simd>(&self, s: S, image: usize, pixel: &[T], c: usize, lanes: usize) -> S::V {
         let cin = pixel.len();
         // SAFETY: the caller gives the channels; the norm holds `[b, cin]` values (checked where the convolution begins).
         unsafe {
             let at = pixel.as_ptr().add(c);
-            let mut v = if lanes == S::LANES {
-                T::load(s, at)
-            } else {
-                T::load_head(s, at, lanes)
-            };
+            let mut v = if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) };
             if let Some(norm) = self.norm {
-                let (scale, shift) = (
-                    norm.scale.as_ptr().add(image * cin + c),
-                    norm.shift.as_ptr().add(image * cin + c),
-                );
+                let (scale, shift) =
+                    (norm.scale.as_ptr().add(image * cin + c), norm.shift.as_ptr().add(image * cin + c));
                 v = if lanes == S::LANES {
                     s.fma(v, s.load(scale), s.load(shift))
                 } else {
@@ -119,11 +99,7 @@ impl<T: Scalar> Rows for Patches<'_, T> {
         debug_assert_eq!(depth, kh * kw * cin);
         for r in 0..count {
             let row = first + r;
-            let (image, oy, ox) = (
-                row / (self.ho * self.wo),
-                row / self.wo % self.ho,
-                row % self.wo,
-            );
+            let (image, oy, ox) = (row / (self.ho * self.wo), row / self.wo % self.ho, row % self.wo);
             for tap in 0..kh * kw {
                 let pixel = self.source(image, oy, ox, tap / kw, tap % kw);
                 self.gather(s, image, pixel, tap * cin, r, count, packed);

@@ -35,26 +35,12 @@ pub struct ConvShape {
 impl ConvShape {
     /// A 3×3 convolution that keeps the image size.
     pub fn same3x3(cin: usize, cout: usize) -> Self {
-        Self {
-            cin,
-            cout,
-            kh: 3,
-            kw: 3,
-            stride: 1,
-            padding: [1; 4],
-        }
+        Self { cin, cout, kh: 3, kw: 3, stride: 1, padding: [1; 4] }
     }
 
     /// A 1×1 convolution.
     pub fn pointwise(cin: usize, cout: usize) -> Self {
-        Self {
-            cin,
-            cout,
-            kh: 1,
-            kw: 1,
-            stride: 1,
-            padding: [0; 4],
-        }
+        Self { cin, cout, kh: 1, kw: 1, stride: 1, padding: [0; 4] }
     }
 
     /// Output height and width for an input of `h × w` (after any doubling).
@@ -70,10 +56,7 @@ impl ConvShape {
             self.kh,
             self.kw
         );
-        (
-            (h - self.kh) / self.stride + 1,
-            (w - self.kw) / self.stride + 1,
-        )
+        ((h - self.kh) / self.stride + 1, (w - self.kw) / self.stride + 1)
     }
 }
 
@@ -89,23 +72,15 @@ impl PackedConv {
     /// # Panics
     /// If `w` does not hold that many elements, or a size of the shape is zero.
     pub fn pack(w: WeightView<'_>, shape: ConvShape) -> Self {
-        let ConvShape {
-            cin,
-            cout,
-            kh,
-            kw,
-            stride,
-            ..
-        } = shape;
+        let ConvShape { cin, cout, kh, kw, stride, .. } = shape;
         assert!(
             cin > 0 && cout > 0 && kh > 0 && kw > 0 && stride > 0,
             "sizes of a convolution are at least 1: {shape:?}"
         );
         let taps = kh * kw;
         // Depth runs over taps, then channels, as the channels-last image does.
-        let panels = PackedPanels::pack(w, cout, taps * cin, |column, depth| {
-            (column * cin + depth % cin) * taps + depth / cin
-        });
+        let panels =
+            PackedPanels::pack(w, cout, taps * cin, |column, depth| (column * cin + depth % cin) * taps + depth / cin);
         Self { shape, panels }
     }
 
@@ -137,14 +112,8 @@ impl PackedConv {
     /// # Panics
     /// If `out` does not hold that many values.
     pub fn unpack_f32(&self, out: &mut [f32]) {
-        let ConvShape {
-            cin, cout, kh, kw, ..
-        } = self.shape;
-        assert_eq!(
-            out.len(),
-            cout * cin * kh * kw,
-            "output must hold [cout, cin, kh, kw] values"
-        );
+        let ConvShape { cin, cout, kh, kw, .. } = self.shape;
+        assert_eq!(out.len(), cout * cin * kh * kw, "output must hold [cout, cin, kh, kw] values");
         let (panels, taps) = (self.panels.view(), kh * kw);
         for (at, value) in out.iter_mut().enumerate() {
             let (column, channel, tap) = (at / (cin * taps), at / taps % cin, at % taps);
@@ -155,10 +124,7 @@ impl PackedConv {
 
 impl std::fmt::Debug for PackedConv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PackedConv")
-            .field("shape", &self.shape)
-            .field("dtype", &self.dtype())
-            .finish()
+        f.debug_struct("PackedConv").field("shape", &self.shape).field("dtype", &self.dtype()).finish()
     }
 }
 
@@ -184,15 +150,7 @@ pub struct ConvInput<'a, T> {
 impl<'a, T> ConvInput<'a, T> {
     /// An image taken as it is.
     pub fn new(data: &'a [T], b: usize, h: usize, w: usize) -> Self {
-        Self {
-            data,
-            b,
-            h,
-            w,
-            norm: None,
-            activation: Activation::None,
-            upsample: false,
-        }
+        Self { data, b, h, w, norm: None, activation: Activation::None, upsample: false }
     }
 
     /// Height and width the kernel sees.
@@ -215,13 +173,7 @@ impl<'a, T> ConvInput<'a, T> {
 ///
 /// # Panics
 /// If a slice does not have the size its shape says.
-pub fn conv2d<T: Scalar>(
-    x: &ConvInput<'_, T>,
-    w: &PackedConv,
-    out: &mut [T],
-    e: &Epilogue<'_, T>,
-    cx: &Context<'_>,
-) {
+pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e: &Epilogue<'_, T>, cx: &Context<'_>) {
     let ConvShape { cin, cout, .. } = w.shape;
     let (h, width) = x.size();
     let (ho, wo) = w.shape.output(h, width);
@@ -233,33 +185,13 @@ pub fn conv2d<T: Scalar>(
         x.h,
         x.w
     );
-    assert_eq!(
-        out.len(),
-        x.b * ho * wo * cout,
-        "output must be [b, ho, wo, cout] = [{}, {ho}, {wo}, {cout}]",
-        x.b
-    );
+    assert_eq!(out.len(), x.b * ho * wo * cout, "output must be [b, ho, wo, cout] = [{}, {ho}, {wo}, {cout}]", x.b);
     if let Some(norm) = x.norm {
-        assert!(
-            norm.scale.len() == x.b * cin && norm.shift.len() == x.b * cin,
-            "norm must hold [b, cin] values"
-        );
+        assert!(norm.scale.len() == x.b * cin && norm.shift.len() == x.b * cin, "norm must hold [b, cin] values");
     }
     e.check(cout, out.len());
-    let rows = Patches {
-        x,
-        shape: w.shape,
-        wo,
-        ho,
-    };
-    Product {
-        rows: &rows,
-        m: x.b * ho * wo,
-        panels: w.panels.view(),
-        out: OutPtr::new(out),
-        epilogue: *e,
-    }
-    .run(cx);
+    let rows = Patches { x, shape: w.shape, wo, ho };
+    Product { rows: &rows, m: x.b * ho * wo, panels: w.panels.view(), out: OutPtr::new(out), epilogue: *e }.run(cx);
 }
 
 #[cfg(test)]

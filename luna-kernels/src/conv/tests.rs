@@ -7,25 +7,12 @@ use proptest::prelude::*;
 fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: bool) {
     let rng = &mut Rng::new(seed);
     let [b, h, w] = size;
-    let ConvShape {
-        cin, cout, kh, kw, ..
-    } = shape;
+    let ConvShape { cin, cout, kh, kw, .. } = shape;
     let weights = Stored::random(rng, rng_type(seed), cout * cin * kh * kw);
     let data: Vec<T> = rng.scalars(b * h * w * cin);
-    let norm = ChannelAffine {
-        scale: rng.values(b * cin),
-        shift: rng.values(b * cin),
-    };
+    let norm = ChannelAffine { scale: rng.values(b * cin), shift: rng.values(b * cin) };
     let activation = rng.pick(&ACTIVATIONS);
-    let x = ConvInput {
-        data: &data,
-        b,
-        h,
-        w,
-        norm: rng.chance().then_some(&norm),
-        activation,
-        upsample,
-    };
+    let x = ConvInput { data: &data, b, h, w, norm: rng.chance().then_some(&norm), activation, upsample };
     let packed = PackedConv::pack(weights.view(), shape);
     let mut back = vec![0.0; weights.values.len()];
     packed.unpack_f32(&mut back);
@@ -45,13 +32,7 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
     for isa in Isa::available() {
         let workspace = Workspace::new();
         let mut out = before.clone();
-        conv2d(
-            &x,
-            &packed,
-            &mut out,
-            &e,
-            &Context::new(&workspace).with_isa(isa),
-        );
+        conv2d(&x, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
         let error = relative(&out, &want);
         assert!(
             error < tolerance::<T>(3e-5),
@@ -105,11 +86,7 @@ proptest! {
 
 #[test]
 fn a_downsample_of_the_ldm_kind_pads_bottom_and_right() {
-    let shape = ConvShape {
-        stride: 2,
-        padding: [0, 1, 0, 1],
-        ..ConvShape::same3x3(32, 32)
-    };
+    let shape = ConvShape { stride: 2, padding: [0, 1, 0, 1], ..ConvShape::same3x3(32, 32) };
     assert_eq!(shape.output(64, 64), (32, 32));
     check::<f32>(5, shape, [1, 16, 16], false);
 }
@@ -118,16 +95,7 @@ fn a_downsample_of_the_ldm_kind_pads_bottom_and_right() {
 fn deep_and_wide_layers_match() {
     check::<f32>(1, ConvShape::same3x3(320, 96), [1, 9, 11], false);
     check::<f32>(2, ConvShape::same3x3(256, 64), [1, 12, 12], true);
-    check::<f32>(
-        3,
-        ConvShape {
-            stride: 2,
-            padding: [1; 4],
-            ..ConvShape::same3x3(160, 96)
-        },
-        [2, 10, 10],
-        false,
-    );
+    check::<f32>(3, ConvShape { stride: 2, padding: [1; 4], ..ConvShape::same3x3(160, 96) }, [2, 10, 10], false);
     check::<bf16>(4, ConvShape::same3x3(128, 3), [1, 24, 20], false);
 }
 

@@ -28,13 +28,7 @@ pub struct Epilogue<'a, T> {
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Self {
-            bias: None,
-            activation: Activation::None,
-            residual: None,
-            scale: 1.0,
-            accumulate: false,
-        }
+        Self { bias: None, activation: Activation::None, residual: None, scale: 1.0, accumulate: false }
     }
 }
 
@@ -71,10 +65,7 @@ unsafe impl<T: Send> Sync for OutPtr<T> {}
 
 impl<T> OutPtr<T> {
     pub(crate) fn new(out: &mut [T]) -> Self {
-        Self {
-            ptr: out.as_mut_ptr(),
-            len: out.len(),
-        }
+        Self { ptr: out.as_mut_ptr(), len: out.len() }
     }
 
     /// Address of element `start`, of which the next `count` are there.
@@ -83,10 +74,7 @@ impl<T> OutPtr<T> {
     /// The slice is still borrowed for the running kernel, and no other task touches these elements.
     #[inline(always)]
     pub(crate) unsafe fn at(self, start: usize, count: usize) -> *mut T {
-        assert!(
-            start.checked_add(count).is_some_and(|end| end <= self.len),
-            "kernel wrote past its output"
-        );
+        assert!(start.checked_add(count).is_some_and(|end| end <= self.len), "kernel wrote past its output");
         // SAFETY: within the slice, by the assertion.
         unsafe { self.ptr.add(start) }
     }
@@ -98,15 +86,7 @@ impl<T: Scalar> Epilogue<'_, T> {
     /// # Safety
     /// `out` is valid for `count` elements, and so are the bias at `column` and the residual at `at`.
     #[inline(always)]
-    pub(crate) unsafe fn finish<S: Simd>(
-        &self,
-        s: S,
-        sum: S::V,
-        column: usize,
-        at: usize,
-        out: *mut T,
-        count: usize,
-    ) {
+    pub(crate) unsafe fn finish<S: Simd>(&self, s: S, sum: S::V, column: usize, at: usize, out: *mut T, count: usize) {
         // SAFETY: the caller gives `count` elements everywhere; whole vectors are touched only where `count` is `LANES`.
         unsafe {
             let mut v = sum;
@@ -135,13 +115,7 @@ impl<T: Scalar> Epilogue<'_, T> {
 #[inline(always)]
 unsafe fn read<S: Simd, T: Scalar>(s: S, p: *const T, count: usize) -> S::V {
     // SAFETY: the caller gives `count <= LANES` elements.
-    unsafe {
-        if count == S::LANES {
-            T::load(s, p)
-        } else {
-            T::load_head(s, p, count)
-        }
-    }
+    unsafe { if count == S::LANES { T::load(s, p) } else { T::load_head(s, p, count) } }
 }
 
 /// Sends a block of sums, 32 a row, to the output.
@@ -160,18 +134,11 @@ impl<T: Scalar, R: Rows> Kernel for Finish<'_, T, R> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let bias_ok = self
-            .epilogue
-            .bias
-            .is_none_or(|bias| bias.len() >= self.column + self.columns);
+        let bias_ok = self.epilogue.bias.is_none_or(|bias| bias.len() >= self.column + self.columns);
         assert!(self.columns <= NR && bias_ok);
         for (r, sums) in self.sums.chunks_exact(NR).enumerate() {
             let place = self.rows.place(self.first + r) + self.column;
-            assert!(
-                self.epilogue
-                    .residual
-                    .is_none_or(|residual| residual.len() >= place + self.columns)
-            );
+            assert!(self.epilogue.residual.is_none_or(|residual| residual.len() >= place + self.columns));
             // SAFETY: this task alone writes these columns of this row; sizes are asserted above and in `at`.
             unsafe {
                 let out = self.out.at(place, self.columns);
@@ -179,8 +146,7 @@ impl<T: Scalar, R: Rows> Kernel for Finish<'_, T, R> {
                 while j < self.columns {
                     let count = S::LANES.min(self.columns - j);
                     let sum = s.load(sums.as_ptr().add(j));
-                    self.epilogue
-                        .finish(s, sum, self.column + j, place + j, out.add(j), count);
+                    self.epilogue.finish(s, sum, self.column + j, place + j, out.add(j), count);
                     j += S::LANES;
                 }
             }

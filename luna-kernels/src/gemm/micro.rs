@@ -21,10 +21,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     pub(crate) fn new(isa: Isa, rows: usize) -> Self {
-        Self {
-            rows,
-            count: rows.div_ceil(isa.run(TileRows)),
-        }
+        Self { rows, count: rows.div_ceil(isa.run(TileRows)) }
     }
 
     pub(crate) fn rows(self) -> usize {
@@ -97,27 +94,14 @@ impl Kernel for Multiply<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { groups, k, .. } = self;
         assert!(self.k0.is_multiple_of(LINE) && self.k0 + k <= self.depth);
-        assert!(
-            self.a.len() >= groups.rows * self.depth
-                && self.b.len() >= k * NR
-                && self.c.len() >= groups.rows * NR
-        );
+        assert!(self.a.len() >= groups.rows * self.depth && self.b.len() >= k * NR && self.c.len() >= groups.rows * NR);
         for group in groups.iter() {
             let rows = group.len();
             // SAFETY: the group lies within the packed rows and within the sums, by the assertions above.
             unsafe {
-                let a = self
-                    .a
-                    .as_ptr()
-                    .add(group.start * self.depth + self.k0 * rows);
+                let a = self.a.as_ptr().add(group.start * self.depth + self.k0 * rows);
                 let c = self.c.as_mut_ptr().add(group.start * NR);
-                let tile = Tile {
-                    k,
-                    a,
-                    b: self.b.as_ptr(),
-                    c,
-                    accumulate: self.accumulate,
-                };
+                let tile = Tile { k, a, b: self.b.as_ptr(), c, accumulate: self.accumulate };
                 tile.dispatch(s, rows, self.columns);
             }
         }
@@ -157,11 +141,7 @@ impl Tile {
         while j < columns {
             // SAFETY: `j` and what a tile spans stay within the 32 columns of the panel.
             unsafe {
-                let part = Self {
-                    b: self.b.add(j),
-                    c: self.c.add(j),
-                    ..self
-                };
+                let part = Self { b: self.b.add(j), c: self.c.add(j), ..self };
                 if columns - j <= S::LANES {
                     part.run::<S, R, 1>(s);
                     j += S::LANES;
@@ -215,12 +195,7 @@ impl Tile {
 
 /// One depth: a row of weights times one value of each row.
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const C: usize>(
-    s: S,
-    sums: &mut [[S::V; C]; R],
-    a: *const f32,
-    b: *const f32,
-) {
+unsafe fn step<S: Simd, const R: usize, const C: usize>(s: S, sums: &mut [[S::V; C]; R], a: *const f32, b: *const f32) {
     // SAFETY: the caller is within `dispatch`'s sizes.
     unsafe {
         let mut w = [s.zero(); C];

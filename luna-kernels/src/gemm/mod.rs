@@ -90,19 +90,14 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
     fn shared_rows(&self, cx: &Context<'_>, rows: Range<usize>, block: usize) {
         let depth = self.depth();
         let mut packed = cx.workspace().take::<f32>(rows.len() * depth);
-        let chunks: Vec<Range<usize>> = (rows.clone())
-            .step_by(block)
-            .map(|first| first..rows.end.min(first + block))
-            .collect();
-        packed
-            .par_chunks_mut(block * depth)
-            .zip(&chunks)
-            .for_each(|(packed, chunk)| {
-                let groups = Groups::new(cx.isa(), chunk.len());
-                groups.par_split(packed, depth).for_each(|(group, packed)| {
-                    self.pack_into(cx.isa(), chunk.start + group.start, group.len(), packed);
-                });
+        let chunks: Vec<Range<usize>> =
+            (rows.clone()).step_by(block).map(|first| first..rows.end.min(first + block)).collect();
+        packed.par_chunks_mut(block * depth).zip(&chunks).for_each(|(packed, chunk)| {
+            let groups = Groups::new(cx.isa(), chunk.len());
+            groups.par_split(packed, depth).for_each(|(group, packed)| {
+                self.pack_into(cx.isa(), chunk.start + group.start, group.len(), packed);
             });
+        });
         let panels = self.panels.count();
         (0..panels * chunks.len()).into_par_iter().for_each_init(
             || Scratch::new(cx, &self.panels, chunks[0].len()),
@@ -113,48 +108,22 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 let (p, chunk) = (task / chunks.len(), task % chunks.len());
                 let rows = &chunks[chunk];
                 let groups = Groups::new(cx.isa(), rows.len());
-                self.panel(
-                    cx.isa(),
-                    p,
-                    rows.start,
-                    &packed[chunk * block * depth..],
-                    groups,
-                    scratch,
-                );
+                self.panel(cx.isa(), p, rows.start, &packed[chunk * block * depth..], groups, scratch);
             },
         );
     }
 
     fn pack(&self, isa: Isa, first: usize, group: Range<usize>, packed: &mut [f32]) {
         let depth = self.depth();
-        self.pack_into(
-            isa,
-            first + group.start,
-            group.len(),
-            &mut packed[group.start * depth..group.end * depth],
-        );
+        self.pack_into(isa, first + group.start, group.len(), &mut packed[group.start * depth..group.end * depth]);
     }
 
     fn pack_into(&self, isa: Isa, first: usize, count: usize, packed: &mut [f32]) {
-        isa.run(Pack {
-            rows: self.rows,
-            first,
-            count,
-            depth: self.panels.k,
-            packed,
-        });
+        isa.run(Pack { rows: self.rows, first, count, depth: self.panels.k, packed });
     }
 
     /// One panel of one block: product into scratch, epilogue to the output.
-    fn panel(
-        &self,
-        isa: Isa,
-        p: usize,
-        first: usize,
-        packed: &[f32],
-        groups: Groups,
-        scratch: &mut Scratch,
-    ) {
+    fn panel(&self, isa: Isa, p: usize, first: usize, packed: &[f32], groups: Groups, scratch: &mut Scratch) {
         let columns = self.panels.columns(p);
         for k0 in (0..self.panels.k).step_by(DEPTH) {
             let k = DEPTH.min(self.panels.k - k0);
@@ -192,15 +161,8 @@ struct Scratch {
 
 impl Scratch {
     fn new(cx: &Context<'_>, panels: &Panels<'_>, rows: usize) -> Self {
-        let widened = if panels.dtype() == crate::WeightType::F32 {
-            0
-        } else {
-            DEPTH.min(panels.k) * NR
-        };
-        Self {
-            sums: cx.workspace().take(rows * NR),
-            weights: cx.workspace().take(widened),
-        }
+        let widened = if panels.dtype() == crate::WeightType::F32 { 0 } else { DEPTH.min(panels.k) * NR };
+        Self { sums: cx.workspace().take(rows * NR), weights: cx.workspace().take(widened) }
     }
 }
 
@@ -219,7 +181,6 @@ impl<R: Rows> Kernel for Pack<'_, R> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         assert!(self.packed.len() >= self.count * self.depth.next_multiple_of(LINE));
-        self.rows
-            .pack(s, self.first, self.count, self.depth, self.packed);
+        self.rows.pack(s, self.first, self.count, self.depth, self.packed);
     }
 }

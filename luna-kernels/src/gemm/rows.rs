@@ -31,15 +31,7 @@ impl<T: Scalar> Rows for Matrix<'_, T> {
         for r in 0..count {
             let row = &self.data[(first + r) * self.stride..][..depth];
             // SAFETY: the row has `depth` elements, and the packed group (asserted) holds line `[k/16][r]` for each of them.
-            unsafe {
-                pack_run(
-                    s,
-                    row.as_ptr(),
-                    depth,
-                    packed.as_mut_ptr().add(r * LINE),
-                    count * LINE,
-                )
-            };
+            unsafe { pack_run(s, row.as_ptr(), depth, packed.as_mut_ptr().add(r * LINE), count * LINE) };
         }
     }
 
@@ -78,13 +70,7 @@ impl<T: Scalar> Rows for Transposed<'_, T> {
 /// # Safety
 /// `from` holds `count` elements; each line written from `to` on is valid.
 #[inline(always)]
-pub(crate) unsafe fn pack_run<S: Simd, T: Scalar>(
-    s: S,
-    from: *const T,
-    count: usize,
-    to: *mut f32,
-    step: usize,
-) {
+pub(crate) unsafe fn pack_run<S: Simd, T: Scalar>(s: S, from: *const T, count: usize, to: *mut f32, step: usize) {
     for line in 0..count.div_ceil(LINE) {
         for j in (0..LINE).step_by(S::LANES) {
             let at = line * LINE + j;

@@ -125,12 +125,7 @@ impl Simd for Avx2 {
 #[inline(always)]
 unsafe fn pow2(n: __m256i) -> __m256 {
     // SAFETY: the caller holds the AVX2 token.
-    unsafe {
-        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-            n,
-            _mm256_set1_epi32(127),
-        )))
-    }
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
 }
 
 /// Rounds to nearest even, NaN stays NaN.
@@ -144,9 +139,6 @@ unsafe fn round_bf16(v: __m256) -> __m128i {
         let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
         let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
-        _mm_packus_epi32(
-            _mm256_castsi256_si128(high),
-            _mm256_extracti128_si256::<1>(high),
-        )
+        _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256::<1>(high))
     }
 }

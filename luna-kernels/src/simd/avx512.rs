@@ -120,8 +120,6 @@ unsafe fn round_bf16(v: __m512) -> __m256i {
         let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
-        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(
-            nan, rounded, quiet,
-        )))
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet)))
     }
 }

@@ -50,13 +50,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let r = s.nfma(n, s.splat(0.693_359_4), x);
     let r = s.nfma(n, s.splat(-2.121_944_4e-4), r);
     let mut p = s.splat(1.987_569_1e-4);
-    for c in [
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        0.5,
-    ] {
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = s.fma(p, r, s.splat(c));
     }
     let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
@@ -74,19 +68,13 @@ fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 /// `x Φ(x)` with Φ(-|x|) = ½ erfc(|x|/√2) by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
 #[inline(always)]
 fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
-    let z = s.mul(
-        s.where_negative(x, s.sub(s.zero(), x), x),
-        s.splat(std::f32::consts::FRAC_1_SQRT_2),
-    );
+    let z = s.mul(s.where_negative(x, s.sub(s.zero(), x), x), s.splat(std::f32::consts::FRAC_1_SQRT_2));
     let z = s.min(s.splat(20.0), z);
     let t = s.recip(s.fma(z, s.splat(0.327_591_1), s.splat(1.0)));
     let mut p = s.splat(1.061_405_4);
     for c in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
         p = s.fma(p, t, s.splat(c));
     }
-    let tail = s.mul(
-        s.mul(p, t),
-        s.mul(s.splat(0.5), exp(s, s.sub(s.zero(), s.mul(z, z)))),
-    );
+    let tail = s.mul(s.mul(p, t), s.mul(s.splat(0.5), exp(s, s.sub(s.zero(), s.mul(z, z)))));
     s.mul(x, s.where_negative(x, tail, s.sub(s.splat(1.0), tail)))
 }

@@ -99,10 +99,7 @@ impl Simd for Neon {
             let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
             let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
             let quiet = vorrq_u32(bits, vdupq_n_u32(0x0040_0000));
-            vst1_u16(
-                p,
-                vshrn_n_u32::<16>(vbslq_u32(vceqq_f32(v, v), rounded, quiet)),
-            );
+            vst1_u16(p, vshrn_n_u32::<16>(vbslq_u32(vceqq_f32(v, v), rounded, quiet)));
         }
     }
     // The conversion instructions of f16 are not stable in Rust yet, so these two go by way of integers.
@@ -121,8 +118,7 @@ impl Simd for Neon {
         // SAFETY: the caller gives four writable elements; NEON is there.
         unsafe {
             vst1q_f32(lanes.as_mut_ptr(), v);
-            p.cast::<[u16; 4]>()
-                .write_unaligned(lanes.map(|x| f16::from_f32(x).to_bits()));
+            p.cast::<[u16; 4]>().write_unaligned(lanes.map(|x| f16::from_f32(x).to_bits()));
         }
     }
     #[inline(always)]
@@ -147,10 +143,7 @@ impl Simd for Neon {
         unsafe {
             let raw = vreinterpretq_u32_u16(vld1q_u16(p));
             let high = vandq_u32(raw, vdupq_n_u32(0xffff_0000));
-            (
-                vreinterpretq_f32_u32(vshlq_n_u32::<16>(raw)),
-                vreinterpretq_f32_u32(high),
-            )
+            (vreinterpretq_f32_u32(vshlq_n_u32::<16>(raw)), vreinterpretq_f32_u32(high))
         }
     }
     #[inline(always)]

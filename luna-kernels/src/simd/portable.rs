@@ -128,10 +128,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut u16, v: Lanes) {
         // SAFETY: the caller gives four writable elements.
-        unsafe {
-            p.cast::<[u16; 4]>()
-                .write_unaligned(v.map(|x| bf16::from_f32(x).to_bits()))
-        }
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(v.map(|x| bf16::from_f32(x).to_bits())) }
     }
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Lanes {
@@ -141,10 +138,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, v: Lanes) {
         // SAFETY: the caller gives four writable elements.
-        unsafe {
-            p.cast::<[u16; 4]>()
-                .write_unaligned(v.map(|x| f16::from_f32(x).to_bits()))
-        }
+        unsafe { p.cast::<[u16; 4]>().write_unaligned(v.map(|x| f16::from_f32(x).to_bits())) }
     }
     #[inline(always)]
     unsafe fn load_e4m3(self, p: *const u8) -> Lanes {
@@ -161,10 +155,7 @@ impl Simd for Portable {
         // SAFETY: the caller gives eight readable elements.
         let raw: [u16; 8] = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
         let wide = |i: usize| f32::from_bits(u32::from(raw[i]) << 16);
-        (
-            [wide(0), wide(2), wide(4), wide(6)],
-            [wide(1), wide(3), wide(5), wide(7)],
-        )
+        ([wide(0), wide(2), wide(4), wide(6)], [wide(1), wide(3), wide(5), wide(7)])
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
