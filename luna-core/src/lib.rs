@@ -5,6 +5,7 @@ pub mod checkpoint;
 mod device;
 mod error;
 pub mod limits;
+pub mod tokenizer;
 mod values;
 
 pub use device::{Device, Precision};
