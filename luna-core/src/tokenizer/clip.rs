@@ -9,8 +9,8 @@
 use regex::Regex;
 use unicode_normalization_alignments::UnicodeNormalization;
 
-use super::bpe::{Bpe, WORD_TOKENS};
 use super::TextToIds;
+use super::bpe::{Bpe, WORD_TOKENS};
 use crate::{Error, ErrorKind, Result};
 
 const START_TEXT: &str = "<|startoftext|>";

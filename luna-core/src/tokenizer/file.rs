@@ -44,6 +44,22 @@ pub enum ChatToken {
 const IMAGE: u32 = u32::MAX;
 
 /// A tokenizer from a file: T5's, Qwen3's, any other model's.
+///
+/// ```
+/// use luna_core::tokenizer::{FileTokenizer, SpecialTokens};
+/// let file = br#"{
+///     "version": "1.0", "normalizer": null, "pre_tokenizer": {"type": "Whitespace"},
+///     "post_processor": null, "decoder": null, "truncation": null, "padding": null,
+///     "added_tokens": [{"id": 4, "content": "<end>", "special": true, "single_word": false,
+///                       "lstrip": false, "rstrip": false, "normalized": false}],
+///     "model": {"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "a": 1, "cat": 2, "end": 3}}
+/// }"#;
+/// let tokenizer = FileTokenizer::from_bytes(file)?;
+/// assert_eq!(tokenizer.encode("a cat<end>", SpecialTokens::Parse)?, [1, 2, 4]);
+/// assert_eq!(tokenizer.encode("a cat<end>", SpecialTokens::Literal)?, [1, 2, 0, 3, 0]);
+/// assert_eq!(tokenizer.decode(&[1, 2, 4], true)?, "a cat");
+/// # Ok::<(), luna_core::Error>(())
+/// ```
 pub struct FileTokenizer {
     inner: Tokenizer,
     /// The highest id, plus one.
@@ -226,6 +242,11 @@ impl FileTokenizer {
         guarded(|| self.inner.decode(ids, skip_special)).map_err(cannot("turn these ids into text"))
     }
 
+    /// Whether an id has no text without special tokens: it is one, or there is no such token.
+    pub(super) fn is_silent(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_none_or(|token| self.inner.get_added_vocabulary().is_special_token(&token))
+    }
+
     /// Text as ids arrive one by one, without special tokens.
     pub fn stream(&self) -> TextStream<'_> {
         TextStream::new(self)
@@ -300,6 +321,3 @@ fn cannot(what: &str) -> impl Fn(String) -> Error {
             .remedy("take the file from the model's own page")
     }
 }
-
-#[cfg(test)]
-mod tests;

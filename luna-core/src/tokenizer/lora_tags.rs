@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn reports_what_it_cannot_read_and_removes_it() {
-        let bad = ["<lora:>", "<lora::1>", "<lora:a:>", "<lora:a:1:2:3>", "<lora:a:nan>", "<lora:a:1e999>", "<lora:a:x>"];
+        let bad =
+            ["<lora:>", "<lora::1>", "<lora:a:>", "<lora:a:1:2:3>", "<lora:a:nan>", "<lora:a:1e999>", "<lora:a:x>"];
         for bad in bad {
             let found = extract_lora_tags(&format!("p {bad} q"));
             assert_eq!((found.prompt.as_str(), found.malformed), ("p  q", vec![bad.to_owned()]));

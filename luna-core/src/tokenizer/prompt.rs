@@ -9,10 +9,10 @@ use super::chunks::{ChunkRule, Group, TokenPiece, WeightedToken, check_weight, f
 use super::embedding::{Word, words};
 use super::syntax::{Brackets, Segment, segments};
 use super::{ClipTokenizer, FileTokenizer};
-use crate::limits::{Limits, check_at_most};
-use crate::Result;
 #[cfg(doc)]
 use crate::ErrorKind;
+use crate::Result;
+use crate::limits::{Limits, check_at_most};
 
 /// Text to token ids, without anything put around them.
 pub trait TextToIds: Send + Sync {
@@ -194,7 +194,10 @@ impl PromptTokenizer {
 
 impl std::fmt::Debug for PromptTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PromptTokenizer").field("rule", &self.rule).field("family", &self.family).finish_non_exhaustive()
+        f.debug_struct("PromptTokenizer")
+            .field("rule", &self.rule)
+            .field("family", &self.family)
+            .finish_non_exhaustive()
     }
 }
 
@@ -276,6 +279,3 @@ fn split_at_breaks(text: &str) -> Vec<&str> {
     parts.push(if start == 0 { last } else { last.trim_start() });
     parts
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,13 +8,26 @@ use crate::Result;
 const REPLACEMENT: char = '\u{FFFD}';
 /// An unfinished character is three bytes at most, and some decoders write one replacement for each.
 const UNFINISHED: usize = 3;
-/// Ids kept while a model writes nothing but broken characters; enough to hold a finished one.
+/// Ids kept while no text can be given out, as when a model writes nothing but broken characters.
 const WINDOW: usize = 64;
 
 /// Text from ids as they arrive, from [`FileTokenizer::stream`].
 ///
 /// A character spread over several tokens is held back until it is whole. What [`push`](Self::push) and
 /// [`finish`](Self::finish) return, joined, is the text of all ids, without special tokens.
+///
+/// ```no_run
+/// # fn generate() -> Vec<u32> { Vec::new() }
+/// use luna_core::{Limits, tokenizer::FileTokenizer};
+/// let tokenizer = FileTokenizer::beside("qwen3_vl", &Limits::default())?;
+/// let mut stream = tokenizer.stream();
+/// let mut answer = String::new();
+/// for id in generate() {
+///     answer += &stream.push(id)?;
+/// }
+/// answer += &stream.finish()?;
+/// # Ok::<(), luna_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct TextStream<'a> {
     tokenizer: &'a FileTokenizer,
@@ -36,14 +49,15 @@ impl<'a> TextStream<'a> {
     /// # Errors
     /// Those of [`FileTokenizer::decode`].
     pub fn push(&mut self, id: u32) -> Result<String> {
+        if self.tokenizer.is_silent(id) {
+            return Ok(String::new());
+        }
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids, true)?;
         let whole = whole_length(&text);
         let new = text.get(self.given..whole).unwrap_or_default().to_owned();
         self.given = self.given.max(whole);
-        if whole == text.len() && new.is_empty() {
-            self.ids.pop(); // a special token: nothing depends on it
-        } else if whole == text.len() {
+        if whole == text.len() && !new.is_empty() {
             self.ids.drain(..self.context);
             self.restart()?;
         } else if self.ids.len() > WINDOW {
@@ -76,6 +90,3 @@ fn whole_length(text: &str) -> usize {
     let unfinished = text.chars().rev().take_while(|&c| c == REPLACEMENT).take(UNFINISHED).count();
     text.len() - unfinished * REPLACEMENT.len_utf8()
 }
-
-#[cfg(test)]
-mod tests;

@@ -77,10 +77,11 @@ fn inner(text: &str, span: Span) -> Span {
     let (start, end) = (span.start + 1, span.end - 1);
     // A number holds no bracket, so looking further left than the last bracket is in vain.
     let mark = text.as_bytes()[start..end].iter().rposition(|b| matches!(b, b':' | b'(' | b')'));
-    if let Some(colon) = mark.filter(|&at| at > 0 && text.as_bytes()[start + at] == b':') {
-        if let Some(weight) = python_float(&text[start + colon + 1..end]) {
-            return Span { start, end: start + colon, weight };
-        }
+    let colon = mark.filter(|&at| at > 0 && text.as_bytes()[start + at] == b':');
+    if let Some(colon) = colon
+        && let Some(weight) = python_float(&text[start + colon + 1..end])
+    {
+        return Span { start, end: start + colon, weight };
     }
     Span { start, end, weight: span.weight * 1.1 }
 }
