@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+#[cfg(doc)]
+use crate::ErrorKind;
+use crate::Result;
 use crate::limits::check_at_most;
-use crate::{Error, ErrorKind, Result};
 
 /// A group of fewer tokens than this is kept in one chunk; a longer one is broken where the chunk ends.
 const UNBROKEN_BELOW: usize = 8;
@@ -174,17 +176,6 @@ impl Filling<'_> {
         self.done.push(chunk);
         Ok(())
     }
-}
-
-/// Refuses a weight that would spoil every number it touches.
-pub(super) fn check_weight(weight: f64) -> Result<()> {
-    if (weight as f32).is_finite() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::InvalidInput, "a prompt weight is not a finite number")
-        .expected("a number between -3.4e38 and 3.4e38 after the last colon in brackets, and moderate nesting")
-        .found(weight.to_string())
-        .remedy("change the weight, or write the brackets as \\( and \\) if they are meant as text"))
 }
 
 #[cfg(test)]

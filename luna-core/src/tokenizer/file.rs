@@ -5,6 +5,8 @@
 //! for are ignored, as transformers ignores them. That library indexes without checking in places, so what it makes of
 //! a hostile file is caught and becomes an error; Rust's panic hook may still have its say on stderr.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -74,10 +76,13 @@ impl FileTokenizer {
     /// than [`Limits::header_bytes`], [`ErrorKind::InvalidFile`] if it is not a tokenizer.
     pub fn from_file(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         let path = path.as_ref();
-        let action = || format!("read {}", path.display());
-        let size = std::fs::metadata(path).map_err(|error| Error::io(action(), error))?.len();
-        check_at_most("bytes in a tokenizer.json", size, limits.header_bytes).map_err(|e| e.at(path.display()))?;
-        let bytes = std::fs::read(path).map_err(|error| Error::io(action(), error))?;
+        let refused = |error| Error::io(format!("read {}", path.display()), error);
+        let mut bytes = Vec::new();
+        // One byte more than allowed is enough to tell, also for a file that claims no length, such as a pipe.
+        let file = File::open(path).map_err(refused)?;
+        file.take(limits.header_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(refused)?;
+        check_at_most("bytes in a tokenizer.json", bytes.len() as u64, limits.header_bytes)
+            .map_err(|error| error.at(path.display()))?;
         Self::from_bytes(&bytes).map_err(|error| error.at(path.display()))
     }
 

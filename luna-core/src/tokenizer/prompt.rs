@@ -5,14 +5,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::chat::{ChatFormat, ChatMessage, ChatPiece};
-use super::chunks::{ChunkRule, Group, TokenPiece, WeightedToken, check_weight, fill};
+use super::chunks::{ChunkRule, Group, TokenPiece, WeightedToken, fill};
 use super::embedding::{Word, words};
 use super::syntax::{Brackets, Segment, segments};
 use super::{ClipTokenizer, FileTokenizer};
-#[cfg(doc)]
-use crate::ErrorKind;
-use crate::Result;
 use crate::limits::{Limits, check_at_most};
+use crate::{Error, ErrorKind, Result};
 
 /// Text to token ids, without anything put around them.
 pub trait TextToIds: Send + Sync {
@@ -278,4 +276,15 @@ fn split_at_breaks(text: &str) -> Vec<&str> {
     let last = &text[start..];
     parts.push(if start == 0 { last } else { last.trim_start() });
     parts
+}
+
+/// Refuses a weight that would spoil every number it touches.
+fn check_weight(weight: f64) -> Result<()> {
+    if (weight as f32).is_finite() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, "a prompt weight is not a finite number")
+        .expected("a number between -3.4e38 and 3.4e38 after the last colon in brackets, and moderate nesting")
+        .found(weight.to_string())
+        .remedy("change the weight, or write the brackets as \\( and \\) if they are meant as text"))
 }
