@@ -4,17 +4,16 @@
 //! Only the header of a file is read to recognise it; weights are mapped and touched when a model is built.
 
 mod bytes;
+pub(crate) mod dialect;
 mod element;
 mod folder;
 mod foreign;
 mod header;
 mod mmap;
 mod recognise;
-mod weights;
 
 pub use element::ElementType;
 pub use recognise::{Component, ComponentKind, Dialect, Family, Nearest, Recognition};
-pub use weights::Weights;
 
 use crate::{Error, ErrorKind, Limits, Result};
 use bytes::FileBytes;
