@@ -3,7 +3,9 @@
 
 mod device;
 mod error;
+pub mod files;
 pub mod limits;
+pub mod picture;
 mod values;
 
 pub use device::{Device, Precision};
