@@ -4,6 +4,7 @@
 //! packed weights. Leaves: `[b, ho, wo, cout]` through an epilogue. It must not know which model the layer belongs to.
 
 mod implicit;
+mod prologue;
 mod winograd;
 
 use crate::gemm::epilogue::OutPtr;

@@ -40,6 +40,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for Output
                 j += S::LANES;
             }
         }
+        s.fence();
     }
 }
 
@@ -72,7 +73,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> OutputTiles<'_, T
                     let at = ((place.image * self.grid.ho + y) * self.grid.wo + x) * self.cout + self.column + j;
                     // SAFETY: this task alone writes these channels of this tile's pixels; residual and bias have been checked
                     // against the output's shape where the convolution began.
-                    unsafe { self.epilogue.finish(s, value, self.column + j, at, self.out.at(at, count), count) };
+                    unsafe { self.epilogue.finish(s, value, self.column + j, at, self.out, count) };
                 }
             }
         }
