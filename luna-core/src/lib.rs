@@ -1,1 +1,24 @@
-//! Luna.
+//! Luna keeps **one frozen copy of each model and serves many callers from it**.
+#![deny(unsafe_code)]
+
+mod call;
+pub mod checkpoint;
+mod device;
+mod error;
+pub mod files;
+pub mod limits;
+pub mod memory;
+mod nn;
+pub mod picture;
+pub mod registry;
+mod runtime;
+pub mod tokenizer;
+pub mod vae;
+mod values;
+
+pub use call::{Call, CancelToken, Progress};
+pub use device::{Device, Precision};
+pub use error::{Error, ErrorKind, Result};
+pub use limits::Limits;
+pub use runtime::Runtime;
+pub use values::{Image, Latent, LatentScale};

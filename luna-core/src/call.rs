@@ -1,0 +1,98 @@
+//! What a caller holds on to while a call runs: a token to cancel it and a callback that hears its progress.
+
+use luna_kernels::Interrupt;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Cancels calls from another thread. Clones share one state.
+///
+/// ```
+/// let token = luna_core::CancelToken::new();
+/// let clone = token.clone();
+/// std::thread::spawn(move || clone.cancel()).join().unwrap();
+/// assert!(token.is_cancelled());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// A token that nobody has cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks every call that holds this token to stop. They answer with an error of the kind `Cancelled`.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`CancelToken::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Interrupt for CancelToken {
+    fn interrupted(&self) -> bool {
+        self.is_cancelled()
+    }
+}
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps done.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+}
+
+type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What a caller may attach to any call: cancellation and progress.
+#[derive(Clone, Default)]
+pub struct Call {
+    cancel: CancelToken,
+    listener: Option<Listener>,
+}
+
+impl Call {
+    /// A call that nobody watches.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `token` cancel the call.
+    pub fn cancelled_by(mut self, token: &CancelToken) -> Self {
+        self.cancel = token.clone();
+        self
+    }
+
+    /// Tells `listener` after each step. It is called from the computing thread and should return quickly.
+    pub fn on_progress(mut self, listener: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// The token of this call.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    pub(crate) fn report(&self, progress: Progress) {
+        if let Some(listener) = &self.listener {
+            listener(progress);
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call(cancelled: {}, watched: {})", self.cancel.is_cancelled(), self.listener.is_some())
+    }
+}

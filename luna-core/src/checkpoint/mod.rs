@@ -1,0 +1,193 @@
+//! Model files → named raw tensors. Enters: a path or bytes. Leaves: names, shapes, dtypes and mapped bytes, and
+//! what the names say about the architecture. This room knows no layer and no device.
+//!
+//! Only the header of a file is read to recognise it; weights are mapped and touched when a model is built.
+
+mod bytes;
+pub(crate) mod dialect;
+mod element;
+mod folder;
+mod foreign;
+mod header;
+mod mmap;
+mod recognise;
+
+pub use element::ElementType;
+pub use recognise::{Component, ComponentKind, Dialect, Family, Nearest, Recognition};
+
+use crate::{Error, ErrorKind, Limits, Result};
+use bytes::FileBytes;
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// An opened model file, sharded set of files, or diffusers folder.
+///
+/// ```no_run
+/// use luna_core::{Limits, checkpoint::Checkpoint};
+/// let checkpoint = Checkpoint::open("sd_xl_base.safetensors", &Limits::default())?;
+/// for tensor in checkpoint.tensors() {
+///     let _ = (tensor.name, tensor.element, tensor.shape);
+/// }
+/// let what = checkpoint.recognise();
+/// # Ok::<(), luna_core::Error>(())
+/// ```
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<Arc<FileBytes>>,
+    tensors: BTreeMap<String, Entry>,
+    configs: BTreeMap<String, serde_json::Value>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// Where a tensor lies.
+struct Entry {
+    file: usize,
+    element: ElementType,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// One tensor as the file stores it.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Its stored name.
+    pub name: &'a str,
+    /// The stored element type.
+    pub element: ElementType,
+    /// Row-major shape.
+    pub shape: &'a [usize],
+    /// Little-endian bytes, not aligned.
+    pub bytes: &'a [u8],
+}
+
+impl Checkpoint {
+    /// Opens a `.safetensors` file, a `.safetensors.index.json` of a sharded model, a folder with `config.json` and
+    /// weights as `save_pretrained` writes it, or a whole diffusers pipeline folder with `model_index.json`, whose
+    /// sub-folders become prefixes (`vae.`, `text_encoder.`, `unet.`).
+    ///
+    /// # Errors
+    /// `NotFound` and `Io` from the system, `InvalidFile` for a damaged or hostile file, `Unsupported` for another
+    /// format (with how to convert it), `LimitExceeded` above `limits`.
+    pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
+        let path = path.as_ref();
+        let at = |error: Error| error.at(path.display());
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(format!("open {}", path.display()), e))?;
+        let mut checkpoint = Self::empty(path);
+        if metadata.is_dir() {
+            folder::read(&mut checkpoint, path, limits).map_err(at)?;
+        } else if folder::is_index(path) {
+            folder::read_index(&mut checkpoint, path, "", limits).map_err(at)?;
+        } else if !folder::read_taesd_pair(&mut checkpoint, path, limits).map_err(at)? {
+            checkpoint.add_file(path, "", limits).map_err(at)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// A checkpoint held in memory, such as the embedded default model; `name` stands for the path in errors.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] for a damaged file.
+    pub fn from_bytes(name: &str, bytes: impl Into<std::borrow::Cow<'static, [u8]>>, limits: &Limits) -> Result<Self> {
+        let mut checkpoint = Self::empty(Path::new(name));
+        checkpoint.add_bytes(FileBytes::Memory(bytes.into()), "", limits).map_err(|error| error.at(name))?;
+        Ok(checkpoint)
+    }
+
+    fn empty(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, prefix: &str, limits: &Limits) -> Result<()> {
+        self.add_bytes(mmap::map(path)?, prefix, limits)
+    }
+
+    fn add_bytes(&mut self, bytes: FileBytes, prefix: &str, limits: &Limits) -> Result<()> {
+        let header = header::read(&bytes, limits)?;
+        let file = self.files.len();
+        for (name, tensor) in header.tensors {
+            let name = format!("{prefix}{name}");
+            let entry = Entry { file, element: tensor.element, shape: tensor.shape, range: tensor.range };
+            if self.tensors.insert(name.clone(), entry).is_some() {
+                return Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{name}` is in two shards")));
+            }
+        }
+        crate::limits::check_at_most("tensors in a checkpoint", self.tensors.len() as u64, limits.tensors as u64)?;
+        self.metadata.extend(header.metadata);
+        self.files.push(Arc::new(bytes));
+        Ok(())
+    }
+
+    /// The path it was opened from, or the name it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All tensors, by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorView<'_>> {
+        self.tensors.iter().map(|(name, entry)| self.view(name, entry))
+    }
+
+    /// The tensor with this stored name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        self.tensors.get_key_value(name).map(|(name, entry)| self.view(name, entry))
+    }
+
+    /// The shape of the tensor with this stored name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &*entry.shape)
+    }
+
+    fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorView<'a> {
+        let bytes = &self.files[entry.file].as_slice()[entry.range.clone()];
+        TensorView { name, element: entry.element, shape: &entry.shape, bytes }
+    }
+
+    /// The `config.json` beside the weights; in a pipeline folder, the one of the component with this prefix.
+    pub fn config(&self, prefix: &str) -> Option<&serde_json::Value> {
+        self.configs.get(prefix)
+    }
+
+    /// The `__metadata__` of the file.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Bytes of all files.
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.as_slice().len() as u64).sum()
+    }
+
+    /// Which components the names and shapes show.
+    pub fn recognise(&self) -> Recognition {
+        recognise::recognise(self)
+    }
+
+    /// BLAKE3 of the bytes of all files in order: equal for equal bytes, wherever they lie.
+    pub fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for file in &self.files {
+            hasher.update(&(file.as_slice().len() as u64).to_le_bytes());
+            hasher.update_rayon(file.as_slice());
+        }
+        hasher.finalize()
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checkpoint({}, {} tensors)", self.path.display(), self.tensors.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! 2-D convolution over `[batch, height, width, channels]`, fused with what usually stands around it.
+
+use super::{
+    Activation, GroupNorm, Pass, Tensor, Weights, cpu,
+    frozen::{FrozenLayer, FrozenWeight},
+    portable,
+};
+use crate::Result;
+use luna_kernels::ConvShape;
+use std::sync::Arc;
+
+/// The sizes of a convolution with a square kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvSpec {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    /// Zeros added at the top, bottom, left and right.
+    pub(crate) padding: [usize; 4],
+}
+
+impl ConvSpec {
+    /// A 3×3 convolution that keeps the size.
+    pub(crate) fn same(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, kernel: 3, stride: 1, padding: [1; 4] }
+    }
+
+    /// A 1×1 convolution.
+    pub(crate) fn pointwise(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, kernel: 1, stride: 1, padding: [0; 4] }
+    }
+
+    /// A 3×3 convolution that halves the size, padded at the bottom and right as latent-diffusion VAEs do.
+    pub(crate) fn halving(channels: usize) -> Self {
+        Self { stride: 2, padding: [0, 1, 0, 1], ..Self::same(channels, channels) }
+    }
+
+    fn shape(self) -> ConvShape {
+        ConvShape {
+            cin: self.inputs,
+            cout: self.outputs,
+            kh: self.kernel,
+            kw: self.kernel,
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+/// What is done in one go with a convolution:
+/// `y = act_after(conv(upsample(act(norm(x)))) + bias) + residual`.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct ConvCall<'a> {
+    /// GroupNorm of the input.
+    pub(crate) norm: Option<&'a GroupNorm>,
+    /// Activation of the (normed) input.
+    pub(crate) activation: Activation,
+    /// Doubles the size by repeating pixels before the convolution.
+    pub(crate) upsample: bool,
+    /// Activation of the output.
+    pub(crate) after: Activation,
+    /// Added to the output last.
+    pub(crate) residual: Option<&'a Tensor>,
+}
+
+/// A frozen convolution.
+pub(crate) struct Conv2d {
+    pub(crate) spec: ConvSpec,
+    layer: Arc<FrozenLayer>,
+}
+
+impl Conv2d {
+    /// Takes `weight` `[outputs, inputs, kernel, kernel]` and, where there is one, `bias` `[outputs]`.
+    pub(crate) fn load(weights: &Weights, spec: ConvSpec) -> Result<Self> {
+        let shape = [spec.outputs, spec.inputs, spec.kernel, spec.kernel];
+        let view = weights.tensor("weight", &shape)?;
+        let weight = match (weights.runtime().handle().is_cpu(), spec.kernel, spec.stride) {
+            // A 1×1 convolution is a linear layer over pixels.
+            (true, 1, 1) => FrozenWeight::Matrix(view.pack_matrix(spec.outputs, spec.inputs)),
+            (true, ..) => FrozenWeight::Conv(view.pack_conv(spec.shape())),
+            (false, ..) => FrozenWeight::Tensor(weights.on_device(view, &shape)?),
+        };
+        Ok(Self { spec, layer: weights.freeze(&shape, weight, weights.optional_vector("bias", spec.outputs)?) })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.forward_with(x, ConvCall::default(), pass)
+    }
+
+    pub(crate) fn forward_with(&self, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
+        let bias = self.layer.bias.as_ref();
+        let y = match &self.layer.weight {
+            FrozenWeight::Conv(weight) => cpu::conv2d(x, weight, bias, call, pass)?,
+            FrozenWeight::Matrix(weight) => cpu::pointwise(x, weight, bias, call, pass)?,
+            FrozenWeight::Tensor(weight) => portable::conv2d(x, weight, bias, self.spec, call)?,
+        };
+        pass.check()?;
+        Ok(y)
+    }
+
+    /// As [`Conv2d::forward`] for an input that nothing else uses: a 1×1 convolution to fewer channels writes into its
+    /// memory.
+    pub(crate) fn forward_consuming(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        match &self.layer.weight {
+            FrozenWeight::Matrix(weight) if self.spec.outputs <= self.spec.inputs => {
+                let y = cpu::pointwise_in_place(x, weight, self.layer.bias.as_ref(), pass)?;
+                pass.check()?;
+                Ok(y)
+            }
+            _ => {
+                let y = self.forward(&x, pass)?;
+                pass.recycle(x);
+                Ok(y)
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Calls into `luna-kernels`: takes slices out of tensors, gives new tensors, and recycles buffers.
+
+use super::{
+    Activation, GroupNorm, Pass, Tensor,
+    attention::AttentionCall,
+    buffers::{Buffers, Recycled},
+    conv::ConvCall,
+    linear::LinearCall,
+    norm::RowNorm,
+};
+use crate::{Error, ErrorKind, Result};
+use candle_core::{CpuStorage, D, DType, Device, InplaceOp1, Layout, Storage};
+use half::{bf16, f16};
+use luna_kernels::{
+    AttentionInput, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix,
+    Scalar, Tokens,
+};
+use std::{
+    marker::PhantomData,
+    ops::{Deref, Range},
+    sync::{Mutex, PoisonError},
+};
+
+/// An activation element that both the kernels and the tensor library know.
+trait Element: Scalar + Recycled + candle_core::WithDType {}
+impl Element for f32 {}
+impl Element for bf16 {}
+impl Element for f16 {}
+
+/// Runs the body with `T` bound to the element type of a tensor.
+macro_rules! dispatch {
+    ($tensor:expr, $T:ident => $body:expr) => {
+        match $tensor.dtype() {
+            DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            DType::BF16 => {
+                type $T = bf16;
+                $body
+            }
+            DType::F16 => {
+                type $T = f16;
+                $body
+            }
+            other => Err(candle_core::Error::UnsupportedDTypeForOp(other, "nn").into()),
+        }
+    };
+}
+
+/// The elements of a contiguous CPU tensor.
+struct View<'a, T> {
+    storage: Box<dyn Deref<Target = Storage> + 'a>,
+    range: Range<usize>,
+    element: PhantomData<T>,
+}
+
+impl<'a, T: Element> View<'a, T> {
+    fn of(x: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = x.storage_and_layout();
+        let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "nn" })?;
+        let Storage::Cpu(cpu) = &*storage else { return Err(Error::new(ErrorKind::Internal, "not a CPU tensor")) };
+        cpu.as_slice::<T>()?;
+        Ok(Self { storage: Box::new(storage), range: start..end, element: PhantomData })
+    }
+}
+
+impl<T: Element> Deref for View<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &**self.storage {
+            Storage::Cpu(cpu) => &cpu.as_slice::<T>().expect("checked when the view was made")[self.range.clone()],
+            _ => unreachable!("checked when the view was made"),
+        }
+    }
+}
+
+/// A bias or another small f32 tensor, where there is one.
+fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_, T>>> {
+    x.map(View::of).transpose()
+}
+
+/// The buffer of a tensor that nothing else uses; its storage is left empty.
+fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+    struct Take<T>(Mutex<Vec<T>>);
+    impl<T: Element> InplaceOp1 for Take<T> {
+        fn name(&self) -> &'static str {
+            "take the buffer"
+        }
+        fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+            let taken = std::mem::replace(storage, T::to_cpu_storage_owned(Vec::new()));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = T::cpu_storage_data(taken)?;
+            Ok(())
+        }
+    }
+    let take = Take(Mutex::default());
+    tensor.inplace_op1(&take)?;
+    Ok(take.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Takes the buffer out of a tensor that nothing else uses and keeps it for the next one.
+pub(super) fn recycle(tensor: Tensor, buffers: &Buffers) {
+    fn keep<T: Element>(tensor: &Tensor, buffers: &Buffers) -> Result<()> {
+        buffers.give(into_buffer::<T>(tensor)?);
+        Ok(())
+    }
+    if tensor.device().is_cpu() {
+        // An error would only mean that the buffer is freed instead of kept.
+        let _ = dispatch!(tensor, T => keep::<T>(&tensor, buffers));
+    }
+}
+
+pub(super) fn linear(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    call: LinearCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let mut shape = x.dims().to_vec();
+    *shape.last_mut().expect("a tensor with channels") = weight.n();
+    let rows = x.elem_count() / weight.k();
+    dispatch!(x, T => {
+        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(call.residual)?);
+        let mut y = pass.buffers().take::<T>(rows * weight.n());
+        let epilogue = Epilogue { bias: bias.as_deref(), activation: call.activation, residual: residual.as_deref(), ..Epilogue::default() };
+        luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
+        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
+    })
+}
+
+pub(super) fn conv2d(
+    x: &Tensor,
+    weight: &PackedConv,
+    bias: Option<&Tensor>,
+    call: ConvCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let (b, h, w, _) = x.dims4()?;
+    let affine = call.norm.map(|norm| affine(x, norm, pass)).transpose()?;
+    dispatch!(x, T => {
+        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(call.residual)?);
+        let input = ConvInput {
+            norm: affine.as_ref(),
+            activation: call.activation,
+            upsample: call.upsample,
+            ..ConvInput::new(&data, b, h, w)
+        };
+        let (height, width) = input.size();
+        let (rows, columns) = weight.shape().output(height, width);
+        let mut y = pass.buffers().take::<T>(b * rows * columns * weight.shape().cout);
+        let epilogue = Epilogue {
+            bias: bias.as_deref(),
+            activation: call.after,
+            residual: residual.as_deref(),
+            ..Epilogue::default()
+        };
+        luna_kernels::conv2d(&input, weight, &mut y, &epilogue, &pass.cx());
+        Ok(Tensor::from_vec(y, (b, rows, columns, weight.shape().cout), &Device::Cpu)?)
+    })
+}
+
+/// A 1×1 convolution as a linear layer over pixels.
+pub(super) fn pointwise(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    call: ConvCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
+        let call = LinearCall { activation: call.after, residual: call.residual };
+        return linear(x, weight, bias, call, pass);
+    }
+    Err(Error::new(ErrorKind::Internal, "a 1×1 convolution takes its input as it is"))
+}
+
+/// The scale and shift of each channel that GroupNorm comes to.
+fn affine(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<ChannelAffine> {
+    let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
+    let pixels = x.elem_count() / (batch * channels);
+    dispatch!(x, T => {
+        let (x, gamma, beta) = (View::<T>::of(x)?, View::<f32>::of(norm.gamma())?, View::<f32>::of(norm.beta())?);
+        let norm = luna_kernels::GroupNorm { groups: norm.groups, eps: norm.eps, gamma: &gamma, beta: &beta };
+        Ok(luna_kernels::group_norm_affine(&x, batch, pixels, &norm, &pass.cx()))
+    })
+}
+
+pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<Tensor> {
+    let affine = affine(x, norm, pass)?;
+    dispatch!(x, T => {
+        let data = View::<T>::of(x)?;
+        let mut y = pass.buffers().take::<T>(data.len());
+        luna_kernels::apply_affine(&data, &mut y, x.dim(0)?, &affine, Activation::None, &pass.cx());
+        Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+    })
+}
+
+/// `[b, …, heads·dim]` and twice `[b, …, kv_heads·dim]` → `[b, …, heads·dim]`.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall, pass: &Pass) -> Result<Tensor> {
+    let (batch, width) = (q.dim(0)?, q.dim(D::Minus1)?);
+    let dim = width / call.heads;
+    let kv_width = call.kv_heads * dim;
+    let shape = AttentionShape {
+        b: batch,
+        heads: call.heads,
+        kv_heads: call.kv_heads,
+        tokens_q: q.elem_count() / (batch * width),
+        tokens_kv: k.elem_count() / (batch * kv_width),
+        dim,
+    };
+    dispatch!(q, T => {
+        let views = [View::<T>::of(q)?, View::<T>::of(k)?, View::<T>::of(v)?];
+        let input = AttentionInput {
+            q: Tokens::contiguous(&views[0], shape.tokens_q, width),
+            k: Tokens::contiguous(&views[1], shape.tokens_kv, kv_width),
+            v: Tokens::contiguous(&views[2], shape.tokens_kv, kv_width),
+            shape,
+            scale: call.scale.unwrap_or_else(|| (dim as f32).powf(-0.5)),
+            mask: call.mask,
+            mode: AttentionMode::Auto,
+        };
+        let mut y = pass.buffers().take::<T>(q.elem_count());
+        luna_kernels::attention(&input, &mut y, &pass.cx());
+        Ok(Tensor::from_vec(y, q.shape(), &Device::Cpu)?)
+    })
+}
+
+/// Layer norm or RMS norm of each row.
+pub(super) fn row_norm(x: &Tensor, norm: &RowNorm, pass: &Pass) -> Result<Tensor> {
+    let c = x.dim(D::Minus1)?;
+    dispatch!(x, T => {
+        let (data, gamma, beta) =
+            (View::<T>::of(x)?, View::<f32>::of(norm.gamma())?, optional::<f32>(norm.beta())?);
+        let parameters =
+            luna_kernels::RowNorm { c, eps: norm.eps, gamma: Some(&gamma), beta: beta.as_deref() };
+        let mut y = pass.buffers().take::<T>(data.len());
+        if norm.centred {
+            luna_kernels::layer_norm(&data, &mut y, &parameters, &pass.cx());
+        } else {
+            luna_kernels::rms_norm(&data, &mut y, &parameters, &pass.cx());
+        }
+        Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+    })
+}
+
+/// A 1×1 convolution that writes into its input's memory, band by band: its output rows are no longer than its input
+/// rows, so a band's results lie where only earlier bands, or the band itself, were read.
+pub(super) fn pointwise_in_place(
+    x: Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    pass: &Pass,
+) -> Result<Tensor> {
+    const BAND: usize = 1 << 14;
+    let (n, k) = (weight.n(), weight.k());
+    let mut shape = x.dims().to_vec();
+    *shape.last_mut().expect("a tensor with channels") = n;
+    dispatch!(x, T => {
+        let bias = optional::<f32>(bias)?;
+        let epilogue = Epilogue { bias: bias.as_deref(), ..Epilogue::default() };
+        let mut data = into_buffer::<T>(&x)?;
+        let rows = data.len() / k;
+        let mut band = vec![T::from_f32(0.0); BAND.min(rows) * n];
+        for start in (0..rows).step_by(BAND) {
+            let count = BAND.min(rows - start);
+            let out = &mut band[..count * n];
+            luna_kernels::linear(&data[start * k..][..count * k], count, weight, out, &epilogue, &pass.cx());
+            data[start * n..][..count * n].copy_from_slice(out);
+        }
+        data.truncate(rows * n);
+        data.shrink_to_fit();
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}
+
+/// Applies an activation in the memory of its input.
+pub(super) fn activate(x: Tensor, activation: Activation, pass: &Pass) -> Result<Tensor> {
+    let shape = x.shape().clone();
+    dispatch!(x, T => {
+        let mut data = into_buffer::<T>(&x)?;
+        luna_kernels::activate_in_place(&mut data, activation, &pass.cx());
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}

@@ -1,0 +1,40 @@
+//! Building blocks of models, each once. Enters: tensors `[batch, …, channels]` (channels last) and a [`Pass`].
+//! Leaves: tensors. Layers are frozen: they take `&self`, and what a request brings travels in its pass.
+//!
+//! On the CPU a layer calls `luna-kernels`; on other devices it composes tensor-library operations ([`portable`]).
+
+mod attention;
+mod buffers;
+mod conv;
+mod cpu;
+mod embedding;
+mod frozen;
+mod linear;
+mod norm;
+mod pass;
+mod portable;
+mod resnet_block;
+mod weights;
+
+pub(crate) use attention::{AttentionCall, SelfAttention, attention};
+pub(crate) use buffers::Buffers;
+pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
+pub(crate) use embedding::Embedding;
+pub(crate) use frozen::FrozenWeights;
+pub(crate) use linear::{Linear, LinearCall};
+pub(crate) use luna_kernels::Activation;
+pub(crate) use norm::{GroupNorm, RowNorm};
+pub(crate) use pass::Pass;
+pub(crate) use resnet_block::ResnetBlock;
+pub(crate) use weights::Weights;
+
+/// Activations of a model.
+pub(crate) type Tensor = candle_core::Tensor;
+
+/// Applies an activation; on the CPU in the memory of its input, which nothing else may use.
+pub(crate) fn activate(x: Tensor, activation: Activation, pass: &Pass) -> crate::Result<Tensor> {
+    if x.device().is_cpu() { cpu::activate(x, activation, pass) } else { portable::activate(&x, activation) }
+}
+
+#[cfg(test)]
+mod tests;

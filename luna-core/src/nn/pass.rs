@@ -1,0 +1,48 @@
+//! One forward pass: what a request brings along through all layers.
+
+use super::{Buffers, Tensor, cpu};
+use crate::{Call, Error, Progress, Result, Runtime};
+use luna_kernels::Context;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Cancellation, progress and recycled buffers of one pass through a model.
+pub(crate) struct Pass<'a> {
+    call: &'a Call,
+    runtime: &'a Runtime,
+    done: AtomicUsize,
+    total: usize,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass that will report `total` steps.
+    pub(crate) fn new(runtime: &'a Runtime, call: &'a Call, total: usize) -> Self {
+        Self { call, runtime, done: AtomicUsize::new(0), total }
+    }
+
+    pub(super) fn buffers(&self) -> &Buffers {
+        self.runtime.buffers()
+    }
+
+    /// What kernels run with.
+    pub(super) fn cx(&self) -> Context<'_> {
+        Context::new(self.runtime.workspace()).with_interrupt(self.call.cancel_token())
+    }
+
+    /// Fails once the caller has cancelled. Layers ask after every kernel, whose output is then not valid.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.call.cancel_token().is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Counts one step and tells the caller.
+    pub(crate) fn step(&self) -> Result<()> {
+        self.check()?;
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        self.call.report(Progress { done: done.min(self.total), total: self.total });
+        Ok(())
+    }
+
+    /// Hands back the buffer of a tensor that is not needed any more, so that the next layer can write into it.
+    pub(crate) fn recycle(&self, tensor: Tensor) {
+        cpu::recycle(tensor, self.buffers());
+    }
+}

@@ -1,0 +1,137 @@
+//! The layers as compositions of tensor-library operations, for devices that the CPU kernels do not serve.
+//! Same contracts as [`super::cpu`]; a test compares the two on the CPU.
+
+use super::{
+    Activation, AttentionCall, GroupNorm, RowNorm, Tensor,
+    conv::{ConvCall, ConvSpec},
+    linear::LinearCall,
+};
+use crate::Result;
+use candle_core::D;
+use luna_kernels::AttentionMask;
+
+pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, call: LinearCall) -> Result<Tensor> {
+    let (rows, inputs) = (x.elem_count() / x.dim(D::Minus1)?, x.dim(D::Minus1)?);
+    let mut shape = x.dims().to_vec();
+    *shape.last_mut().expect("a tensor with channels") = weight.dim(0)?;
+    let y = x.reshape((rows, inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    };
+    add(activate(&y, call.activation)?, call.residual)
+}
+
+pub(super) fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: ConvSpec,
+    call: ConvCall,
+) -> Result<Tensor> {
+    let x = match call.norm {
+        Some(norm) => group_norm(x, norm)?,
+        None => x.clone(),
+    };
+    let mut x = activate(&x, call.activation)?.permute((0, 3, 1, 2))?.contiguous()?;
+    if call.upsample {
+        let (_, _, h, w) = x.dims4()?;
+        x = x.upsample_nearest2d(2 * h, 2 * w)?;
+    }
+    let [top, bottom, left, right] = spec.padding;
+    let x = x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
+    let y = x.conv2d(weight, 0, spec.stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    };
+    add(activate(&y, call.after)?, call.residual)
+}
+
+fn add(y: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    Ok(match residual {
+        Some(residual) => (y + residual)?,
+        None => y,
+    })
+}
+
+/// `[b, …, c]` → the same. Statistics in f32 whatever the precision.
+pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
+    let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
+    let pixels = x.elem_count() / (batch * channels);
+    let grouped = (batch, pixels, norm.groups, channels / norm.groups);
+    let wide = x.to_dtype(candle_core::DType::F32)?.reshape(grouped)?;
+    let mean = wide.mean_keepdim((1, 3))?;
+    let centred = wide.broadcast_sub(&mean)?;
+    let variance = centred.sqr()?.mean_keepdim((1, 3))?;
+    let normed = centred.broadcast_div(&(variance + f64::from(norm.eps))?.sqrt()?)?;
+    let normed = normed.reshape(x.shape())?.to_dtype(x.dtype())?;
+    let (gamma, beta) = (norm.gamma().to_dtype(x.dtype())?, norm.beta().to_dtype(x.dtype())?);
+    Ok(normed.broadcast_mul(&gamma)?.broadcast_add(&beta)?)
+}
+
+pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    Ok(match activation {
+        Activation::None => x.clone(),
+        Activation::Silu => x.silu()?,
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+        Activation::QuickGelu => (x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?,
+        Activation::Relu => x.relu()?,
+    })
+}
+
+/// As [`super::attention()`], by the whole score matrix.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall) -> Result<Tensor> {
+    let (batch, dim) = (q.dim(0)?, q.dim(D::Minus1)? / call.heads);
+    let split = |x: &Tensor, heads: usize| -> Result<Tensor> {
+        let tokens = x.elem_count() / (batch * heads * dim);
+        let x = x.reshape((batch, tokens, heads, 1, dim))?;
+        let x = x.broadcast_as((batch, tokens, heads, call.heads / heads, dim))?;
+        Ok(x.reshape((batch, tokens, call.heads, dim))?.transpose(1, 2)?.contiguous()?)
+    };
+    let scale = call.scale.map_or_else(|| (dim as f64).powf(-0.5), f64::from);
+    let scores = (split(q, call.heads)?.matmul(&split(k, call.kv_heads)?.t()?)? * scale)?;
+    let scores = match mask(call.mask, &scores)? {
+        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
+        None => scores,
+    };
+    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(v, call.kv_heads)?)?;
+    Ok(mixed.transpose(1, 2)?.contiguous()?.reshape(q.shape())?)
+}
+
+/// What is added to scores `[b, heads, queries, keys]`.
+fn mask(mask: AttentionMask, scores: &Tensor) -> Result<Option<Tensor>> {
+    let (batch, heads, queries, keys) = scores.dims4()?;
+    let hide = |visible: bool| if visible { 0.0 } else { f32::NEG_INFINITY };
+    let (shape, values): (_, Vec<f32>) = match mask {
+        AttentionMask::None => return Ok(None),
+        AttentionMask::Causal => {
+            let sees = move |query: usize, key: usize| hide(key + queries <= query + keys);
+            ((1, 1, queries, keys), (0..queries).flat_map(|q| (0..keys).map(move |k| sees(q, k))).collect())
+        }
+        AttentionMask::KeyLengths(lengths) => {
+            let values = lengths.iter().flat_map(|&length| (0..keys).map(move |key| hide(key < length)));
+            ((batch, 1, 1, keys), values.collect())
+        }
+        AttentionMask::Additive { data, batch_stride, head_stride } => {
+            let start = |b: usize, h: usize| b * batch_stride + h * head_stride;
+            let places = (0..batch).flat_map(|b| (0..heads).map(move |h| start(b, h)));
+            ((batch, heads, queries, keys), places.flat_map(|at| data[at..][..queries * keys].to_vec()).collect())
+        }
+    };
+    Ok(Some(Tensor::from_vec(values, shape, scores.device())?))
+}
+
+/// `[…, c]` → the same. Statistics in f32 whatever the precision.
+pub(super) fn row_norm(x: &Tensor, norm: &RowNorm) -> Result<Tensor> {
+    let wide = x.to_dtype(candle_core::DType::F32)?;
+    let wide = if norm.centred { wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)? } else { wide };
+    let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    let normed = wide.broadcast_div(&(variance + f64::from(norm.eps))?.sqrt()?)?.to_dtype(x.dtype())?;
+    let scaled = normed.broadcast_mul(&norm.gamma().to_dtype(x.dtype())?)?;
+    Ok(match norm.beta() {
+        Some(beta) => scaled.broadcast_add(&beta.to_dtype(x.dtype())?)?,
+        None => scaled,
+    })
+}

@@ -1,0 +1,164 @@
+//! The two kinds of VAE behind one face: from a checkpoint to something that encodes and decodes tensors.
+
+use super::{kl, taesd};
+use crate::{
+    Error, ErrorKind, Precision, Result, Runtime,
+    checkpoint::{Checkpoint, Component, Family, dialect},
+    nn::{FrozenWeights, Pass, Tensor, Weights},
+};
+use serde_json::Value;
+
+/// A VAE's layers. Either half may be missing: there are files with a decoder only.
+pub(super) enum Network {
+    Kl { encoder: Option<kl::Encoder>, decoder: Option<kl::Decoder> },
+    Taesd { encoder: Option<taesd::Half>, decoder: Option<taesd::Half> },
+}
+
+/// What an encoder gives: the mean and, for a variational one, the log-variance, each `[b, h, w, latent]`.
+pub(super) struct Moments {
+    pub(super) mean: Tensor,
+    pub(super) log_variance: Option<Tensor>,
+}
+
+impl Network {
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        component: &Component,
+        runtime: &Runtime,
+    ) -> Result<(Self, FrozenWeights)> {
+        let config = checkpoint.config(&component.prefix);
+        // On devices other than the CPU weights take part in the activations' precision.
+        let precision = Precision::F32;
+        let (network, frozen) = if component.family == Family::Taesd {
+            let weights = Weights::new(checkpoint, runtime, precision, dialect::taesd(component));
+            let half = |name: &str, decoder: bool| {
+                let weights = weights.at(name);
+                let there = weights.has("layers.0.weight");
+                there.then(|| taesd::Half::load(&weights, decoder)).transpose()
+            };
+            let network = Self::Taesd { encoder: half("encoder", false)?, decoder: half("decoder", true)? };
+            (network, weights.into_frozen())
+        } else {
+            let weights = Weights::new(checkpoint, runtime, precision, dialect::kl_vae(checkpoint, component));
+            let groups = config.and_then(|config| config["norm_num_groups"].as_u64()).unwrap_or(32).max(1) as usize;
+            let has = |half: &str| weights.at(half).has("conv_in.weight");
+            let network = Self::Kl {
+                encoder: has("encoder").then(|| kl::Encoder::load(&weights, groups)).transpose()?,
+                decoder: has("decoder").then(|| kl::Decoder::load(&weights, groups)).transpose()?,
+            };
+            (network, weights.into_frozen())
+        };
+        if let Some(config) = config {
+            network.check_config(config)?;
+        }
+        Ok((network, frozen))
+    }
+
+    /// What a config.json states must be what the shapes say.
+    fn check_config(&self, config: &Value) -> Result<()> {
+        let differs = |key: &str, stated: &Value, shapes: Value| {
+            if stated.is_null() || *stated == shapes {
+                return Ok(());
+            }
+            Err(Error::new(ErrorKind::InvalidFile, format!("config.json and weights disagree about `{key}`"))
+                .expected(format!("{shapes}, as the shapes say"))
+                .found(stated.to_string())
+                .remedy("use the config.json that belongs to these weights"))
+        };
+        differs("latent_channels", &config["latent_channels"], self.latent_channels().into())?;
+        if let Self::Kl { decoder: Some(decoder), .. } = self {
+            let half = &decoder.half;
+            differs("block_out_channels", &config["block_out_channels"], half.channels.clone().into())?;
+            differs("layers_per_block", &config["layers_per_block"], (half.blocks - 1).into())?;
+            differs("out_channels", &config["out_channels"], half.picture.into())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn encode(&self, x: &Tensor, pass: &Pass) -> Result<Moments> {
+        match self {
+            // The tiny encoder takes pictures in 0..1, the big one in −1..1.
+            Self::Taesd { encoder: Some(encoder), .. } => {
+                let mean = encoder.forward(&((x + 1.0)? * 0.5)?, pass)?;
+                Ok(Moments { mean, log_variance: None })
+            }
+            Self::Kl { encoder: Some(encoder), .. } => {
+                let moments = encoder.forward(x, pass)?;
+                let latent = encoder.half.latent;
+                let mean = moments.narrow(3, 0, latent)?.contiguous()?;
+                Ok(Moments { mean, log_variance: Some(moments.narrow(3, latent, latent)?.contiguous()?) })
+            }
+            _ => Err(lacks("encoder")),
+        }
+    }
+
+    /// Latents to pictures in −1..1.
+    pub(super) fn decode(&self, z: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match self {
+            Self::Taesd { decoder: Some(decoder), .. } => Ok(((decoder.forward(z, pass)? * 2.0)? - 1.0)?),
+            Self::Kl { decoder: Some(decoder), .. } => decoder.forward(z, pass),
+            _ => Err(lacks("decoder")),
+        }
+    }
+
+    pub(super) fn latent_channels(&self) -> usize {
+        match self {
+            Self::Kl { encoder: Some(encoder), .. } => encoder.half.latent,
+            Self::Kl { decoder: Some(decoder), .. } => decoder.half.latent,
+            Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => half.latent,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn picture_channels(&self) -> usize {
+        match self {
+            Self::Kl { encoder: Some(encoder), .. } => encoder.half.picture,
+            Self::Kl { decoder: Some(decoder), .. } => decoder.half.picture,
+            _ => 3,
+        }
+    }
+
+    /// Picture pixels along a side for each latent pixel.
+    pub(super) fn factor(&self) -> usize {
+        let halvings = match self {
+            Self::Kl { encoder: Some(encoder), .. } => encoder.half.channels.len() - 1,
+            Self::Kl { decoder: Some(decoder), .. } => decoder.half.channels.len() - 1,
+            Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => half.levels,
+            _ => 0,
+        };
+        1 << halvings
+    }
+
+    pub(super) fn steps(&self, decoding: bool) -> usize {
+        match self {
+            Self::Kl { decoder: Some(decoder), .. } if decoding => decoder.steps(),
+            Self::Kl { encoder: Some(encoder), .. } => encoder.steps(),
+            Self::Taesd { decoder: Some(half), .. } if decoding => half.steps(),
+            Self::Taesd { encoder: Some(half), .. } => half.steps(),
+            _ => 0,
+        }
+    }
+
+    /// About how many activation elements are alive at once for a latent of this many pixels.
+    ///
+    /// At the finest level of a KL VAE a residual block holds its input and two tensors of its output; before it
+    /// the doubling convolution has made that input.
+    pub(super) fn peak_elements(&self, latent_pixels: u64) -> u64 {
+        let picture_pixels = latent_pixels * (self.factor() as u64).pow(2);
+        let channels = match self {
+            Self::Kl { encoder: Some(kl::Encoder { half, .. }), .. }
+            | Self::Kl { decoder: Some(kl::Decoder { half, .. }), .. } => {
+                let fine = half.channels[0];
+                let coming = half.channels.get(1).copied().unwrap_or(fine);
+                (coming + fine).max(3 * fine)
+            }
+            Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => 3 * half.channels,
+            _ => 0,
+        };
+        picture_pixels * channels as u64
+    }
+}
+
+fn lacks(half: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, format!("this VAE file has no {half}")).remedy("use the complete VAE")
+}

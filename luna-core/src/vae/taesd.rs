@@ -1,0 +1,127 @@
+//! TAESD, the tiny autoencoder (for SD, SDXL, SD3 and Flux latents). Canonical names are diffusers' `AutoencoderTiny`.
+//!
+//! Both halves are one list of layers, whose indices count what has no weights: `N.weight` is a convolution,
+//! `N.conv.0.weight` a residual block, a missing N the ReLU after the first convolution or a doubling of the size.
+
+use crate::{
+    Error, ErrorKind, Result,
+    nn::{self, Activation, Conv2d, ConvCall, ConvSpec, Pass, Tensor, Weights},
+};
+
+/// `y = relu(conv3(relu(conv2(relu(conv1(x))))) + skip(x))`.
+struct Block {
+    convs: [Conv2d; 3],
+    skip: Option<Conv2d>,
+}
+
+impl Block {
+    fn load(weights: &Weights) -> Result<Self> {
+        let conv = |index: usize| {
+            let weights = weights.at("conv").at(index);
+            let shape = weights.shape("weight")?;
+            Conv2d::load(&weights, ConvSpec::same(shape[1], shape[0]))
+        };
+        let convs = [conv(0)?, conv(2)?, conv(4)?];
+        let skip = weights.at("skip");
+        let spec = ConvSpec::pointwise(convs[0].spec.inputs, convs[2].spec.outputs);
+        let skip = skip.has("weight").then(|| Conv2d::load(&skip, spec)).transpose()?;
+        Ok(Self { convs, skip })
+    }
+
+    fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let relu = ConvCall { after: Activation::Relu, ..ConvCall::default() };
+        let first = self.convs[0].forward_with(&x, relu, pass)?;
+        let second = self.convs[1].forward_with(&first, relu, pass)?;
+        pass.recycle(first);
+        let residual = match &self.skip {
+            Some(skip) => skip.forward_consuming(x, pass)?,
+            None => x,
+        };
+        let y =
+            self.convs[2].forward_with(&second, ConvCall { residual: Some(&residual), ..ConvCall::default() }, pass)?;
+        pass.recycle(second);
+        pass.recycle(residual);
+        nn::activate(y, Activation::Relu, pass)
+    }
+}
+
+enum Layer {
+    Conv(Conv2d),
+    Upsample(Conv2d),
+    Block(Block),
+}
+
+/// One half: pictures in 0..1 to latents, or latents to pictures in 0..1.
+pub(super) struct Half {
+    layers: Vec<Layer>,
+    decoder: bool,
+    /// Channels at the latent's end.
+    pub(super) latent: usize,
+    /// Channels inside.
+    pub(super) channels: usize,
+    /// Halvings or doublings of the size.
+    pub(super) levels: usize,
+}
+
+impl Half {
+    /// `weights` stands at `encoder` or `decoder`.
+    pub(super) fn load(weights: &Weights, decoder: bool) -> Result<Self> {
+        let weights = weights.at("layers");
+        let mut layers = Vec::new();
+        let mut gap = false;
+        // The longest known list has 19 layers; two missing indices in a row end it.
+        for index in 0..64 {
+            let place = weights.at(index);
+            if place.has("conv.0.weight") {
+                layers.push(Layer::Block(Block::load(&place)?));
+            } else if place.has("weight") {
+                let shape = place.shape("weight")?;
+                let halve = !decoder && index > 0 && !place.has("bias");
+                let spec = ConvSpec { stride: if halve { 2 } else { 1 }, ..ConvSpec::same(shape[1], shape[0]) };
+                let conv = Conv2d::load(&place, spec)?;
+                layers.push(if gap && decoder { Layer::Upsample(conv) } else { Layer::Conv(conv) });
+            } else if gap {
+                break;
+            }
+            gap = !place.has("weight") && !place.has("conv.0.weight");
+        }
+        let ends = match (layers.first(), layers.last()) {
+            (Some(Layer::Conv(first)), Some(Layer::Conv(last))) if layers.len() > 2 => Some((first.spec, last.spec)),
+            _ => None,
+        };
+        let (first, last) = ends.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidFile, "the TAESD file has no list of layers with a convolution at each end")
+        })?;
+        let resizes = |layer: &&Layer| match layer {
+            Layer::Upsample(_) => true,
+            Layer::Conv(conv) => conv.spec.stride == 2,
+            Layer::Block(_) => false,
+        };
+        let (latent, channels) = if decoder { (first.inputs, first.outputs) } else { (last.outputs, first.outputs) };
+        Ok(Self { levels: layers.iter().filter(resizes).count(), layers, decoder, latent, channels })
+    }
+
+    /// `[b, h, w, 3]` → `[b, h/8, w/8, latent]`, or back.
+    pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        // The decoder clamps softly to ±3, as it was trained.
+        let mut x = if self.decoder { ((x / 3.0)?.tanh()? * 3.0)? } else { x.copy()? };
+        for (index, layer) in self.layers.iter().enumerate() {
+            let after = if self.decoder && index == 0 { Activation::Relu } else { Activation::None };
+            let call = ConvCall { after, upsample: matches!(layer, Layer::Upsample(_)), ..ConvCall::default() };
+            x = match layer {
+                Layer::Conv(conv) | Layer::Upsample(conv) => {
+                    let y = conv.forward_with(&x, call, pass)?;
+                    pass.recycle(x);
+                    y
+                }
+                Layer::Block(block) => block.forward(x, pass)?,
+            };
+            pass.step()?;
+        }
+        Ok(x)
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.layers.len()
+    }
+}

@@ -1,0 +1,7 @@
+//! Shape-checked values that go in and out of models. They know no file format, no model and no device.
+
+mod image;
+mod latent;
+
+pub use image::Image;
+pub use latent::{Latent, LatentScale};
