@@ -8,6 +8,7 @@ mod error;
 pub mod limits;
 pub mod memory;
 mod nn;
+pub mod registry;
 mod runtime;
 pub mod vae;
 mod values;

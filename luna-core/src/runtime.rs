@@ -1,6 +1,6 @@
 //! What models compute with: a device, threads and recycled buffers. One runtime serves any number of models and calls.
 
-use crate::{Device, Error, ErrorKind, Result};
+use crate::{Device, Error, ErrorKind, Result, nn::Buffers};
 use luna_kernels::Workspace;
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -13,6 +13,7 @@ struct Inner {
     handle: candle_core::Device,
     threads: rayon::ThreadPool,
     workspace: Workspace,
+    buffers: Buffers,
 }
 
 impl Runtime {
@@ -35,7 +36,7 @@ impl Runtime {
             .thread_name(|index| format!("luna-{index}"))
             .build()
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot start threads: {error}")).source(error))?;
-        Ok(Self(Arc::new(Inner { device, handle: device.open()?, threads, workspace: Workspace::default() })))
+        Ok(Self(Arc::new(Inner { device, handle: device.open()?, threads, workspace: Workspace::default(), buffers: Buffers::default() })))
     }
 
     /// The device it was made for.
@@ -55,6 +56,16 @@ impl Runtime {
 
     pub(crate) fn handle(&self) -> &candle_core::Device {
         &self.0.handle
+    }
+
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.0.buffers
+    }
+
+    /// Gives the buffers that finished calls left for the next ones back to the system.
+    pub fn trim(&self) {
+        self.0.workspace.trim();
+        self.0.buffers.clear();
     }
 
     pub(crate) fn workspace(&self) -> &Workspace {

@@ -1,8 +1,13 @@
 //! 2-D convolution over `[batch, height, width, channels]`, fused with what usually stands around it.
 
-use super::{Activation, GroupNorm, Pass, Tensor, Weights, cpu, portable};
+use super::{
+    Activation, GroupNorm, Pass, Tensor, Weights, cpu,
+    frozen::{FrozenLayer, FrozenWeight},
+    portable,
+};
 use crate::Result;
-use luna_kernels::{ConvShape, PackedConv};
+use luna_kernels::ConvShape;
+use std::sync::Arc;
 
 /// The sizes of a convolution with a square kernel.
 #[derive(Debug, Clone, Copy)]
@@ -59,17 +64,10 @@ pub(crate) struct ConvCall<'a> {
     pub(crate) residual: Option<&'a Tensor>,
 }
 
-pub(crate) enum ConvWeight {
-    Packed(PackedConv),
-    /// `[outputs, inputs, kernel, kernel]` on the device.
-    Device(Tensor),
-}
-
 /// A frozen convolution.
 pub(crate) struct Conv2d {
     pub(crate) spec: ConvSpec,
-    weight: ConvWeight,
-    bias: Option<Tensor>,
+    layer: Arc<FrozenLayer>,
 }
 
 impl Conv2d {
@@ -77,12 +75,13 @@ impl Conv2d {
     pub(crate) fn load(weights: &Weights, spec: ConvSpec) -> Result<Self> {
         let shape = [spec.outputs, spec.inputs, spec.kernel, spec.kernel];
         let view = weights.tensor("weight", &shape)?;
-        let weight = if weights.runtime().handle().is_cpu() {
-            ConvWeight::Packed(view.pack_conv(spec.shape()))
-        } else {
-            ConvWeight::Device(weights.on_device(view, &shape)?)
+        let weight = match (weights.runtime().handle().is_cpu(), spec.kernel, spec.stride) {
+            // A 1×1 convolution is a linear layer over pixels.
+            (true, 1, 1) => FrozenWeight::Matrix(view.pack_matrix(spec.outputs, spec.inputs)),
+            (true, ..) => FrozenWeight::Conv(view.pack_conv(spec.shape())),
+            (false, ..) => FrozenWeight::Tensor(weights.on_device(view, &shape)?),
         };
-        Ok(Self { spec, weight, bias: weights.optional_vector("bias", spec.outputs)? })
+        Ok(Self { spec, layer: weights.freeze(&shape, weight, weights.optional_vector("bias", spec.outputs)?) })
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
@@ -90,11 +89,30 @@ impl Conv2d {
     }
 
     pub(crate) fn forward_with(&self, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
-        let y = match &self.weight {
-            ConvWeight::Packed(weight) => cpu::conv2d(x, weight, self.bias.as_ref(), call, pass)?,
-            ConvWeight::Device(weight) => portable::conv2d(x, weight, self.bias.as_ref(), self.spec, call)?,
+        let bias = self.layer.bias.as_ref();
+        let y = match &self.layer.weight {
+            FrozenWeight::Conv(weight) => cpu::conv2d(x, weight, bias, call, pass)?,
+            FrozenWeight::Matrix(weight) => cpu::pointwise(x, weight, bias, call, pass)?,
+            FrozenWeight::Tensor(weight) => portable::conv2d(x, weight, bias, self.spec, call)?,
         };
         pass.check()?;
         Ok(y)
+    }
+
+    /// As [`Conv2d::forward`] for an input that nothing else uses: a 1×1 convolution to fewer channels writes into its
+    /// memory.
+    pub(crate) fn forward_consuming(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        match &self.layer.weight {
+            FrozenWeight::Matrix(weight) if self.spec.outputs <= self.spec.inputs => {
+                let y = cpu::pointwise_in_place(x, weight, self.layer.bias.as_ref(), pass)?;
+                pass.check()?;
+                Ok(y)
+            }
+            _ => {
+                let y = self.forward(&x, pass)?;
+                pass.recycle(x);
+                Ok(y)
+            }
+        }
     }
 }

@@ -1,20 +1,25 @@
 //! Calls into `luna-kernels`: takes slices out of tensors, gives new tensors, and recycles buffers.
 
-use super::{Activation, GroupNorm, Pass, Tensor, conv::ConvCall};
+use super::{
+    Activation, GroupNorm, Pass, Tensor,
+    buffers::{Buffers, Recycled},
+    conv::ConvCall,
+};
 use crate::{Error, ErrorKind, Result};
 use candle_core::{CpuStorage, D, DType, Device, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
-    AttentionMask, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix, Scalar,
-    Workspace,
+    AttentionInput, AttentionMask, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv,
+    PackedMatrix, Scalar, Tokens,
 };
 use std::{
     marker::PhantomData,
     ops::{Deref, Range},
+    sync::{Mutex, PoisonError},
 };
 
 /// An activation element that both the kernels and the tensor library know.
-trait Element: Scalar + candle_core::WithDType {}
+trait Element: Scalar + Recycled + candle_core::WithDType {}
 impl Element for f32 {}
 impl Element for bf16 {}
 impl Element for f16 {}
@@ -74,27 +79,33 @@ fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_, T>>> {
     x.map(View::of).transpose()
 }
 
-/// Takes the buffer out of a tensor and keeps it for the next one.
-pub(super) fn recycle(tensor: Tensor, workspace: &Workspace) {
-    // A tensor that shares its storage with another one must keep it; so must a view of a part.
-    struct Take<'a>(&'a Workspace);
-    impl InplaceOp1 for Take<'_> {
+/// The buffer of a tensor that nothing else uses; its storage is left empty.
+fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+    struct Take<T>(Mutex<Vec<T>>);
+    impl<T: Element> InplaceOp1 for Take<T> {
         fn name(&self) -> &'static str {
-            "recycle"
+            "take the buffer"
         }
         fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-            match storage {
-                CpuStorage::F32(buffer) => self.0.give(std::mem::take(buffer)),
-                CpuStorage::BF16(buffer) => self.0.give(std::mem::take(buffer)),
-                CpuStorage::F16(buffer) => self.0.give(std::mem::take(buffer)),
-                _ => {}
-            }
+            let taken = std::mem::replace(storage, T::to_cpu_storage_owned(Vec::new()));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = T::cpu_storage_data(taken)?;
             Ok(())
         }
     }
+    let take = Take(Mutex::default());
+    tensor.inplace_op1(&take)?;
+    Ok(take.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Takes the buffer out of a tensor that nothing else uses and keeps it for the next one.
+pub(super) fn recycle(tensor: Tensor, buffers: &Buffers) {
+    fn keep<T: Element>(tensor: &Tensor, buffers: &Buffers) -> Result<()> {
+        buffers.give(into_buffer::<T>(tensor)?);
+        Ok(())
+    }
     if tensor.device().is_cpu() {
-        // An error here would only mean that the buffer is freed instead of recycled.
-        let _ = tensor.inplace_op1(&Take(workspace));
+        // An error would only mean that the buffer is freed instead of kept.
+        let _ = dispatch!(tensor, T => keep::<T>(&tensor, buffers));
     }
 }
 
@@ -110,46 +121,134 @@ pub(super) fn linear(
     *shape.last_mut().expect("a tensor with channels") = weight.n();
     let rows = x.elem_count() / weight.k();
     dispatch!(x, T => {
-        let (x, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(residual)?);
-        let mut y = pass.workspace().take::<T>(rows * weight.n());
+        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(residual)?);
+        let mut y = pass.buffers().take::<T>(rows * weight.n());
         let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref(), ..Epilogue::default() };
-        luna_kernels::linear(&x, rows, weight, &mut y, &epilogue, pass.stop());
+        luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })
 }
 
 pub(super) fn conv2d(x: &Tensor, weight: &PackedConv, bias: Option<&Tensor>, call: ConvCall, pass: &Pass) -> Result<Tensor> {
     let (b, h, w, _) = x.dims4()?;
-    let affine = call.norm.map(|norm| affine(x, norm)).transpose()?;
+    let affine = call.norm.map(|norm| affine(x, norm, pass)).transpose()?;
     dispatch!(x, T => {
         let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(call.residual)?);
-        let input = ConvInput { data: &data, b, h, w, norm: affine.as_ref(), activation: call.activation, upsample: call.upsample };
-        let (rows, columns) = weight.output_size(h, w, call.upsample);
-        let mut y = pass.workspace().take::<T>(b * rows * columns * weight.shape().cout);
-        let epilogue = Epilogue { bias: bias.as_deref(), activation: call.after, residual: residual.as_deref(), ..Epilogue::default() };
-        luna_kernels::conv2d(&input, weight, &mut y, &epilogue, pass.workspace(), pass.stop());
+        let input = ConvInput {
+            norm: affine.as_ref(),
+            activation: call.activation,
+            upsample: call.upsample,
+            ..ConvInput::new(&data, b, h, w)
+        };
+        let (height, width) = input.size();
+        let (rows, columns) = weight.shape().output(height, width);
+        let mut y = pass.buffers().take::<T>(b * rows * columns * weight.shape().cout);
+        let epilogue = Epilogue {
+            bias: bias.as_deref(),
+            activation: call.after,
+            residual: residual.as_deref(),
+            ..Epilogue::default()
+        };
+        luna_kernels::conv2d(&input, weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, (b, rows, columns, weight.shape().cout), &Device::Cpu)?)
     })
 }
 
+/// A 1×1 convolution as a linear layer over pixels.
+pub(super) fn pointwise(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    call: ConvCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
+        return linear(x, weight, bias, call.after, call.residual, pass);
+    }
+    Err(Error::new(ErrorKind::Internal, "a 1×1 convolution takes its input as it is"))
+}
+
 /// The scale and shift of each channel that GroupNorm comes to.
-fn affine(x: &Tensor, norm: &GroupNorm) -> Result<ChannelAffine> {
+fn affine(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<ChannelAffine> {
     let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
     let pixels = x.elem_count() / (batch * channels);
     dispatch!(x, T => {
-        let (x, gamma, beta) = (View::<T>::of(x)?, View::<f32>::of(&norm.gamma)?, View::<f32>::of(&norm.beta)?);
-        Ok(luna_kernels::group_norm_affine(&x, batch, pixels, channels, norm.groups, norm.eps, &gamma, &beta))
+        let (x, gamma, beta) = (View::<T>::of(x)?, View::<f32>::of(norm.gamma())?, View::<f32>::of(norm.beta())?);
+        let norm = luna_kernels::GroupNorm { groups: norm.groups, eps: norm.eps, gamma: &gamma, beta: &beta };
+        Ok(luna_kernels::group_norm_affine(&x, batch, pixels, &norm, &pass.cx()))
     })
 }
 
 pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<Tensor> {
-    let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
-    let pixels = x.elem_count() / (batch * channels);
-    let affine = affine(x, norm)?;
+    let affine = affine(x, norm, pass)?;
     dispatch!(x, T => {
         let data = View::<T>::of(x)?;
-        let mut y = pass.workspace().take::<T>(data.len());
-        luna_kernels::apply_affine(&data, &mut y, batch, pixels, channels, &affine, Activation::None);
+        let mut y = pass.buffers().take::<T>(data.len());
+        luna_kernels::apply_affine(&data, &mut y, x.dim(0)?, &affine, Activation::None, &pass.cx());
         Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+    })
+}
+
+/// `[b, …, heads·dim]` each → the same.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, pass: &Pass) -> Result<Tensor> {
+    let (batch, width) = (q.dim(0)?, q.dim(D::Minus1)?);
+    let tokens = |x: &Tensor| x.elem_count() / (batch * width);
+    let shape = AttentionShape {
+        b: batch,
+        heads,
+        kv_heads: heads,
+        tokens_q: tokens(q),
+        tokens_kv: tokens(k),
+        dim: width / heads,
+    };
+    dispatch!(q, T => {
+        let views = [View::<T>::of(q)?, View::<T>::of(k)?, View::<T>::of(v)?];
+        let input = AttentionInput {
+            q: Tokens::contiguous(&views[0], shape.tokens_q, width),
+            k: Tokens::contiguous(&views[1], shape.tokens_kv, width),
+            v: Tokens::contiguous(&views[2], shape.tokens_kv, width),
+            shape,
+            scale: (shape.dim as f32).powf(-0.5),
+            mask: AttentionMask::None,
+            mode: AttentionMode::Auto,
+        };
+        let mut y = pass.buffers().take::<T>(q.elem_count());
+        luna_kernels::attention(&input, &mut y, &pass.cx());
+        Ok(Tensor::from_vec(y, q.shape(), &Device::Cpu)?)
+    })
+}
+
+/// A 1×1 convolution that writes into its input's memory, band by band: its output rows are no longer than its input
+/// rows, so a band's results lie where only earlier bands, or the band itself, were read.
+pub(super) fn pointwise_in_place(x: Tensor, weight: &PackedMatrix, bias: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
+    const BAND: usize = 1 << 14;
+    let (n, k) = (weight.n(), weight.k());
+    let mut shape = x.dims().to_vec();
+    *shape.last_mut().expect("a tensor with channels") = n;
+    dispatch!(x, T => {
+        let bias = optional::<f32>(bias)?;
+        let epilogue = Epilogue { bias: bias.as_deref(), ..Epilogue::default() };
+        let mut data = into_buffer::<T>(&x)?;
+        let rows = data.len() / k;
+        let mut band = vec![T::from_f32(0.0); BAND.min(rows) * n];
+        for start in (0..rows).step_by(BAND) {
+            let count = BAND.min(rows - start);
+            let out = &mut band[..count * n];
+            luna_kernels::linear(&data[start * k..][..count * k], count, weight, out, &epilogue, &pass.cx());
+            data[start * n..][..count * n].copy_from_slice(out);
+        }
+        data.truncate(rows * n);
+        data.shrink_to_fit();
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}
+
+/// Applies an activation in the memory of its input.
+pub(super) fn activate(x: Tensor, activation: Activation, pass: &Pass) -> Result<Tensor> {
+    let shape = x.shape().clone();
+    dispatch!(x, T => {
+        let mut data = into_buffer::<T>(&x)?;
+        luna_kernels::activate_in_place(&mut data, activation, &pass.cx());
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
     })
 }

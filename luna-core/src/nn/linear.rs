@@ -1,30 +1,28 @@
 //! Linear layer: `y = x·Wᵀ + b`, `[…, in]` → `[…, out]`.
 
-use super::{Pass, Tensor, Weights, cpu, portable};
+use super::{
+    Pass, Tensor, Weights, cpu,
+    frozen::{FrozenLayer, FrozenWeight},
+    portable,
+};
 use crate::Result;
-use luna_kernels::{Activation, PackedMatrix};
-
-enum Weight {
-    Packed(PackedMatrix),
-    Device(Tensor),
-}
+use luna_kernels::Activation;
+use std::sync::Arc;
 
 /// A frozen linear layer. The CPU keeps the weight once, packed, in the type the file stores.
-pub(crate) struct Linear {
-    weight: Weight,
-    bias: Option<Tensor>,
-}
+pub(crate) struct Linear(Arc<FrozenLayer>);
 
 impl Linear {
     /// Takes `weight` `[outputs, inputs]` and, where there is one, `bias` `[outputs]`.
     pub(crate) fn load(weights: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
-        let view = weights.tensor("weight", &[outputs, inputs])?;
+        let shape = [outputs, inputs];
+        let view = weights.tensor("weight", &shape)?;
         let weight = if weights.runtime().handle().is_cpu() {
-            Weight::Packed(view.pack_matrix(outputs, inputs))
+            FrozenWeight::Matrix(view.pack_matrix(outputs, inputs))
         } else {
-            Weight::Device(weights.on_device(view, &[outputs, inputs])?)
+            FrozenWeight::Tensor(weights.on_device(view, &shape)?)
         };
-        Ok(Self { weight, bias: weights.optional_vector("bias", outputs)? })
+        Ok(Self(weights.freeze(&shape, weight, weights.optional_vector("bias", outputs)?)))
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
@@ -33,9 +31,11 @@ impl Linear {
 
     /// `x·Wᵀ + b + residual`.
     pub(crate) fn forward_add(&self, x: &Tensor, residual: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
-        let y = match &self.weight {
-            Weight::Packed(weight) => cpu::linear(x, weight, self.bias.as_ref(), Activation::None, residual, pass)?,
-            Weight::Device(weight) => portable::linear(x, weight, self.bias.as_ref(), residual)?,
+        let bias = self.0.bias.as_ref();
+        let y = match &self.0.weight {
+            FrozenWeight::Matrix(weight) => cpu::linear(x, weight, bias, Activation::None, residual, pass)?,
+            FrozenWeight::Tensor(weight) => portable::linear(x, weight, bias, residual)?,
+            FrozenWeight::Conv(_) => unreachable!("a linear layer is never packed as a convolution"),
         };
         pass.check()?;
         Ok(y)

@@ -4,8 +4,10 @@
 //! On the CPU a layer calls `luna-kernels`; on other devices it composes tensor-library operations ([`portable`]).
 
 mod attention;
+mod buffers;
 mod conv;
 mod cpu;
+mod frozen;
 mod linear;
 mod norm;
 mod pass;
@@ -14,6 +16,8 @@ mod resnet_block;
 mod weights;
 
 pub(crate) use attention::SelfAttention;
+pub(crate) use buffers::Buffers;
+pub(crate) use frozen::FrozenWeights;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use linear::Linear;
 pub(crate) use luna_kernels::Activation;
@@ -24,6 +28,11 @@ pub(crate) use weights::Weights;
 
 /// Activations of a model.
 pub(crate) type Tensor = candle_core::Tensor;
+
+/// Applies an activation; on the CPU in the memory of its input, which nothing else may use.
+pub(crate) fn activate(x: Tensor, activation: Activation, pass: &Pass) -> crate::Result<Tensor> {
+    if x.device().is_cpu() { cpu::activate(x, activation, pass) } else { portable::activate(&x, activation) }
+}
 
 #[cfg(test)]
 mod tests;

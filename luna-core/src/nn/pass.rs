@@ -1,8 +1,8 @@
 //! One forward pass: what a request brings along through all layers.
 
-use super::{Tensor, cpu};
+use super::{Buffers, Tensor, cpu};
 use crate::{Call, Error, Progress, Result, Runtime};
-use luna_kernels::Workspace;
+use luna_kernels::Context;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Cancellation, progress and recycled buffers of one pass through a model.
@@ -19,17 +19,18 @@ impl<'a> Pass<'a> {
         Self { call, runtime, done: AtomicUsize::new(0), total }
     }
 
-    pub(super) fn workspace(&self) -> &Workspace {
-        self.runtime.workspace()
+    pub(super) fn buffers(&self) -> &Buffers {
+        self.runtime.buffers()
     }
 
-    pub(crate) fn stop(&self) -> &crate::CancelToken {
-        self.call.cancel_token()
+    /// What kernels run with.
+    pub(super) fn cx(&self) -> Context<'_> {
+        Context::new(self.runtime.workspace()).with_interrupt(self.call.cancel_token())
     }
 
     /// Fails once the caller has cancelled. Layers ask after every kernel, whose output is then not valid.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.stop().is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+        if self.call.cancel_token().is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 
     /// Counts one step and tells the caller.
@@ -42,6 +43,6 @@ impl<'a> Pass<'a> {
 
     /// Hands back the buffer of a tensor that is not needed any more, so that the next layer can write into it.
     pub(crate) fn recycle(&self, tensor: Tensor) {
-        cpu::recycle(tensor, self.workspace());
+        cpu::recycle(tensor, self.buffers());
     }
 }

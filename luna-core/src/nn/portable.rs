@@ -64,7 +64,7 @@ pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
     let variance = centred.sqr()?.mean_keepdim((1, 3))?;
     let normed = centred.broadcast_div(&(variance + f64::from(norm.eps))?.sqrt()?)?;
     let normed = normed.reshape(x.shape())?.to_dtype(x.dtype())?;
-    let (gamma, beta) = (norm.gamma.to_dtype(x.dtype())?, norm.beta.to_dtype(x.dtype())?);
+    let (gamma, beta) = (norm.gamma().to_dtype(x.dtype())?, norm.beta().to_dtype(x.dtype())?);
     Ok(normed.broadcast_mul(&gamma)?.broadcast_add(&beta)?)
 }
 

@@ -2,13 +2,16 @@
 //! Leaves: tensors by canonical path, shape-checked, packed for the CPU or put on the device; a list of what was asked
 //! for, so that leftovers can be told.
 
-use super::Tensor;
+use super::{
+    Tensor,
+    frozen::{FrozenLayer, FrozenWeight, FrozenWeights},
+};
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, ElementType, TensorView},
 };
-use luna_kernels::{ConvShape, PackedConv, PackedMatrix, WeightType, WeightView};
-use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, rc::Rc};
+use luna_kernels::{Context, ConvShape, PackedConv, PackedMatrix, WeightType, WeightView, Workspace};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
 /// Turns a canonical name into the stored one.
 type Rename = Rc<dyn Fn(&str) -> String>;
@@ -22,6 +25,7 @@ pub(crate) struct Weights<'a> {
     rename: Rename,
     path: String,
     taken: Rc<RefCell<BTreeSet<String>>>,
+    frozen: Rc<RefCell<FrozenWeights>>,
 }
 
 impl<'a> Weights<'a> {
@@ -33,8 +37,8 @@ impl<'a> Weights<'a> {
         precision: Precision,
         rename: impl Fn(&str) -> String + 'static,
     ) -> Self {
-        let (path, taken) = (String::new(), Rc::default());
-        Self { checkpoint, runtime, precision, rename: Rc::new(rename), path, taken }
+        let (path, taken, frozen) = (String::new(), Rc::default(), Rc::default());
+        Self { checkpoint, runtime, precision, rename: Rc::new(rename), path, taken, frozen }
     }
 
     pub(crate) fn runtime(&self) -> &'a Runtime {
@@ -45,6 +49,16 @@ impl<'a> Weights<'a> {
     pub(crate) fn at(&self, segment: impl std::fmt::Display) -> Self {
         let path = if self.path.is_empty() { segment.to_string() } else { format!("{}.{segment}", self.path) };
         Self { path, ..self.clone() }
+    }
+
+    /// Adds the layer at this place to the model's frozen weights.
+    pub(super) fn freeze(&self, shape: &[usize], weight: FrozenWeight, bias: Option<Tensor>) -> Arc<FrozenLayer> {
+        self.frozen.borrow_mut().push(self.path.clone(), shape, weight, bias)
+    }
+
+    /// All layers that were loaded from any place of this model.
+    pub(crate) fn into_frozen(self) -> FrozenWeights {
+        std::mem::take(&mut self.frozen.borrow_mut())
     }
 
     fn stored(&self, name: &str) -> String {
@@ -127,11 +141,9 @@ impl<'a> Weights<'a> {
     /// Stored names that start with one of `roots` and that no layer asked for.
     pub(crate) fn leftovers(&self, roots: &[&str]) -> Vec<String> {
         let taken = self.taken.borrow();
-        let names = self.checkpoint.tensors.keys();
-        names
-            .filter(|name| roots.iter().any(|root| name.starts_with(root)) && !taken.contains(*name))
-            .cloned()
-            .collect()
+        let names = self.checkpoint.tensors().map(|tensor| tensor.name);
+        let left = names.filter(|name| roots.iter().any(|root| name.starts_with(root)) && !taken.contains(*name));
+        left.map(str::to_owned).collect()
     }
 }
 
@@ -154,9 +166,9 @@ fn kernel_bytes<'a>(view: &TensorView<'a>) -> (WeightType, Cow<'a, [u8]>) {
     let dtype = match view.element {
         ElementType::F32 => WeightType::F32,
         ElementType::F16 => WeightType::F16,
-        ElementType::Bf16 => WeightType::Bf16,
-        ElementType::F8E4m3 => WeightType::F8E4m3,
-        ElementType::F8E5m2 => WeightType::F8E5m2,
+        ElementType::Bf16 => WeightType::BF16,
+        ElementType::F8E4m3 => WeightType::F8E4M3,
+        ElementType::F8E5m2 => WeightType::F8E5M2,
         _ => {
             let narrowed = view.bytes.chunks_exact(8).flat_map(|bytes| {
                 let wide = f64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
@@ -172,7 +184,8 @@ fn kernel_bytes<'a>(view: &TensorView<'a>) -> (WeightType, Cow<'a, [u8]>) {
 fn to_f32(view: &TensorView) -> Vec<f32> {
     let (dtype, bytes) = kernel_bytes(view);
     let mut wide = vec![0.0; view.shape.iter().product()];
-    luna_kernels::widen(WeightView { dtype, bytes: &bytes }, &mut wide);
+    let workspace = Workspace::new();
+    luna_kernels::convert_weights(WeightView { dtype, bytes: &bytes }, &mut wide, &Context::new(&workspace));
     wide
 }
 

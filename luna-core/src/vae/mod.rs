@@ -19,6 +19,7 @@ use crate::{
     Error, ErrorKind, LatentScale, Limits, Precision, Result, Runtime,
     checkpoint::{Checkpoint, ComponentKind, Family, Recognition},
     memory,
+    nn::FrozenWeights,
 };
 use network::Network;
 use std::path::Path;
@@ -40,7 +41,7 @@ pub struct Vae {
     runtime: Runtime,
     family: Family,
     scale: Option<LatentScale>,
-    weight_bytes: u64,
+    frozen: FrozenWeights,
 }
 
 /// The demonstration model that this crate carries.
@@ -73,12 +74,12 @@ impl Vae {
         let component = found
             .component(ComponentKind::Vae)
             .ok_or_else(|| no_vae(&found).at(checkpoint.path().display()))?;
-        let network =
+        let (network, frozen) =
             Network::load(checkpoint, component, runtime).map_err(|error| error.at(checkpoint.path().display()))?;
         Ok(Self {
             scale: scale::of(checkpoint, &found, component),
             family: component.family,
-            weight_bytes: component.bytes,
+            frozen,
             runtime: runtime.clone(),
             network,
         })
@@ -115,9 +116,17 @@ impl Vae {
         self
     }
 
-    /// Bytes of its weights as stored.
+    /// Bytes of its weights in memory.
     pub fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
+        self.frozen.bytes()
+    }
+
+    /// BLAKE3 of its weights as they are held: no use of the model changes it.
+    ///
+    /// # Errors
+    /// Those of the device that the weights are read back from.
+    pub fn digest(&self) -> Result<blake3::Hash> {
+        self.runtime.run(|| self.frozen.digest())
     }
 
     /// About how many bytes one picture of `height`×`width` latent pixels needs in one piece, beyond the weights.

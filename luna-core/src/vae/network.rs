@@ -4,7 +4,7 @@ use super::{kl, taesd};
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, Family, dialect},
-    nn::{Pass, Tensor, Weights},
+    nn::{FrozenWeights, Pass, Tensor, Weights},
 };
 use serde_json::Value;
 
@@ -21,31 +21,37 @@ pub(super) struct Moments {
 }
 
 impl Network {
-    pub(super) fn load(checkpoint: &Checkpoint, component: &Component, runtime: &Runtime) -> Result<Self> {
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        component: &Component,
+        runtime: &Runtime,
+    ) -> Result<(Self, FrozenWeights)> {
         let config = checkpoint.config(&component.prefix);
         // On devices other than the CPU weights take part in the activations' precision.
         let precision = Precision::F32;
-        let network = if component.family == Family::Taesd {
+        let (network, frozen) = if component.family == Family::Taesd {
             let weights = Weights::new(checkpoint, runtime, precision, dialect::taesd(component));
             let half = |name: &str, decoder: bool| {
                 let weights = weights.at(name);
                 let there = weights.has("layers.0.weight");
                 there.then(|| taesd::Half::load(&weights, decoder)).transpose()
             };
-            Self::Taesd { encoder: half("encoder", false)?, decoder: half("decoder", true)? }
+            let network = Self::Taesd { encoder: half("encoder", false)?, decoder: half("decoder", true)? };
+            (network, weights.into_frozen())
         } else {
             let weights = Weights::new(checkpoint, runtime, precision, dialect::kl_vae(checkpoint, component));
             let groups = config.and_then(|config| config["norm_num_groups"].as_u64()).unwrap_or(32).max(1) as usize;
             let has = |half: &str| weights.at(half).has("conv_in.weight");
-            Self::Kl {
+            let network = Self::Kl {
                 encoder: has("encoder").then(|| kl::Encoder::load(&weights, groups)).transpose()?,
                 decoder: has("decoder").then(|| kl::Decoder::load(&weights, groups)).transpose()?,
-            }
+            };
+            (network, weights.into_frozen())
         };
         if let Some(config) = config {
             network.check_config(config)?;
         }
-        Ok(network)
+        Ok((network, frozen))
     }
 
     /// What a config.json states must be what the shapes say.

@@ -40,7 +40,7 @@ impl Block {
         let y = self.convs[2].forward_with(&second, ConvCall { residual: Some(&residual), ..ConvCall::default() }, pass)?;
         pass.recycle(second);
         pass.recycle(residual);
-        nn::activate(y, Activation::Relu)
+        nn::activate(y, Activation::Relu, pass)
     }
 }
 

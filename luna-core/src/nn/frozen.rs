@@ -1,0 +1,92 @@
+//! The frozen weights of a model: a flat list of its layers, each with its path, sizes and packed bytes. Layers share
+//! it; what a request adds to a layer finds it here by its number.
+
+use super::Tensor;
+use crate::Result;
+use luna_kernels::{PackedConv, PackedMatrix};
+use std::sync::Arc;
+
+/// The weight of one layer as the device computes with it.
+pub(crate) enum FrozenWeight {
+    /// `[n, k]` for the CPU's kernels, elements as stored.
+    Matrix(PackedMatrix),
+    /// `[cout, cin, kh, kw]` for the CPU's kernels, elements as stored.
+    Conv(PackedConv),
+    /// In the tensor library's form: what other devices hold, and one-dimensional weights everywhere.
+    Tensor(Tensor),
+}
+
+/// One weight-bearing layer. Nothing in it ever changes.
+pub(crate) struct FrozenLayer {
+    /// Its number in the model, dense from 0.
+    pub(crate) index: usize,
+    /// Its canonical path, such as `decoder.mid_block.resnets.0.conv1`.
+    pub(crate) path: String,
+    /// The logical shape of its weight.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) weight: FrozenWeight,
+    pub(crate) bias: Option<Tensor>,
+}
+
+/// All layers of a model in the order of their numbers.
+#[derive(Default)]
+pub(crate) struct FrozenWeights {
+    layers: Vec<Arc<FrozenLayer>>,
+}
+
+impl FrozenWeights {
+    pub(super) fn push(&mut self, path: String, shape: &[usize], weight: FrozenWeight, bias: Option<Tensor>) -> Arc<FrozenLayer> {
+        let layer = FrozenLayer { index: self.layers.len(), path, shape: shape.to_vec(), weight, bias };
+        self.layers.push(Arc::new(layer));
+        self.layers.last().expect("just pushed").clone()
+    }
+
+    /// Bytes held in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        let tensor = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        let weight = |layer: &FrozenLayer| match &layer.weight {
+            FrozenWeight::Matrix(matrix) => matrix.bytes() as u64,
+            FrozenWeight::Conv(conv) => conv.bytes() as u64,
+            FrozenWeight::Tensor(weight) => tensor(weight),
+        };
+        self.layers.iter().map(|layer| weight(layer) + layer.bias.as_ref().map_or(0, tensor)).sum()
+    }
+
+    /// BLAKE3 of all weights as they are held, with paths and shapes: equal before and after any use of the model.
+    ///
+    /// # Errors
+    /// Those of the device that the weights are read back from.
+    pub(crate) fn digest(&self) -> Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        for layer in &self.layers {
+            hasher.update(layer.path.as_bytes());
+            hasher.update(format!("{:?}", layer.shape).as_bytes());
+            match &layer.weight {
+                FrozenWeight::Matrix(matrix) => {
+                    let mut values = vec![0.0; matrix.n() * matrix.k()];
+                    matrix.unpack_f32(&mut values);
+                    update(&mut hasher, &values);
+                }
+                FrozenWeight::Conv(conv) => {
+                    let mut values = vec![0.0; layer.shape.iter().product()];
+                    conv.unpack_f32(&mut values);
+                    update(&mut hasher, &values);
+                }
+                FrozenWeight::Tensor(tensor) => update(&mut hasher, &to_values(tensor)?),
+            }
+            if let Some(bias) = &layer.bias {
+                update(&mut hasher, &to_values(bias)?);
+            }
+        }
+        Ok(hasher.finalize())
+    }
+}
+
+fn to_values(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+fn update(hasher: &mut blake3::Hasher, values: &[f32]) {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    hasher.update_rayon(&bytes);
+}

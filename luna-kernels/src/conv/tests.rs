@@ -1,0 +1,117 @@
+use crate::reference::{ACTIVATIONS, Rng, Stored, WEIGHT_TYPES, conv, finish, relative, tolerance};
+use crate::*;
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+/// A random convolution drawn from a seed, checked on every instruction set.
+fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: bool) {
+    let rng = &mut Rng::new(seed);
+    let [b, h, w] = size;
+    let ConvShape { cin, cout, kh, kw, .. } = shape;
+    let weights = Stored::random(rng, rng_type(seed), cout * cin * kh * kw);
+    let data: Vec<T> = rng.scalars(b * h * w * cin);
+    let norm = ChannelAffine { scale: rng.values(b * cin), shift: rng.values(b * cin) };
+    let activation = rng.pick(&ACTIVATIONS);
+    let x = ConvInput { data: &data, b, h, w, norm: rng.chance().then_some(&norm), activation, upsample };
+    let packed = PackedConv::pack(weights.view(), shape);
+    let mut back = vec![0.0; weights.values.len()];
+    packed.unpack_f32(&mut back);
+    assert_eq!(back, weights.values);
+
+    let mut want = conv(&x, &weights.values, shape);
+    let bias = rng.values(cout);
+    let (residual, before): (Vec<T>, Vec<T>) = (rng.scalars(want.len()), rng.scalars(want.len()));
+    let e = Epilogue {
+        bias: rng.chance().then_some(&bias),
+        activation: rng.pick(&ACTIVATIONS),
+        residual: rng.chance().then_some(&residual),
+        scale: rng.pick(&[1.0, 0.37]),
+        accumulate: rng.chance(),
+    };
+    finish(&mut want, cout, &e, &before);
+    for isa in Isa::available() {
+        let workspace = Workspace::new();
+        let mut out = before.clone();
+        conv2d(&x, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
+        let error = relative(&out, &want);
+        assert!(
+            error < tolerance::<T>(3e-5),
+            "{} seed {seed} {shape:?} {size:?} up {upsample} {}: {error:e}",
+            isa.name(),
+            weights.dtype_name()
+        );
+    }
+}
+
+fn rng_type(seed: u64) -> WeightType {
+    Rng::new(seed ^ 77).pick(&WEIGHT_TYPES)
+}
+
+impl Stored {
+    fn dtype_name(&self) -> String {
+        format!("{:?}", self.dtype)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_convolution_matches_the_plain_one(
+        seed in any::<u64>(), cin in 1usize..40, cout in 1usize..70, k in 1usize..4, kw in 1usize..4, stride in 1usize..3,
+        padding in any::<[bool; 4]>(), b in 1usize..3, h in 1usize..12, w in 1usize..12, upsample in any::<bool>(),
+    ) {
+        let factor = if upsample { 2 } else { 1 };
+        let padding = padding.map(usize::from);
+        prop_assume!(h * factor + padding[0] + padding[1] >= k && w * factor + padding[2] + padding[3] >= kw);
+        let shape = ConvShape { cin, cout, kh: k, kw, stride, padding };
+        match seed % 3 {
+            0 => check::<f32>(seed, shape, [b, h, w], upsample),
+            1 => check::<bf16>(seed, shape, [b, h, w], upsample),
+            _ => check::<f16>(seed, shape, [b, h, w], upsample),
+        }
+    }
+
+    #[test]
+    fn same_size_3x3_matches_the_plain_one(
+        seed in any::<u64>(), cin in 1usize..70, cout in 1usize..100, b in 1usize..3, h in 1usize..30, w in 1usize..30, upsample in any::<bool>(),
+    ) {
+        match seed % 4 {
+            0 => check::<bf16>(seed, ConvShape::same3x3(cin, cout), [b, h, w], upsample),
+            1 => check::<f16>(seed, ConvShape::same3x3(cin, cout), [b, h, w], upsample),
+            _ => check::<f32>(seed, ConvShape::same3x3(cin, cout), [b, h, w], upsample),
+        }
+    }
+}
+
+#[test]
+fn a_downsample_of_the_ldm_kind_pads_bottom_and_right() {
+    let shape = ConvShape { stride: 2, padding: [0, 1, 0, 1], ..ConvShape::same3x3(32, 32) };
+    assert_eq!(shape.output(64, 64), (32, 32));
+    check::<f32>(5, shape, [1, 16, 16], false);
+}
+
+#[test]
+fn deep_and_wide_layers_match() {
+    check::<f32>(1, ConvShape::same3x3(320, 96), [1, 9, 11], false);
+    check::<f32>(2, ConvShape::same3x3(256, 64), [1, 12, 12], true);
+    check::<f32>(3, ConvShape { stride: 2, padding: [1; 4], ..ConvShape::same3x3(160, 96) }, [2, 10, 10], false);
+    check::<bf16>(4, ConvShape::same3x3(128, 3), [1, 24, 20], false);
+}
+
+#[test]
+fn an_interrupted_convolution_returns() {
+    let (workspace, stop) = (Workspace::new(), std::sync::atomic::AtomicBool::new(true));
+    let shape = ConvShape::same3x3(8, 8);
+    let packed = PackedConv::from_f32(&[0.5; 8 * 8 * 9], shape);
+    let x = vec![1.0f32; 64 * 64 * 8];
+    let mut out = vec![7.0f32; 64 * 64 * 8];
+    conv2d(
+        &ConvInput::new(&x, 1, 64, 64),
+        &packed,
+        &mut out,
+        &Epilogue::default(),
+        &Context::new(&workspace).with_interrupt(&stop),
+    );
+    assert!(out.iter().all(|&v| v == 7.0));
+}

@@ -1,0 +1,337 @@
+//! Group, layer and root-mean-square norms.
+//!
+//! Enters: channels-last activations. Leaves: normalised activations, or (for group norm) one scale and shift per channel that the next
+//! convolution applies as it reads.
+
+use crate::isa::{Context, Isa, Kernel};
+use crate::scalar::Scalar;
+use crate::simd::Simd;
+use crate::simd::math::Activation;
+use rayon::prelude::*;
+
+/// A scale and a shift per image and channel: `y = x · scale + shift`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChannelAffine {
+    /// `[b, c]`.
+    pub scale: Vec<f32>,
+    /// `[b, c]`.
+    pub shift: Vec<f32>,
+}
+
+/// Parameters of a group norm over `c` channels.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupNorm<'a> {
+    /// Groups; divides `c`.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f32,
+    /// `[c]`.
+    pub gamma: &'a [f32],
+    /// `[c]`.
+    pub beta: &'a [f32],
+}
+
+/// Elements of one task.
+const CHUNK: usize = 1 << 15;
+
+/// Computes a group norm over `x`, `[b, hw, c]`, as a scale and shift per channel.
+///
+/// Sums are taken of the differences to each channel's first value and combined in f64, so a mean that is large against the deviation
+/// costs no accuracy.
+///
+/// # Panics
+/// If a slice does not have the size its shape says, or `groups` does not divide `c`.
+pub fn group_norm_affine<T: Scalar>(
+    x: &[T],
+    b: usize,
+    hw: usize,
+    norm: &GroupNorm<'_>,
+    cx: &Context<'_>,
+) -> ChannelAffine {
+    let c = norm.gamma.len();
+    assert_eq!(x.len(), b * hw * c, "input must be [b, hw, c] = [{b}, {hw}, {c}]");
+    assert_eq!(norm.beta.len(), c, "gamma and beta must both hold c values");
+    assert!(norm.groups > 0 && c.is_multiple_of(norm.groups), "{} groups do not divide {c} channels", norm.groups);
+    let mut affine = ChannelAffine { scale: vec![0.0; b * c], shift: vec![0.0; b * c] };
+    if x.is_empty() {
+        return affine;
+    }
+    for image in 0..b {
+        let moments = moments(&x[image * hw * c..][..hw * c], c, cx);
+        let (scale, shift) = (&mut affine.scale[image * c..][..c], &mut affine.shift[image * c..][..c]);
+        moments.into_affine(hw, norm, scale, shift);
+    }
+    affine
+}
+
+/// Sums per channel of `x - pilot` and its square, in f64.
+struct Moments {
+    pilot: Vec<f32>,
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+fn moments<T: Scalar>(x: &[T], c: usize, cx: &Context<'_>) -> Moments {
+    let pilot: Vec<f32> = x[..c].iter().map(|v| v.to_f32()).collect();
+    let rows = (CHUNK / c).max(1);
+    let zero = || (vec![0.0; c], vec![0.0; c]);
+    let (sum, squares) = x
+        .par_chunks(rows * c)
+        .fold(zero, |(mut sum, mut squares), chunk| {
+            if !cx.interrupted() {
+                cx.isa().run(Sums { x: chunk, pilot: &pilot, sum: &mut sum, squares: &mut squares });
+            }
+            (sum, squares)
+        })
+        .reduce(zero, |mut a, b| {
+            a.0.iter_mut().zip(&b.0).for_each(|(a, b)| *a += b);
+            a.1.iter_mut().zip(&b.1).for_each(|(a, b)| *a += b);
+            a
+        });
+    Moments { pilot, sum, squares }
+}
+
+impl Moments {
+    fn into_affine(self, hw: usize, norm: &GroupNorm<'_>, scale: &mut [f32], shift: &mut [f32]) {
+        let (width, n) = (scale.len() / norm.groups, hw as f64);
+        for group in 0..norm.groups {
+            let channels = group * width..(group + 1) * width;
+            let channel_mean = |i: usize| f64::from(self.pilot[i]) + self.sum[i] / n;
+            let mean = channels.clone().map(channel_mean).sum::<f64>() / width as f64;
+            // Spread within each channel about its own mean, plus that of the channel means.
+            let within = |i: usize| (self.squares[i] - self.sum[i] * self.sum[i] / n).max(0.0);
+            let spread = |i: usize| within(i) / n + (channel_mean(i) - mean).powi(2);
+            let spread_nan = |i: usize| {
+                if self.squares[i].is_finite() { spread(i) } else { f64::NAN }
+            };
+            let variance = channels.clone().map(spread_nan).sum::<f64>() / width as f64;
+            let inverse = 1.0 / (variance + f64::from(norm.eps)).sqrt();
+            for i in channels {
+                let factor = inverse * f64::from(norm.gamma[i]);
+                scale[i] = factor as f32;
+                shift[i] = (f64::from(norm.beta[i]) - mean * factor) as f32;
+            }
+        }
+    }
+}
+
+/// Adds a chunk's sums to `sum` and `squares`; short runs in f32, runs joined in f64.
+struct Sums<'a, T> {
+    x: &'a [T],
+    pilot: &'a [f32],
+    sum: &'a mut [f64],
+    squares: &'a mut [f64],
+}
+
+impl<T: Scalar> Kernel for Sums<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let c = self.pilot.len();
+        for run in self.x.chunks(64 * c) {
+            let mut j = 0;
+            while j < c {
+                let lanes = S::LANES.min(c - j);
+                // SAFETY: each row of the run and the pilot hold `lanes` values from `j` on; the arrays hold a whole vector.
+                unsafe {
+                    let pilot = s.load_head(self.pilot.as_ptr().add(j), lanes);
+                    let (mut sum, mut squares) = (s.zero(), s.zero());
+                    for row in 0..run.len() / c {
+                        let at = run.as_ptr().add(row * c + j);
+                        let v = if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) };
+                        let d = s.sub(v, pilot);
+                        sum = s.add(sum, d);
+                        squares = s.fma(d, d, squares);
+                    }
+                    let (mut a, mut b) = ([0.0f32; 16], [0.0f32; 16]);
+                    s.store(a.as_mut_ptr(), sum);
+                    s.store(b.as_mut_ptr(), squares);
+                    for i in 0..lanes {
+                        self.sum[j + i] += f64::from(a[i]);
+                        self.squares[j + i] += f64::from(b[i]);
+                    }
+                }
+                j += S::LANES;
+            }
+        }
+    }
+}
+
+/// `out = activation(x · scale + shift)` over `[b, hw, c]`.
+///
+/// # Panics
+/// If a slice does not have the size its shape says.
+pub fn apply_affine<T: Scalar>(
+    x: &[T],
+    out: &mut [T],
+    b: usize,
+    affine: &ChannelAffine,
+    activation: Activation,
+    cx: &Context<'_>,
+) {
+    assert_eq!(x.len(), out.len(), "input and output must have the same size");
+    if x.is_empty() {
+        return;
+    }
+    let c = affine.scale.len() / b;
+    assert!(
+        affine.scale.len() == b * c && affine.shift.len() == b * c && x.len().is_multiple_of(b * c),
+        "affine must hold [b, c] values"
+    );
+    let (image_len, rows) = (x.len() / b, (CHUNK / c).max(1));
+    out.par_chunks_mut(image_len).zip(x.par_chunks(image_len)).enumerate().for_each(|(image, (out, x))| {
+        out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).for_each(|(out, x)| {
+            if !cx.interrupted() {
+                let (scale, shift) = (&affine.scale[image * c..][..c], &affine.shift[image * c..][..c]);
+                cx.isa().run(Affine { x, out, scale, shift, activation });
+            }
+        });
+    });
+}
+
+struct Affine<'a, T> {
+    x: &'a [T],
+    out: &'a mut [T],
+    scale: &'a [f32],
+    shift: &'a [f32],
+    activation: Activation,
+}
+
+impl<T: Scalar> Kernel for Affine<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let c = self.scale.len();
+        for (x, out) in self.x.chunks_exact(c).zip(self.out.chunks_exact_mut(c)) {
+            let mut j = 0;
+            while j < c {
+                let lanes = S::LANES.min(c - j);
+                // SAFETY: all four rows hold `lanes` values from `j` on.
+                unsafe {
+                    let (from, to) = (x.as_ptr().add(j), out.as_mut_ptr().add(j));
+                    let (scale, shift) = (self.scale.as_ptr().add(j), self.shift.as_ptr().add(j));
+                    if lanes == S::LANES {
+                        let v = s.fma(T::load(s, from), s.load(scale), s.load(shift));
+                        T::store(s, to, self.activation.apply(s, v));
+                    } else {
+                        let v =
+                            s.fma(T::load_head(s, from, lanes), s.load_head(scale, lanes), s.load_head(shift, lanes));
+                        T::store_head(s, to, self.activation.apply(s, v), lanes);
+                    }
+                }
+                j += S::LANES;
+            }
+        }
+    }
+}
+
+/// Which statistic a row norm removes.
+#[derive(Clone, Copy, PartialEq)]
+enum RowKind {
+    Layer,
+    RootMeanSquare,
+}
+
+/// Parameters of a norm over rows of `c` values.
+#[derive(Clone, Copy, Debug)]
+pub struct RowNorm<'a> {
+    /// Row length.
+    pub c: usize,
+    /// Added to the variance (or mean square).
+    pub eps: f32,
+    /// `[c]`; ones where absent.
+    pub gamma: Option<&'a [f32]>,
+    /// `[c]`; zeros where absent.
+    pub beta: Option<&'a [f32]>,
+}
+
+/// Layer norm of each row of `x`, `[rows, c]`: mean 0, variance 1, then gamma and beta.
+///
+/// # Panics
+/// If a slice does not have the size its shape says.
+pub fn layer_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
+    row_norm(x, out, norm, RowKind::Layer, cx);
+}
+
+/// Root-mean-square norm of each row of `x`, `[rows, c]`: mean square 1, then gamma and beta.
+///
+/// # Panics
+/// If a slice does not have the size its shape says.
+pub fn rms_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
+    row_norm(x, out, norm, RowKind::RootMeanSquare, cx);
+}
+
+fn row_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, kind: RowKind, cx: &Context<'_>) {
+    let c = norm.c;
+    assert_eq!(x.len(), out.len(), "input and output must have the same size");
+    assert!(c > 0 && x.len().is_multiple_of(c), "input must be [rows, {c}]");
+    for weight in [norm.gamma, norm.beta].into_iter().flatten() {
+        assert_eq!(weight.len(), c, "gamma and beta must hold c values");
+    }
+    let rows = (CHUNK / c).max(1);
+    let isa: Isa = cx.isa();
+    out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).for_each(|(out, x)| {
+        if !cx.interrupted() {
+            isa.run(NormRows { x, out, norm: *norm, kind });
+        }
+    });
+}
+
+struct NormRows<'a, T> {
+    x: &'a [T],
+    out: &'a mut [T],
+    norm: RowNorm<'a>,
+    kind: RowKind,
+}
+
+impl<T: Scalar> Kernel for NormRows<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let c = self.norm.c;
+        for (x, out) in self.x.chunks_exact(c).zip(self.out.chunks_exact_mut(c)) {
+            let mean = if self.kind == RowKind::Layer { row_sum(s, x, 0.0, false) / c as f64 } else { 0.0 };
+            let square = row_sum(s, x, mean as f32, true) / c as f64;
+            let inverse = (1.0 / (square + f64::from(self.norm.eps)).sqrt()) as f32;
+            let mut j = 0;
+            while j < c {
+                let lanes = S::LANES.min(c - j);
+                // SAFETY: the rows and the weights, where present, hold `lanes` values from `j` on.
+                unsafe {
+                    let v =
+                        s.mul(s.sub(T::load_head(s, x.as_ptr().add(j), lanes), s.splat(mean as f32)), s.splat(inverse));
+                    let gamma = self.norm.gamma.map_or(s.splat(1.0), |w| s.load_head(w.as_ptr().add(j), lanes));
+                    let beta = self.norm.beta.map_or(s.zero(), |w| s.load_head(w.as_ptr().add(j), lanes));
+                    T::store_head(s, out.as_mut_ptr().add(j), s.fma(v, gamma, beta), lanes);
+                }
+                j += S::LANES;
+            }
+        }
+    }
+}
+
+/// Sum of `x - pilot`, or of its squares; runs of 64 vectors in f32, joined in f64.
+#[inline(always)]
+fn row_sum<S: Simd, T: Scalar>(s: S, x: &[T], pilot: f32, squared: bool) -> f64 {
+    let mut total = 0.0;
+    for run in x.chunks(64 * S::LANES) {
+        let mut sum = s.zero();
+        let whole = run.len() / S::LANES * S::LANES;
+        let mut j = 0;
+        while j < whole {
+            // SAFETY: `j + LANES` is within the run.
+            let d = s.sub(unsafe { T::load(s, run.as_ptr().add(j)) }, s.splat(pilot));
+            sum = if squared { s.fma(d, d, sum) } else { s.add(sum, d) };
+            j += S::LANES;
+        }
+        total += f64::from(s.sum(sum));
+        for v in &run[whole..] {
+            let d = f64::from(v.to_f32() - pilot);
+            total += if squared { d * d } else { d };
+        }
+    }
+    total
+}

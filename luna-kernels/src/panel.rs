@@ -1,0 +1,211 @@
+//! Weights in panels of 32 columns, in the element type they are stored in.
+//!
+//! Enters: weight bytes with a map from (row, depth) to element. Leaves: panels that the matrix product streams through, and the exact
+//! weights back. It must not know what the weights belong to.
+//!
+//! Panel `p` holds output columns `32p..32p+32`: for each depth `k` the 32 values side by side, missing columns zero. bf16 keeps two
+//! depths together, `[k/2][32][2]`, which is what the dot-product instruction reads and what widens in two operations.
+
+use crate::block::Block;
+use crate::isa::{Isa, Kernel};
+use crate::simd::Simd;
+use crate::weight::{WeightType, WeightView};
+use rayon::prelude::*;
+
+/// Columns of a panel.
+pub(crate) const NR: usize = 32;
+
+/// Owned panels.
+pub(crate) struct PackedPanels {
+    dtype: WeightType,
+    n: usize,
+    k: usize,
+    data: Block,
+}
+
+/// Borrowed panels, 64-byte aligned.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    dtype: WeightType,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    data: &'a [u8],
+}
+
+/// Bytes of one panel of depth `k`.
+fn panel_bytes(dtype: WeightType, k: usize) -> usize {
+    match dtype {
+        WeightType::BF16 => k.div_ceil(2) * 2 * NR * 2,
+        other => k * NR * other.size(),
+    }
+}
+
+/// Where in a panel (in elements) depth `k`, column `j` lies.
+fn position(dtype: WeightType, k: usize, j: usize) -> usize {
+    match dtype {
+        WeightType::BF16 => (k / 2 * NR + j) * 2 + k % 2,
+        _ => k * NR + j,
+    }
+}
+
+impl PackedPanels {
+    /// Packs `n` columns of depth `k`; `element(column, depth)` says which stored element each is.
+    pub(crate) fn pack(w: WeightView<'_>, n: usize, k: usize, element: impl Fn(usize, usize) -> usize + Sync) -> Self {
+        assert_eq!(
+            Some(w.bytes.len()),
+            n.checked_mul(k).and_then(|e| e.checked_mul(w.dtype.size())),
+            "weight bytes do not match {n}x{k}"
+        );
+        let stride = panel_bytes(w.dtype, k);
+        let bytes = stride * n.div_ceil(NR);
+        let mut data = Block::zeroed(bytes);
+        if bytes > 0 {
+            let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride).enumerate();
+            match w.dtype.size() {
+                4 => panels.for_each(|(p, panel)| pack_panel::<4>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
+                2 => panels.for_each(|(p, panel)| pack_panel::<2>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
+                _ => panels.for_each(|(p, panel)| pack_panel::<1>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
+            }
+        }
+        Self { dtype: w.dtype, n, k, data }
+    }
+
+    pub(crate) fn view(&self) -> Panels<'_> {
+        let bytes = panel_bytes(self.dtype, self.k) * self.n.div_ceil(NR);
+        Panels { dtype: self.dtype, n: self.n, k: self.k, data: self.data.as_slice(bytes) }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.bytes()
+    }
+}
+
+/// Packs one panel of elements of `SIZE` bytes.
+fn pack_panel<const SIZE: usize>(
+    w: WeightView<'_>,
+    columns: std::ops::Range<usize>,
+    k: usize,
+    element: &(impl Fn(usize, usize) -> usize + Sync),
+    panel: &mut [u8],
+) {
+    // Blocks of depth keep both the strided reads and the strided writes in the first-level cache.
+    for k0 in (0..k).step_by(64) {
+        for (j, column) in columns.clone().enumerate() {
+            for depth in k0..k.min(k0 + 64) {
+                let from = element(column, depth) * SIZE;
+                let to = position(w.dtype, depth, j) * SIZE;
+                panel[to..to + SIZE].copy_from_slice(&w.bytes[from..from + SIZE]);
+            }
+        }
+    }
+}
+
+impl<'a> Panels<'a> {
+    /// f32 panels laid out by a kernel: `data` holds `ceil(n/32)` panels of `k * 32` values.
+    pub(crate) fn from_f32(data: &'a [f32], n: usize, k: usize) -> Self {
+        assert!(data.len() >= n.div_ceil(NR) * k * NR && data.as_ptr().addr().is_multiple_of(64));
+        // SAFETY: any f32 is four valid bytes, and the borrow is kept.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) };
+        Self { dtype: WeightType::F32, n, k, data: bytes }
+    }
+
+    pub(crate) fn dtype(&self) -> WeightType {
+        self.dtype
+    }
+
+    /// Number of panels.
+    pub(crate) fn count(&self) -> usize {
+        self.n.div_ceil(NR)
+    }
+
+    /// Columns of panel `p` that exist.
+    pub(crate) fn columns(&self, p: usize) -> usize {
+        NR.min(self.n - p * NR)
+    }
+
+    /// The bytes of panel `p` from depth `k0` (even for bf16) on.
+    pub(crate) fn from_depth(&self, p: usize, k0: usize) -> &'a [u8] {
+        let stride = panel_bytes(self.dtype, self.k);
+        &self.data[p * stride + panel_bytes(self.dtype, k0)..(p + 1) * stride]
+    }
+
+    /// Depths `k0..k0 + rows` of panel `p` as `[rows][32]` f32: the panel itself where it is f32, else widened into `scratch`.
+    pub(crate) fn widened<'s>(&self, isa: Isa, p: usize, k0: usize, rows: usize, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        let source = self.from_depth(p, k0);
+        if self.dtype == WeightType::F32 {
+            // SAFETY: panels are 64-byte aligned and were written as f32; the slice covers whole elements.
+            let all = unsafe { std::slice::from_raw_parts(source.as_ptr().cast::<f32>(), source.len() / 4) };
+            return &all[..rows * NR];
+        }
+        let target = &mut scratch[..rows * NR];
+        isa.run(Widen { dtype: self.dtype, source, target: &mut *target });
+        target
+    }
+
+    /// The stored element (column, depth), widened.
+    pub(crate) fn get(&self, column: usize, depth: usize) -> f32 {
+        let at = column / NR * panel_bytes(self.dtype, self.k)
+            + position(self.dtype, depth, column % NR) * self.dtype.size();
+        self.dtype.widen(&self.data[at..])
+    }
+}
+
+/// Widens whole rows of 32 values.
+struct Widen<'a> {
+    dtype: WeightType,
+    source: &'a [u8],
+    target: &'a mut [f32],
+}
+
+impl Kernel for Widen<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (from, to, count) = (self.source.as_ptr(), self.target.as_mut_ptr(), self.target.len());
+        assert!(count.is_multiple_of(NR) && self.source.len() >= count * self.dtype.size());
+        match self.dtype {
+            // SAFETY: `i + LANES <= count` in each arm, and the source holds `count` elements of the type; see the assertion.
+            WeightType::F32 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load(from.cast::<f32>().add(i))) }),
+            // SAFETY: as above.
+            WeightType::F16 => {
+                each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_f16(from.cast::<u16>().add(i))) })
+            }
+            // SAFETY: as above.
+            WeightType::F8E4M3 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_e4m3(from.add(i))) }),
+            // SAFETY: as above.
+            WeightType::F8E5M2 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_e5m2(from.add(i))) }),
+            WeightType::BF16 => widen_pairs(s, from.cast(), to, count / NR),
+        }
+    }
+}
+
+#[inline(always)]
+fn each<S: Simd>(count: usize, f: impl Fn(usize)) {
+    let mut i = 0;
+    while i < count {
+        f(i);
+        i += S::LANES;
+    }
+}
+
+/// `[rows/2][32][2]` bf16 to `[rows][32]` f32; the source holds an even number of rows.
+#[inline(always)]
+fn widen_pairs<S: Simd>(s: S, from: *const u16, to: *mut f32, rows: usize) {
+    for pair in 0..rows.div_ceil(2) {
+        for j in (0..NR).step_by(S::LANES) {
+            // SAFETY: `pair` is a stored pair of rows and `j + LANES <= 32`; the second row is written only where it is wanted.
+            unsafe {
+                let (first, second) = s.load_bf16_pairs(from.add((pair * NR + j) * 2));
+                s.store(to.add(pair * 2 * NR + j), first);
+                if pair * 2 + 1 < rows {
+                    s.store(to.add((pair * 2 + 1) * NR + j), second);
+                }
+            }
+        }
+    }
+}

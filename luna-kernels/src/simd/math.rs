@@ -1,0 +1,80 @@
+//! Exponentials and activation functions over vectors.
+//!
+//! Enters: lanes. Leaves: lanes, with a relative error of a few units in the last place. NaN goes through.
+
+use super::Simd;
+
+/// A pointwise non-linearity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `x`.
+    #[default]
+    None,
+    /// `x * sigmoid(x)`, also called swish.
+    Silu,
+    /// `x * Φ(x)`, by the error function.
+    Gelu,
+    /// `x * Φ(x)`, by the tanh approximation.
+    GeluTanh,
+    /// `x * sigmoid(1.702 x)`, as in OpenAI's CLIP.
+    QuickGelu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Activation {
+    /// Applies the function to each lane.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        match self {
+            Self::None => x,
+            Self::Silu => s.mul(x, sigmoid(s, x)),
+            Self::Gelu => gelu(s, x),
+            Self::GeluTanh => {
+                // 0.5 (1 + tanh u) = sigmoid(2u), u = √(2/π) (x + 0.044715 x³)
+                let cubic = s.fma(s.mul(x, x), s.splat(0.071_354_81), s.splat(1.595_769_1));
+                s.mul(x, sigmoid(s, s.mul(x, cubic)))
+            }
+            Self::QuickGelu => s.mul(x, sigmoid(s, s.mul(x, s.splat(1.702)))),
+            Self::Relu => s.max(s.zero(), x),
+        }
+    }
+}
+
+/// `e^x`; 0 below -104, infinity above 89.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
+    let x = s.min(s.splat(89.5), s.max(s.splat(-104.5), x));
+    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    // ln 2 in two parts, the first exact in products with |n| < 2^8
+    let r = s.nfma(n, s.splat(0.693_359_4), x);
+    let r = s.nfma(n, s.splat(-2.121_944_4e-4), r);
+    let mut p = s.splat(1.987_569_1e-4);
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = s.fma(p, r, s.splat(c));
+    }
+    let p = s.add(s.fma(p, s.mul(r, r), r), s.splat(1.0));
+    s.scale2(p, n)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+    // Kept below e^86, so that the reciprocal stays a normal number.
+    let e = exp(s, s.min(s.splat(86.0), s.sub(s.zero(), x)));
+    s.recip(s.add(s.splat(1.0), e))
+}
+
+/// `x Φ(x)` with Φ(-|x|) = ½ erfc(|x|/√2) by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
+#[inline(always)]
+fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    let z = s.mul(s.where_negative(x, s.sub(s.zero(), x), x), s.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let z = s.min(s.splat(20.0), z);
+    let t = s.recip(s.fma(z, s.splat(0.327_591_1), s.splat(1.0)));
+    let mut p = s.splat(1.061_405_4);
+    for c in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
+        p = s.fma(p, t, s.splat(c));
+    }
+    let tail = s.mul(s.mul(p, t), s.mul(s.splat(0.5), exp(s, s.sub(s.zero(), s.mul(z, z)))));
+    s.mul(x, s.where_negative(x, tail, s.sub(s.splat(1.0), tail)))
+}

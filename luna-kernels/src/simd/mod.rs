@@ -1,0 +1,124 @@
+//! One vector of f32 lanes, as each instruction set offers it.
+//!
+//! Enters: pointers and lanes. Leaves: lanes and memory. Kernels are written once over [`Simd`]; the files beside this one are the only
+//! places that name an instruction.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod portable;
+
+/// A token that proves an instruction set is there, with its operations on vectors of `LANES` f32.
+///
+/// # Safety
+/// All memory methods: the pointer is valid for `LANES` elements (or for the given number of them); no alignment is needed.
+/// `min`, `max` return their second argument where either is NaN, so the argument that may be NaN comes second.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// `LANES` f32 values.
+    type V: Copy;
+    /// Lanes of a vector; divides 16.
+    const LANES: usize;
+    /// Rows of the register tile of a matrix product.
+    const ROWS: usize;
+    /// Vectors across the register tile; `LANES * COLS` divides 32.
+    const COLS: usize;
+
+    /// The same value in each lane.
+    fn splat(self, x: f32) -> Self::V;
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a - b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c - a * b`.
+    fn nfma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The smaller.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The greater.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The nearest integral value, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// `v * 2^n` for integral `n` in -252..=252.
+    fn scale2(self, v: Self::V, n: Self::V) -> Self::V;
+    /// `1 / a` to within 2 units in the last place, for normal `a` with a normal reciprocal.
+    fn recip(self, a: Self::V) -> Self::V;
+    /// Per lane `a` where `x < 0`, else `b`.
+    fn where_negative(self, x: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of all lanes.
+    fn sum(self, a: Self::V) -> f32;
+    /// The greatest lane.
+    fn top(self, a: Self::V) -> f32;
+
+    /// Reads a vector.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `LANES` elements; the same holds for the readers below.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// Writes a vector.
+    ///
+    /// # Safety
+    /// `p` is valid for writing `LANES` elements; the same holds for the writers below.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Reads `n <= LANES` values, zeros behind them.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `n` elements.
+    unsafe fn load_head(self, p: *const f32, n: usize) -> Self::V;
+    /// Writes the first `n <= LANES` lanes.
+    ///
+    /// # Safety
+    /// `p` is valid for writing `n` elements.
+    unsafe fn store_head(self, p: *mut f32, v: Self::V, n: usize);
+    /// Reads bf16.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn load_bf16(self, p: *const u16) -> Self::V;
+    /// Writes bf16, rounded to nearest even.
+    ///
+    /// # Safety
+    /// As `store`.
+    unsafe fn store_bf16(self, p: *mut u16, v: Self::V);
+    /// Reads f16.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn load_f16(self, p: *const u16) -> Self::V;
+    /// Writes f16, rounded to nearest even.
+    ///
+    /// # Safety
+    /// As `store`.
+    unsafe fn store_f16(self, p: *mut u16, v: Self::V);
+    /// Reads fp8 e4m3fn.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn load_e4m3(self, p: *const u8) -> Self::V;
+    /// Reads fp8 e5m2.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn load_e5m2(self, p: *const u8) -> Self::V;
+    /// Reads `LANES` pairs of bf16 and separates them: the first of each pair, the second of each pair.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `2 * LANES` elements.
+    unsafe fn load_bf16_pairs(self, p: *const u16) -> (Self::V, Self::V);
+    /// Asks for the cache line at `p`, which need not be valid memory.
+    fn prefetch(self, p: *const u8);
+
+    /// All zeros.
+    #[inline(always)]
+    fn zero(self) -> Self::V {
+        self.splat(0.0)
+    }
+}
