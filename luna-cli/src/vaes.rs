@@ -17,7 +17,7 @@ pub struct BundledVae {
 pub const BUNDLED: &[BundledVae] = &[BundledVae {
     name: "moonlet",
     description: "a small 16-channel demonstration model, trained on procedural pictures only; not for real work",
-    open: moonlet,
+    open: Vae::moonlet_checkpoint,
 }];
 
 /// The help of `--vae`, made from [`BUNDLED`].

@@ -13,8 +13,8 @@ pub use bench::{BenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use encode::EncodeOutcome;
-pub use inspect::{ComponentOutcome, InspectOutcome, NearestOutcome};
-pub use outcome::{CallOutcome, FallbackOutcome, ScaleOutcome, TilingOutcome, VaeOutcome};
+pub use inspect::{ComponentOutcome, InspectOutcome};
+pub use outcome::{CallOutcome, VaeOutcome};
 
 use crate::{
     args::{Command, ReportArgs},

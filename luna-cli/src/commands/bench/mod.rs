@@ -11,7 +11,7 @@ use crate::{
     vaes::NamedVae,
 };
 use luna_core::{
-    CancelToken, Device, Error, ErrorKind, Image, Latent, Limits, Precision, Result, Runtime,
+    CancelToken, Error, ErrorKind, Image, Latent, Limits, Result, Runtime,
     checkpoint::{Checkpoint, ComponentKind},
     limits::check_at_most,
     memory,
@@ -30,7 +30,7 @@ pub struct BenchOutcome {
     pub precision: &'static str,
     pub device: String,
     pub threads: usize,
-    /// What this machine's threads reach at most in this precision; `None` where it is not measured.
+    /// What this machine's threads reach at most in f32, in which all sums are made; `None` on other devices.
     pub peak_gflops: Option<f64>,
     pub timings: Vec<Timing>,
     pub peak_memory_bytes: Option<u64>,
@@ -58,13 +58,15 @@ pub fn run(settings: &settings::Bench, token: &CancelToken, output: &Output) -> 
     let (named, work) = load(&settings.model, &runtime)?;
     let bench = Bench { named, settings, token, output };
     bench.check_size()?;
-    let peak_gflops = measure_peak(&runtime, settings.compute.precision);
-    let timings = settings
-        .directions
-        .iter()
-        .map(|&direction| bench.time(direction, &work, peak_gflops))
-        .collect::<Result<Vec<_>>>()?;
+    let mut timings =
+        settings.directions.iter().map(|&direction| bench.time(direction, &work)).collect::<Result<Vec<_>>>()?;
     output.finish_progress();
+    // Before the rate is measured, which takes memory of its own.
+    let peak_memory_bytes = memory::peak_resident();
+    let peak_gflops = runtime.measure_peak().map(|rate| rate / 1e9);
+    for timing in &mut timings {
+        timing.share_of_peak = peak_gflops.map(|peak| timing.gflops / peak);
+    }
     Ok(BenchOutcome {
         vae: VaeOutcome::of(&bench.named),
         parameters: work.parameters(),
@@ -74,7 +76,7 @@ pub fn run(settings: &settings::Bench, token: &CancelToken, output: &Output) -> 
         threads: runtime.threads(),
         peak_gflops,
         timings,
-        peak_memory_bytes: memory::peak_resident(),
+        peak_memory_bytes,
     })
 }
 
@@ -122,7 +124,7 @@ impl Bench<'_> {
         check_at_most("pixels along a side", size as u64, Limits::default().image_side as u64)
     }
 
-    fn time(&self, direction: Direction, work: &Work, peak: Option<f64>) -> Result<Timing> {
+    fn time(&self, direction: Direction, work: &Work) -> Result<Timing> {
         let run = self.prepare(direction)?;
         run()?;
         let mut reports = (0..self.settings.runs).map(|_| run()).collect::<Result<Vec<_>>>()?;
@@ -140,7 +142,7 @@ impl Bench<'_> {
             median_seconds: reports[reports.len() / 2].elapsed.as_secs_f64(),
             gflop,
             gflops: gflop / seconds,
-            share_of_peak: peak.map(|peak| gflop / seconds / peak),
+            share_of_peak: None,
             call: CallOutcome::of(best, &self.named.vae),
         })
     }
@@ -170,10 +172,4 @@ impl Bench<'_> {
             }
         })
     }
-}
-
-/// What this machine's threads reach at most, where Luna's own kernels compute.
-fn measure_peak(runtime: &Runtime, precision: Precision) -> Option<f64> {
-    let _ = (precision, runtime.device() == Device::Cpu);
-    None
 }
