@@ -5,11 +5,14 @@ mod call;
 pub mod checkpoint;
 mod device;
 mod error;
+pub mod files;
 pub mod limits;
 pub mod memory;
 mod nn;
+pub mod picture;
 pub mod registry;
 mod runtime;
+pub mod tokenizer;
 pub mod vae;
 mod values;
 
