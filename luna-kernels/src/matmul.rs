@@ -124,7 +124,7 @@ fn product<T: Scalar, R: Rows>(
     epilogue: Epilogue<'_, T>,
     cx: &Context<'_>,
 ) {
-    Product { rows, m, panels, out: OutPtr::new(out), epilogue }.run(cx);
+    Product { rows, m, panels, pairs: false, out: OutPtr::new(out), epilogue }.run(cx);
 }
 
 /// Packs activations as the panels of a right operand: `[k, n]` in memory, or `[n, k]` where `by_column`.

@@ -114,6 +114,12 @@ impl<'a> Panels<'a> {
         self.dtype
     }
 
+    /// The same bytes as panels of words, each a pair of bf16; `None` for other types and odd depths.
+    pub(crate) fn as_pairs(&self) -> Option<Self> {
+        let whole = self.dtype == WeightType::BF16 && self.k.is_multiple_of(2);
+        whole.then_some(Self { dtype: WeightType::F32, k: self.k / 2, ..*self })
+    }
+
     /// Number of panels.
     pub(crate) fn count(&self) -> usize {
         self.n.div_ceil(NR)
@@ -200,7 +206,9 @@ fn widen_pairs<S: Simd>(s: S, from: *const u16, to: *mut f32, rows: usize) {
         for j in (0..NR).step_by(S::LANES) {
             // SAFETY: `pair` is a stored pair of rows and `j + LANES <= 32`; the second row is written only where it is wanted.
             unsafe {
-                let (first, second) = s.load_bf16_pairs(from.add((pair * NR + j) * 2));
+                let source = from.add((pair * NR + j) * 2);
+                s.prefetch(source.cast::<u8>().wrapping_add(2048));
+                let (first, second) = s.split_bf16(s.load(source.cast()));
                 s.store(to.add(pair * 2 * NR + j), first);
                 if pair * 2 + 1 < rows {
                     s.store(to.add((pair * 2 + 1) * NR + j), second);

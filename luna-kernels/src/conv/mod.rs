@@ -198,7 +198,7 @@ pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e:
         Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, size: (ho, wo) }.run(cx),
         Algorithm::Implicit => {
             let rows = Patches { x, shape: w.shape, wo, ho };
-            Product { rows: &rows, m: x.b * ho * wo, panels, out, epilogue: *e }.run(cx);
+            Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, out, epilogue: *e }.run(cx);
         }
     }
 }

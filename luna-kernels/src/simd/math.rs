@@ -62,8 +62,9 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 /// `e^-x` is taken as a power of two of a rounded exponent: what that loses for large `|x|` is far below the sum with 1, or the result.
 #[inline(always)]
 fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
-    // Kept below 2^124, so that the reciprocal stays a normal number.
-    let y = s.min(s.splat(124.0), s.mul(x, s.splat(-std::f32::consts::LOG2_E)));
+    // Kept below 2^124, so that the reciprocal stays a normal number, and finite, so that the fraction is one.
+    let y = s.mul(x, s.splat(-std::f32::consts::LOG2_E));
+    let y = s.min(s.splat(124.0), s.max(s.splat(-250.0), y));
     let n = s.round(y);
     let f = s.sub(y, n);
     let mut p = s.splat(1.326_472_7e-3);
