@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::{fs, path::PathBuf};
 
 /// A photograph that was not among what moonlet was trained on; see `examples/photos/README.md`.
-static PHOTOGRAPH: &[u8] = include_bytes!("../../../examples/photos/PHOTO");
+static PHOTOGRAPH: &[u8] = include_bytes!("../../../examples/photos/chelsea.png");
 
 /// Pixels between the pictures that stand side by side.
 const GAP: usize = 8;
