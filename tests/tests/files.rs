@@ -103,14 +103,40 @@ fn a_vae_that_lacks_a_tensor_or_has_a_wrong_one_says_which() {
     let missing = changed(&|name, _| name != NAME);
     assert_eq!(missing.kind(), ErrorKind::InvalidFile);
     assert!(missing.to_string().contains(NAME), "{missing}");
-    let wrong = changed(&|name, shape| {
-        if name == NAME {
-            shape[1] = 63;
+    let wrong_shapes: [&[usize]; 5] = [&[64, 63, 3, 3], &[63, 64, 3, 3], &[64, 64], &[], &[0, 64, 3, 3]];
+    for wrong_shape in wrong_shapes {
+        for damaged in [NAME, "decoder.1.weight", "encoder.0.weight"] {
+            let wrong = changed(&|name, shape| {
+                if name == damaged {
+                    *shape = wrong_shape.to_vec();
+                }
+                true
+            });
+            assert_eq!(wrong.kind(), ErrorKind::InvalidFile, "{damaged} {wrong_shape:?}: {wrong}");
         }
-        true
-    });
-    assert_eq!(wrong.kind(), ErrorKind::InvalidFile);
-    assert!(wrong.to_string().contains(NAME) && wrong.to_string().contains("63"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_kl_vae_with_shapes_of_another_kind_is_refused() {
+    let case = vae::case("ldm_multiplier");
+    let sound = open(case.model()).unwrap();
+    let runtime = Runtime::cpu().unwrap();
+    let wrong_shapes: [&[usize]; 4] = [&[], &[32], &[0, 32, 3, 3], &[32, 31, 3, 3]];
+    for damaged in ["decoder.conv_in.weight", "encoder.conv_out.weight", "decoder.up.0.block.0.conv1.weight"] {
+        for wrong_shape in wrong_shapes {
+            let tensors: Vec<_> = sound
+                .tensors()
+                .map(|tensor| {
+                    let shape = if tensor.name == damaged { wrong_shape } else { tensor.shape };
+                    f16_tensor(tensor.name, shape, &vec![half::f16::ZERO; shape.iter().product()])
+                })
+                .collect();
+            let error = Vae::load(&open(file(&tensors, &[])).unwrap(), &runtime).err();
+            let error = error.unwrap_or_else(|| panic!("{damaged} of {wrong_shape:?} was accepted"));
+            assert_eq!(error.kind(), ErrorKind::InvalidFile, "{error}");
+        }
+    }
 }
 
 #[test]
