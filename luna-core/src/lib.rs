@@ -10,8 +10,10 @@ pub mod limits;
 pub mod memory;
 mod nn;
 pub mod picture;
+pub mod pool;
 pub mod registry;
 mod runtime;
+pub mod save;
 pub mod vae;
 mod values;
 

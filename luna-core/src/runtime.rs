@@ -36,7 +36,13 @@ impl Runtime {
             .thread_name(|index| format!("luna-{index}"))
             .build()
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot start threads: {error}")).source(error))?;
-        Ok(Self(Arc::new(Inner { device, handle: device.open()?, threads, workspace: Workspace::default(), buffers: Buffers::default() })))
+        Ok(Self(Arc::new(Inner {
+            device,
+            handle: device.open()?,
+            threads,
+            workspace: Workspace::default(),
+            buffers: Buffers::default(),
+        })))
     }
 
     /// The device it was made for.

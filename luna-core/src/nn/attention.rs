@@ -28,11 +28,19 @@ impl SelfAttention {
 
     /// `[b, h, w, c]` → the same.
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        let normed = if x.device().is_cpu() { cpu::group_norm(&x, &self.norm, pass)? } else { portable::group_norm(&x, &self.norm)? };
+        let normed = if x.device().is_cpu() {
+            cpu::group_norm(&x, &self.norm, pass)?
+        } else {
+            portable::group_norm(&x, &self.norm)?
+        };
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
         let (q, k, v) = (q?, k?, v?);
         pass.recycle(normed);
-        let mixed = if x.device().is_cpu() { cpu::attention(&q, &k, &v, 1, pass)? } else { portable::attention(&q, &k, &v, 1)? };
+        let mixed = if x.device().is_cpu() {
+            cpu::attention(&q, &k, &v, 1, pass)?
+        } else {
+            portable::attention(&q, &k, &v, 1)?
+        };
         pass.check()?;
         [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
         let y = self.out.forward_add(&mixed, Some(&x), pass)?;

@@ -55,8 +55,7 @@ struct View<'a, T> {
 impl<'a, T: Element> View<'a, T> {
     fn of(x: &'a Tensor) -> Result<Self> {
         let (storage, layout) = x.storage_and_layout();
-        let (start, end) =
-            layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "nn" })?;
+        let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "nn" })?;
         let Storage::Cpu(cpu) = &*storage else { return Err(Error::new(ErrorKind::Internal, "not a CPU tensor")) };
         cpu.as_slice::<T>()?;
         Ok(Self { storage: Box::new(storage), range: start..end, element: PhantomData })
@@ -129,7 +128,13 @@ pub(super) fn linear(
     })
 }
 
-pub(super) fn conv2d(x: &Tensor, weight: &PackedConv, bias: Option<&Tensor>, call: ConvCall, pass: &Pass) -> Result<Tensor> {
+pub(super) fn conv2d(
+    x: &Tensor,
+    weight: &PackedConv,
+    bias: Option<&Tensor>,
+    call: ConvCall,
+    pass: &Pass,
+) -> Result<Tensor> {
     let (b, h, w, _) = x.dims4()?;
     let affine = call.norm.map(|norm| affine(x, norm, pass)).transpose()?;
     dispatch!(x, T => {
@@ -220,7 +225,12 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, pass: 
 
 /// A 1×1 convolution that writes into its input's memory, band by band: its output rows are no longer than its input
 /// rows, so a band's results lie where only earlier bands, or the band itself, were read.
-pub(super) fn pointwise_in_place(x: Tensor, weight: &PackedMatrix, bias: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
+pub(super) fn pointwise_in_place(
+    x: Tensor,
+    weight: &PackedMatrix,
+    bias: Option<&Tensor>,
+    pass: &Pass,
+) -> Result<Tensor> {
     const BAND: usize = 1 << 14;
     let (n, k) = (weight.n(), weight.k());
     let mut shape = x.dims().to_vec();

@@ -35,7 +35,13 @@ pub(crate) struct FrozenWeights {
 }
 
 impl FrozenWeights {
-    pub(super) fn push(&mut self, path: String, shape: &[usize], weight: FrozenWeight, bias: Option<Tensor>) -> Arc<FrozenLayer> {
+    pub(super) fn push(
+        &mut self,
+        path: String,
+        shape: &[usize],
+        weight: FrozenWeight,
+        bias: Option<Tensor>,
+    ) -> Arc<FrozenLayer> {
         let layer = FrozenLayer { index: self.layers.len(), path, shape: shape.to_vec(), weight, bias };
         self.layers.push(Arc::new(layer));
         self.layers.last().expect("just pushed").clone()

@@ -17,8 +17,8 @@ mod weights;
 
 pub(crate) use attention::SelfAttention;
 pub(crate) use buffers::Buffers;
-pub(crate) use frozen::FrozenWeights;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
+pub(crate) use frozen::FrozenWeights;
 pub(crate) use linear::Linear;
 pub(crate) use luna_kernels::Activation;
 pub(crate) use norm::GroupNorm;

@@ -36,7 +36,8 @@ impl ResnetBlock {
             Some(shortcut) => shortcut.forward_consuming(x, pass)?,
             None => x,
         };
-        let y = self.conv2.forward_with(&hidden, ConvCall { residual: Some(&residual), ..normed(&self.norm2) }, pass)?;
+        let y =
+            self.conv2.forward_with(&hidden, ConvCall { residual: Some(&residual), ..normed(&self.norm2) }, pass)?;
         pass.recycle(hidden);
         pass.recycle(residual);
         pass.step()?;

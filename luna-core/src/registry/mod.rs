@@ -7,7 +7,10 @@
 mod shelf;
 mod stamp;
 
-use crate::{Error, ErrorKind, Limits, Result, checkpoint::{Checkpoint, ComponentKind}};
+use crate::{
+    Error, ErrorKind, Limits, Result,
+    checkpoint::{Checkpoint, ComponentKind},
+};
 use shelf::{Claim, Shelf};
 use stamp::Stamp;
 use std::{
@@ -279,7 +282,8 @@ fn stamps(path: &Path) -> Result<Vec<Stamp>> {
     let mut stamps = vec![Stamp::of(&metadata)];
     let folder = if metadata.is_dir() { Some(path) } else { path.parent().filter(|_| is_index(path)) };
     if let Some(folder) = folder.filter(|folder| !folder.as_os_str().is_empty()) {
-        let mut entries: Vec<_> = std::fs::read_dir(folder).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+        let mut entries: Vec<_> =
+            std::fs::read_dir(folder).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let metadata = std::fs::metadata(entry.path()).map_err(failed)?;

@@ -88,11 +88,8 @@ impl Vae {
         let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(true));
         let mut pictures = Vec::new();
         for index in 0..batch {
-            let planes = Tensor::from_slice(
-                &latent.data()[index * size..][..size],
-                (1, channels, height, width),
-                &Device::Cpu,
-            )?;
+            let planes =
+                Tensor::from_slice(&latent.data()[index * size..][..size], (1, channels, height, width), &Device::Cpu)?;
             let z = planes.permute((0, 2, 3, 1))?.contiguous()?.to_dtype(precision.dtype())?;
             let values = match &tiles {
                 None => self.decode_one(&z, &pass)?,

@@ -88,7 +88,13 @@ impl Vae {
         Ok(latents)
     }
 
-    fn encode_tiles(&self, picture: &Image, tiles: &[Tile], precision: Precision, pass: &Pass) -> Result<[Vec<f32>; 2]> {
+    fn encode_tiles(
+        &self,
+        picture: &Image,
+        tiles: &[Tile],
+        precision: Precision,
+        pass: &Pass,
+    ) -> Result<[Vec<f32>; 2]> {
         let (factor, channels) = (self.factor(), self.latent_channels());
         let mosaic = || Mosaic::new(picture.height() / factor, picture.width() / factor, channels);
         let mut mosaics = [mosaic(), mosaic()];

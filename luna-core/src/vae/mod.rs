@@ -71,9 +71,8 @@ impl Vae {
     /// `Unsupported` if the checkpoint holds no VAE, `InvalidFile` if it is incomplete or its shapes disagree.
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime) -> Result<Self> {
         let found = checkpoint.recognise();
-        let component = found
-            .component(ComponentKind::Vae)
-            .ok_or_else(|| no_vae(&found).at(checkpoint.path().display()))?;
+        let component =
+            found.component(ComponentKind::Vae).ok_or_else(|| no_vae(&found).at(checkpoint.path().display()))?;
         let (network, frozen) =
             Network::load(checkpoint, component, runtime).map_err(|error| error.at(checkpoint.path().display()))?;
         Ok(Self {

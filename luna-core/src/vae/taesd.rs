@@ -37,7 +37,8 @@ impl Block {
             Some(skip) => skip.forward_consuming(x, pass)?,
             None => x,
         };
-        let y = self.convs[2].forward_with(&second, ConvCall { residual: Some(&residual), ..ConvCall::default() }, pass)?;
+        let y =
+            self.convs[2].forward_with(&second, ConvCall { residual: Some(&residual), ..ConvCall::default() }, pass)?;
         pass.recycle(second);
         pass.recycle(residual);
         nn::activate(y, Activation::Relu, pass)
