@@ -88,8 +88,8 @@ mod tests {
 
     #[test]
     fn impossible_limits_are_refused() {
-        for threads in [0..=2, 3..=2, 1..=2000] {
-            assert!(Scaling { threads, ..Scaling::default() }.check().is_err());
+        for (fewest, most) in [(0, 2), (3, 2), (1, 2000)] {
+            assert!(Scaling { threads: fewest..=most, ..Scaling::default() }.check().is_err());
         }
     }
 }
