@@ -14,6 +14,7 @@ pub mod pool;
 pub mod registry;
 mod runtime;
 pub mod save;
+pub mod tokenizer;
 pub mod vae;
 mod values;
 

@@ -1,7 +1,34 @@
 //! Attention blocks.
 
-use super::{GroupNorm, Linear, Pass, Tensor, Weights, cpu, portable};
+use super::{GroupNorm, Linear, LinearCall, Pass, Tensor, Weights, cpu, portable};
 use crate::Result;
+use luna_kernels::AttentionMask;
+
+/// How queries, keys and values are mixed: `softmax(scale · q·kᵀ + mask)·v`, head by head.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionCall<'a> {
+    pub(crate) heads: usize,
+    /// Heads of keys and values; divides `heads`.
+    pub(crate) kv_heads: usize,
+    /// `1/√dim` if not given.
+    pub(crate) scale: Option<f32>,
+    pub(crate) mask: AttentionMask<'a>,
+}
+
+impl AttentionCall<'_> {
+    /// As many heads of keys and values as of queries, everything visible.
+    pub(crate) fn heads(heads: usize) -> Self {
+        Self { heads, kv_heads: heads, scale: None, mask: AttentionMask::None }
+    }
+}
+
+/// `q` `[b, …, heads·dim]`, `k` and `v` `[b, …, kv_heads·dim]` → `[b, …, heads·dim]`.
+pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall, pass: &Pass) -> Result<Tensor> {
+    let y =
+        if q.device().is_cpu() { cpu::attention(q, k, v, call, pass)? } else { portable::attention(q, k, v, call)? };
+    pass.check()?;
+    Ok(y)
+}
 
 /// Single-head self-attention over all pixels, as in the middle of a VAE:
 /// `y = x + out(softmax(q·kᵀ/√c)·v)` with `q, k, v` from `norm(x)`.
@@ -28,22 +55,13 @@ impl SelfAttention {
 
     /// `[b, h, w, c]` → the same.
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        let normed = if x.device().is_cpu() {
-            cpu::group_norm(&x, &self.norm, pass)?
-        } else {
-            portable::group_norm(&x, &self.norm)?
-        };
+        let normed = self.norm.forward(&x, pass)?;
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
         let (q, k, v) = (q?, k?, v?);
         pass.recycle(normed);
-        let mixed = if x.device().is_cpu() {
-            cpu::attention(&q, &k, &v, 1, pass)?
-        } else {
-            portable::attention(&q, &k, &v, 1)?
-        };
-        pass.check()?;
+        let mixed = attention(&q, &k, &v, AttentionCall::heads(1), pass)?;
         [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
-        let y = self.out.forward_add(&mixed, Some(&x), pass)?;
+        let y = self.out.forward_with(&mixed, LinearCall { residual: Some(&x), ..LinearCall::default() }, pass)?;
         pass.recycle(mixed);
         pass.recycle(x);
         pass.step()?;

@@ -2,15 +2,18 @@
 
 use super::{
     Activation, GroupNorm, Pass, Tensor,
+    attention::AttentionCall,
     buffers::{Buffers, Recycled},
     conv::ConvCall,
+    linear::LinearCall,
+    norm::RowNorm,
 };
 use crate::{Error, ErrorKind, Result};
 use candle_core::{CpuStorage, D, DType, Device, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
-    AttentionInput, AttentionMask, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv,
-    PackedMatrix, Scalar, Tokens,
+    AttentionInput, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix,
+    Scalar, Tokens,
 };
 use std::{
     marker::PhantomData,
@@ -112,17 +115,16 @@ pub(super) fn linear(
     x: &Tensor,
     weight: &PackedMatrix,
     bias: Option<&Tensor>,
-    activation: Activation,
-    residual: Option<&Tensor>,
+    call: LinearCall,
     pass: &Pass,
 ) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     *shape.last_mut().expect("a tensor with channels") = weight.n();
     let rows = x.elem_count() / weight.k();
     dispatch!(x, T => {
-        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(residual)?);
+        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(call.residual)?);
         let mut y = pass.buffers().take::<T>(rows * weight.n());
-        let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref(), ..Epilogue::default() };
+        let epilogue = Epilogue { bias: bias.as_deref(), activation: call.activation, residual: residual.as_deref(), ..Epilogue::default() };
         luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })
@@ -168,7 +170,8 @@ pub(super) fn pointwise(
     pass: &Pass,
 ) -> Result<Tensor> {
     if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
-        return linear(x, weight, bias, call.after, call.residual, pass);
+        let call = LinearCall { activation: call.after, residual: call.residual };
+        return linear(x, weight, bias, call, pass);
     }
     Err(Error::new(ErrorKind::Internal, "a 1×1 convolution takes its input as it is"))
 }
@@ -194,32 +197,51 @@ pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<Te
     })
 }
 
-/// `[b, …, heads·dim]` each → the same.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, pass: &Pass) -> Result<Tensor> {
+/// `[b, …, heads·dim]` and twice `[b, …, kv_heads·dim]` → `[b, …, heads·dim]`.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall, pass: &Pass) -> Result<Tensor> {
     let (batch, width) = (q.dim(0)?, q.dim(D::Minus1)?);
-    let tokens = |x: &Tensor| x.elem_count() / (batch * width);
+    let dim = width / call.heads;
+    let kv_width = call.kv_heads * dim;
     let shape = AttentionShape {
         b: batch,
-        heads,
-        kv_heads: heads,
-        tokens_q: tokens(q),
-        tokens_kv: tokens(k),
-        dim: width / heads,
+        heads: call.heads,
+        kv_heads: call.kv_heads,
+        tokens_q: q.elem_count() / (batch * width),
+        tokens_kv: k.elem_count() / (batch * kv_width),
+        dim,
     };
     dispatch!(q, T => {
         let views = [View::<T>::of(q)?, View::<T>::of(k)?, View::<T>::of(v)?];
         let input = AttentionInput {
             q: Tokens::contiguous(&views[0], shape.tokens_q, width),
-            k: Tokens::contiguous(&views[1], shape.tokens_kv, width),
-            v: Tokens::contiguous(&views[2], shape.tokens_kv, width),
+            k: Tokens::contiguous(&views[1], shape.tokens_kv, kv_width),
+            v: Tokens::contiguous(&views[2], shape.tokens_kv, kv_width),
             shape,
-            scale: (shape.dim as f32).powf(-0.5),
-            mask: AttentionMask::None,
+            scale: call.scale.unwrap_or_else(|| (dim as f32).powf(-0.5)),
+            mask: call.mask,
             mode: AttentionMode::Auto,
         };
         let mut y = pass.buffers().take::<T>(q.elem_count());
         luna_kernels::attention(&input, &mut y, &pass.cx());
         Ok(Tensor::from_vec(y, q.shape(), &Device::Cpu)?)
+    })
+}
+
+/// Layer norm or RMS norm of each row.
+pub(super) fn row_norm(x: &Tensor, norm: &RowNorm, pass: &Pass) -> Result<Tensor> {
+    let c = x.dim(D::Minus1)?;
+    dispatch!(x, T => {
+        let (data, gamma, beta) =
+            (View::<T>::of(x)?, View::<f32>::of(norm.gamma())?, optional::<f32>(norm.beta())?);
+        let parameters =
+            luna_kernels::RowNorm { c, eps: norm.eps, gamma: Some(&gamma), beta: beta.as_deref() };
+        let mut y = pass.buffers().take::<T>(data.len());
+        if norm.centred {
+            luna_kernels::layer_norm(&data, &mut y, &parameters, &pass.cx());
+        } else {
+            luna_kernels::rms_norm(&data, &mut y, &parameters, &pass.cx());
+        }
+        Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
     })
 }
 

@@ -9,6 +9,13 @@ use crate::Result;
 use luna_kernels::Activation;
 use std::sync::Arc;
 
+/// What is done in one go with a linear layer: `y = activation(x·Wᵀ + b) + residual`.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct LinearCall<'a> {
+    pub(crate) activation: Activation,
+    pub(crate) residual: Option<&'a Tensor>,
+}
+
 /// A frozen linear layer. The CPU keeps the weight once, packed, in the type the file stores.
 pub(crate) struct Linear(Arc<FrozenLayer>);
 
@@ -26,15 +33,15 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.forward_add(x, None, pass)
+        self.forward_with(x, LinearCall::default(), pass)
     }
 
-    /// `x·Wᵀ + b + residual`.
-    pub(crate) fn forward_add(&self, x: &Tensor, residual: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
+    /// `activation(x·Wᵀ + b) + residual`.
+    pub(crate) fn forward_with(&self, x: &Tensor, call: LinearCall, pass: &Pass) -> Result<Tensor> {
         let bias = self.0.bias.as_ref();
         let y = match &self.0.weight {
-            FrozenWeight::Matrix(weight) => cpu::linear(x, weight, bias, Activation::None, residual, pass)?,
-            FrozenWeight::Tensor(weight) => portable::linear(x, weight, bias, residual)?,
+            FrozenWeight::Matrix(weight) => cpu::linear(x, weight, bias, call, pass)?,
+            FrozenWeight::Tensor(weight) => portable::linear(x, weight, bias, call)?,
             FrozenWeight::Conv(_) => unreachable!("a linear layer is never packed as a convolution"),
         };
         pass.check()?;

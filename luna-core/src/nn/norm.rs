@@ -1,8 +1,9 @@
 //! Normalisation layers over channels-last tensors.
 
 use super::{
-    Tensor, Weights,
+    Pass, Tensor, Weights, cpu,
     frozen::{FrozenLayer, FrozenWeight},
+    portable,
 };
 use crate::Result;
 use std::sync::Arc;
@@ -22,6 +23,11 @@ impl GroupNorm {
         Ok(Self { groups, eps, layer })
     }
 
+    /// `[b, …, channels]` → the same.
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        if x.device().is_cpu() { cpu::group_norm(x, self, pass) } else { portable::group_norm(x, self) }
+    }
+
     /// γ, `[channels]`.
     pub(super) fn gamma(&self) -> &Tensor {
         match &self.layer.weight {
@@ -33,5 +39,46 @@ impl GroupNorm {
     /// β, `[channels]`.
     pub(super) fn beta(&self) -> &Tensor {
         self.layer.bias.as_ref().expect("loaded with one")
+    }
+}
+
+/// LayerNorm or RMSNorm over the channels of each token:
+/// `y = (x − mean) / sqrt(var + eps) · γ + β`, or `y = x / sqrt(mean(x²) + eps) · γ`.
+pub(crate) struct RowNorm {
+    pub(super) eps: f32,
+    /// Whether the mean is removed: LayerNorm.
+    pub(super) centred: bool,
+    layer: Arc<FrozenLayer>,
+}
+
+impl RowNorm {
+    /// LayerNorm: takes `weight` and, where there is one, `bias`, `[channels]` each.
+    pub(crate) fn layer_norm(weights: &Weights, channels: usize, eps: f32) -> Result<Self> {
+        let (gamma, beta) = (weights.vector("weight", channels)?, weights.optional_vector("bias", channels)?);
+        Ok(Self { eps, centred: true, layer: weights.freeze(&[channels], FrozenWeight::Tensor(gamma), beta) })
+    }
+
+    /// RMSNorm: takes `weight`, `[channels]`.
+    pub(crate) fn rms_norm(weights: &Weights, channels: usize, eps: f32) -> Result<Self> {
+        let gamma = weights.vector("weight", channels)?;
+        Ok(Self { eps, centred: false, layer: weights.freeze(&[channels], FrozenWeight::Tensor(gamma), None) })
+    }
+
+    /// `[…, channels]` → the same. For a norm of each head, hand in `[…, heads, dim]`.
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        if x.device().is_cpu() { cpu::row_norm(x, self, pass) } else { portable::row_norm(x, self) }
+    }
+
+    /// γ, `[channels]`.
+    pub(super) fn gamma(&self) -> &Tensor {
+        match &self.layer.weight {
+            FrozenWeight::Tensor(gamma) => gamma,
+            _ => unreachable!("a norm is never packed"),
+        }
+    }
+
+    /// β, `[channels]`.
+    pub(super) fn beta(&self) -> Option<&Tensor> {
+        self.layer.bias.as_ref()
     }
 }

@@ -2,13 +2,15 @@
 //! Same contracts as [`super::cpu`]; a test compares the two on the CPU.
 
 use super::{
-    Activation, GroupNorm, Tensor,
+    Activation, AttentionCall, GroupNorm, RowNorm, Tensor,
     conv::{ConvCall, ConvSpec},
+    linear::LinearCall,
 };
 use crate::Result;
 use candle_core::D;
+use luna_kernels::AttentionMask;
 
-pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, call: LinearCall) -> Result<Tensor> {
     let (rows, inputs) = (x.elem_count() / x.dim(D::Minus1)?, x.dim(D::Minus1)?);
     let mut shape = x.dims().to_vec();
     *shape.last_mut().expect("a tensor with channels") = weight.dim(0)?;
@@ -17,7 +19,7 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residua
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     };
-    add(y, residual)
+    add(activate(&y, call.activation)?, call.residual)
 }
 
 pub(super) fn conv2d(
@@ -79,15 +81,57 @@ pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     })
 }
 
-/// `[b, …, heads·dim]` each → the same, by the whole score matrix.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    let (batch, channels) = (q.dim(0)?, q.dim(D::Minus1)?);
-    let dim = channels / heads;
-    let split = |x: &Tensor| -> Result<Tensor> {
-        let tokens = x.elem_count() / (batch * channels);
-        Ok(x.reshape((batch, tokens, heads, dim))?.transpose(1, 2)?.contiguous()?)
+/// As [`super::attention()`], by the whole score matrix.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall) -> Result<Tensor> {
+    let (batch, dim) = (q.dim(0)?, q.dim(D::Minus1)? / call.heads);
+    let split = |x: &Tensor, heads: usize| -> Result<Tensor> {
+        let tokens = x.elem_count() / (batch * heads * dim);
+        let x = x.reshape((batch, tokens, heads, 1, dim))?;
+        let x = x.broadcast_as((batch, tokens, heads, call.heads / heads, dim))?;
+        Ok(x.reshape((batch, tokens, call.heads, dim))?.transpose(1, 2)?.contiguous()?)
     };
-    let scores = (split(q)?.matmul(&split(k)?.t()?)? * (dim as f64).powf(-0.5))?;
-    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(v)?)?;
-    Ok(mixed.transpose(1, 2)?.reshape(q.shape())?)
+    let scale = call.scale.map_or_else(|| (dim as f64).powf(-0.5), f64::from);
+    let scores = (split(q, call.heads)?.matmul(&split(k, call.kv_heads)?.t()?)? * scale)?;
+    let scores = match mask(call.mask, &scores)? {
+        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
+        None => scores,
+    };
+    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(v, call.kv_heads)?)?;
+    Ok(mixed.transpose(1, 2)?.contiguous()?.reshape(q.shape())?)
+}
+
+/// What is added to scores `[b, heads, queries, keys]`.
+fn mask(mask: AttentionMask, scores: &Tensor) -> Result<Option<Tensor>> {
+    let (batch, heads, queries, keys) = scores.dims4()?;
+    let hide = |visible: bool| if visible { 0.0 } else { f32::NEG_INFINITY };
+    let (shape, values): (_, Vec<f32>) = match mask {
+        AttentionMask::None => return Ok(None),
+        AttentionMask::Causal => {
+            let sees = move |query: usize, key: usize| hide(key + queries <= query + keys);
+            ((1, 1, queries, keys), (0..queries).flat_map(|q| (0..keys).map(move |k| sees(q, k))).collect())
+        }
+        AttentionMask::KeyLengths(lengths) => {
+            let values = lengths.iter().flat_map(|&length| (0..keys).map(move |key| hide(key < length)));
+            ((batch, 1, 1, keys), values.collect())
+        }
+        AttentionMask::Additive { data, batch_stride, head_stride } => {
+            let start = |b: usize, h: usize| b * batch_stride + h * head_stride;
+            let places = (0..batch).flat_map(|b| (0..heads).map(move |h| start(b, h)));
+            ((batch, heads, queries, keys), places.flat_map(|at| data[at..][..queries * keys].to_vec()).collect())
+        }
+    };
+    Ok(Some(Tensor::from_vec(values, shape, scores.device())?))
+}
+
+/// `[…, c]` → the same. Statistics in f32 whatever the precision.
+pub(super) fn row_norm(x: &Tensor, norm: &RowNorm) -> Result<Tensor> {
+    let wide = x.to_dtype(candle_core::DType::F32)?;
+    let wide = if norm.centred { wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)? } else { wide };
+    let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    let normed = wide.broadcast_div(&(variance + f64::from(norm.eps))?.sqrt()?)?.to_dtype(x.dtype())?;
+    let scaled = normed.broadcast_mul(&norm.gamma().to_dtype(x.dtype())?)?;
+    Ok(match norm.beta() {
+        Some(beta) => scaled.broadcast_add(&beta.to_dtype(x.dtype())?)?,
+        None => scaled,
+    })
 }

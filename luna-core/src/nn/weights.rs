@@ -61,6 +61,11 @@ impl<'a> Weights<'a> {
         std::mem::take(&mut self.frozen.borrow_mut())
     }
 
+    /// The canonical path of this place.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     fn stored(&self, name: &str) -> String {
         (self.rename)(&if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) })
     }

@@ -112,16 +112,18 @@ impl Encoder {
     pub(super) fn load(weights: &Weights, groups: usize) -> Result<Self> {
         let encoder = weights.at("encoder");
         let half = Half::read(&encoder, "down_blocks", groups)?;
-        let [first, last] = [half.channels[0], *half.channels.last().expect("at least one level")];
+        // The first level may widen what the first convolution gives.
+        let stem = encoder.shape("conv_in.weight")?[0];
+        let last = *half.channels.last().expect("at least one level");
         let levels = half.channels.iter().enumerate().map(|(index, &outputs)| {
-            let inputs = half.channels[index.saturating_sub(1)];
+            let inputs = if index == 0 { stem } else { half.channels[index - 1] };
             let resample = (index + 1 < half.channels.len()).then_some("downsamplers");
             Level::load(&encoder.at("down_blocks").at(index), &half, inputs, outputs, resample)
         });
         let quant = weights.at("quant_conv");
         let moments = 2 * half.latent;
         Ok(Self {
-            conv_in: Conv2d::load(&encoder.at("conv_in"), ConvSpec::same(half.picture, first))?,
+            conv_in: Conv2d::load(&encoder.at("conv_in"), ConvSpec::same(half.picture, stem))?,
             levels: levels.collect::<Result<_>>()?,
             middle: Middle::load(&encoder.at("mid_block"), last, half.groups)?,
             norm_out: GroupNorm::load(&encoder.at("conv_norm_out"), last, half.groups, EPS)?,

@@ -27,8 +27,11 @@ fn ldm_name(canonical: &str, levels: usize) -> String {
         let mut index = || segments.next().and_then(|index| index.parse::<usize>().ok()).unwrap_or_default();
         let renamed = match segment {
             "down_blocks" => format!("down.{}", index()),
-            // ldm counts up-sampling levels from the finest.
-            "up_blocks" => format!("up.{}", (levels.saturating_sub(1)).saturating_sub(index())),
+            // ldm counts up-sampling levels from the finest. A level past the coarsest has no name there.
+            "up_blocks" => match levels.checked_sub(index() + 1) {
+                Some(level) => format!("up.{level}"),
+                None => "up.none".into(),
+            },
             "resnets" if out.last().is_some_and(|last| last == "mid") => format!("block_{}", index() + 1),
             "resnets" => format!("block.{}", index()),
             "downsamplers" => {
