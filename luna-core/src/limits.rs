@@ -22,6 +22,8 @@ pub struct Limits {
     pub batch: usize,
     /// Bytes of one prompt.
     pub prompt_bytes: usize,
+    /// Tokens of one prompt, with start, end and padding of its chunks.
+    pub prompt_tokens: usize,
     /// Bytes of an encoded picture file.
     pub picture_file_bytes: u64,
 }
@@ -37,6 +39,7 @@ impl Default for Limits {
             image_pixels: 16_384 * 16_384,
             batch: 1_024,
             prompt_bytes: 1 << 20,
+            prompt_tokens: 1 << 16,
             picture_file_bytes: 1 << 30,
         }
     }
