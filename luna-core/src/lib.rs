@@ -19,4 +19,4 @@ pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use runtime::Runtime;
-pub use values::{Image, Latent, LatentScale};
+pub use values::{Conditioning, Image, Latent, LatentScale, PictureSizes};
