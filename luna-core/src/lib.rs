@@ -10,6 +10,7 @@ pub mod memory;
 mod nn;
 pub mod registry;
 mod runtime;
+pub mod text;
 pub mod tokenizer;
 pub mod vae;
 mod values;
