@@ -151,6 +151,39 @@ pub fn add<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
     add_scaled(x, y, 1.0, cx);
 }
 
+/// `x ⊙= y`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn multiply<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
+    assert_eq!(x.len(), y.len(), "factors must have the same size");
+    x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
+        if !cx.interrupted() {
+            cx.isa().run(Multiply { x, y });
+        }
+    });
+}
+
+struct Multiply<'a, T> {
+    x: &'a mut [T],
+    y: &'a [T],
+}
+
+impl<T: Scalar> Kernel for Multiply<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut j = 0;
+        while j < self.x.len() {
+            let lanes = S::LANES.min(self.x.len() - j);
+            // SAFETY: both slices hold `lanes` elements from `j` on.
+            unsafe { write(s, self.x, j, lanes, s.mul(read(s, self.x, j, lanes), read(s, self.y, j, lanes))) };
+            j += S::LANES;
+        }
+    }
+}
+
 struct AddScaled<'a, T> {
     x: &'a mut [T],
     y: &'a [T],

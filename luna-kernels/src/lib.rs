@@ -62,7 +62,7 @@ pub use attention::{AttentionInput, AttentionMask, AttentionMode, AttentionShape
 pub use block::Plain;
 pub use conv::{ConvInput, ConvShape, PackedConv, conv2d};
 pub use convert::{convert, convert_weights};
-pub use elementwise::{activate_in_place, add, add_scaled, geglu, softmax_rows, swiglu};
+pub use elementwise::{activate_in_place, add, add_scaled, geglu, multiply, softmax_rows, swiglu};
 pub use gemm::Epilogue;
 pub use interrupt::Interrupt;
 pub use isa::{Context, Isa};

@@ -77,6 +77,7 @@ impl Family {
     pub const fn operations(self) -> &'static [&'static str] {
         match self {
             Self::KlVae | Self::Taesd => &["encode", "decode"],
+            Self::Clip | Self::T5 | Self::Qwen3 => &["tokenize", "encode"],
             _ => &[],
         }
     }
