@@ -176,6 +176,42 @@ impl<T: Scalar> Kernel for AddScaled<'_, T> {
     }
 }
 
+/// `x *= y`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn multiply<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
+    assert_eq!(x.len(), y.len(), "factors must have the same size");
+    x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
+        if !cx.interrupted() {
+            cx.isa().run(Multiply { x, y });
+        }
+    });
+}
+
+struct Multiply<'a, T> {
+    x: &'a mut [T],
+    y: &'a [T],
+}
+
+impl<T: Scalar> Kernel for Multiply<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut j = 0;
+        while j < self.x.len() {
+            let lanes = S::LANES.min(self.x.len() - j);
+            // SAFETY: both slices hold `lanes` elements from `j` on.
+            unsafe {
+                let product = s.mul(read(s, self.x, j, lanes), read(s, self.y, j, lanes));
+                write(s, self.x, j, lanes, product);
+            }
+            j += S::LANES;
+        }
+    }
+}
+
 /// Softmax of each row of `x`, `[rows, c]`, in place. A row of negative infinities becomes zeros.
 ///
 /// # Panics

@@ -9,11 +9,16 @@ mod conv;
 mod cpu;
 mod embedding;
 mod frozen;
+mod gate;
+mod join;
 mod linear;
+mod modulation;
 mod norm;
+mod parameter;
 mod pass;
 mod portable;
 mod resnet_block;
+mod rotary;
 mod weights;
 
 pub(crate) use attention::{AttentionCall, SelfAttention, attention};
@@ -21,11 +26,16 @@ pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use embedding::Embedding;
 pub(crate) use frozen::FrozenWeights;
+pub(crate) use gate::Gate;
+pub(crate) use join::join_channels;
 pub(crate) use linear::{Linear, LinearCall};
-pub(crate) use luna_kernels::Activation;
+pub(crate) use luna_kernels::{Activation, RotaryLayout};
+pub(crate) use modulation::{ModulatedNorm, add, multiply, scale_and_shift};
 pub(crate) use norm::{GroupNorm, RowNorm};
+pub(crate) use parameter::Parameter;
 pub(crate) use pass::Pass;
 pub(crate) use resnet_block::ResnetBlock;
+pub(crate) use rotary::{RotaryTable, rotate};
 pub(crate) use weights::Weights;
 
 /// Activations of a model.

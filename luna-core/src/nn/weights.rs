@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
-    checkpoint::{Checkpoint, ElementType, TensorView},
+    checkpoint::{Checkpoint, ElementType, TensorView, dialect::Stored},
 };
 use luna_kernels::{Context, ConvShape, PackedConv, PackedMatrix, WeightType, WeightView, Workspace};
 use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
 /// Turns a canonical name into the stored one.
-type Rename = Rc<dyn Fn(&str) -> String>;
+type Rename = Rc<dyn Fn(&str) -> Stored>;
 
 /// A place in a checkpoint, from which layers take their tensors.
 #[derive(Clone)]
@@ -31,13 +31,14 @@ pub(crate) struct Weights<'a> {
 impl<'a> Weights<'a> {
     /// Starts at the root of a model that computes with `runtime` in `precision`. `rename` gives, for a canonical name
     /// such as `decoder.conv_in.weight`, the stored name including its prefix.
-    pub(crate) fn new(
+    pub(crate) fn new<S: Into<Stored>>(
         checkpoint: &'a Checkpoint,
         runtime: &'a Runtime,
         precision: Precision,
-        rename: impl Fn(&str) -> String + 'static,
+        rename: impl Fn(&str) -> S + 'static,
     ) -> Self {
         let (path, taken, frozen) = (String::new(), Rc::default(), Rc::default());
+        let rename = move |name: &str| rename(name).into();
         Self { checkpoint, runtime, precision, rename: Rc::new(rename), path, taken, frozen }
     }
 
@@ -66,21 +67,21 @@ impl<'a> Weights<'a> {
         &self.path
     }
 
-    fn stored(&self, name: &str) -> String {
+    fn stored(&self, name: &str) -> Stored {
         (self.rename)(&if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) })
     }
 
     /// Whether `name` exists here.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.checkpoint.shape(&self.stored(name)).is_some()
+        self.checkpoint.shape(&self.stored(name).name).is_some()
     }
 
-    /// The stored shape of `name`.
+    /// The stored shape of `name`; of the whole tensor where `name` is a part of it.
     ///
     /// # Errors
     /// `InvalidFile` if it is not there.
     pub(crate) fn shape(&self, name: &str) -> Result<&'a [usize]> {
-        let stored = self.stored(name);
+        let stored = self.stored(name).name;
         self.checkpoint.shape(&stored).ok_or_else(|| missing(&stored))
     }
 
@@ -95,15 +96,20 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// `InvalidFile` if it is missing, has another shape or is not of a floating-point type.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
-        let stored = self.stored(name);
-        let view = self.checkpoint.tensor(&stored).ok_or_else(|| missing(&stored))?;
+        let Stored { name: stored, first_row } = self.stored(name);
+        let whole = self.checkpoint.tensor(&stored).ok_or_else(|| missing(&stored))?;
         self.taken.borrow_mut().insert(stored);
         let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
-        if squeeze(view.shape) != squeeze(shape) {
-            return Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", view.name))
-                .expected(format!("{shape:?}"))
-                .found(format!("{:?}", view.shape)));
-        }
+        let part = match first_row {
+            Some(first) => rows(whole, first, shape[0]).map(|view| (view, [&shape[..1], &whole.shape[1..]].concat())),
+            None => Some((whole, whole.shape.to_vec())),
+        };
+        let Some((view, _)) = part.filter(|(_, found)| squeeze(found) == squeeze(shape)) else {
+            let place = first_row.map_or(String::new(), |first| format!(" from row {first} on"));
+            return Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", whole.name))
+                .expected(format!("{shape:?}{place}"))
+                .found(format!("{:?}", whole.shape)));
+        };
         match view.element {
             ElementType::F32
             | ElementType::F16
@@ -166,6 +172,13 @@ impl TensorView<'_> {
     }
 }
 
+/// The rows `first..first + count` of a tensor, if it has them. The view keeps the whole tensor's shape.
+fn rows(whole: TensorView<'_>, first: usize, count: usize) -> Option<TensorView<'_>> {
+    let row = whole.bytes.len().checked_div(*whole.shape.first()?)?;
+    let bytes = whole.bytes.get(first.checked_mul(row)?..first.checked_add(count)?.checked_mul(row)?)?;
+    Some(TensorView { bytes, ..whole })
+}
+
 /// The bytes as the kernels take them: everything as stored but f64, which no kernel reads.
 fn kernel_bytes<'a>(view: &TensorView<'a>) -> (WeightType, Cow<'a, [u8]>) {
     let dtype = match view.element {
@@ -188,7 +201,7 @@ fn kernel_bytes<'a>(view: &TensorView<'a>) -> (WeightType, Cow<'a, [u8]>) {
 /// The elements widened to f32.
 fn to_f32(view: &TensorView) -> Vec<f32> {
     let (dtype, bytes) = kernel_bytes(view);
-    let mut wide = vec![0.0; view.shape.iter().product()];
+    let mut wide = vec![0.0; bytes.len() / dtype.size()];
     let workspace = Workspace::new();
     luna_kernels::convert_weights(WeightView { dtype, bytes: &bytes }, &mut wide, &Context::new(&workspace));
     wide
