@@ -24,4 +24,4 @@ pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use runtime::Runtime;
-pub use values::{ArrayView, Image, Latent, LatentScale, Prediction};
+pub use values::{ArrayView, Conditioning, Image, Latent, LatentScale, PictureSizes, Prediction};

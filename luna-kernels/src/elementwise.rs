@@ -152,31 +152,7 @@ pub fn add<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
     add_scaled(x, y, 1.0, cx);
 }
 
-struct AddScaled<'a, T> {
-    x: &'a mut [T],
-    y: &'a [T],
-    scale: f32,
-}
-
-impl<T: Scalar> Kernel for AddScaled<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut j = 0;
-        while j < self.x.len() {
-            let lanes = S::LANES.min(self.x.len() - j);
-            // SAFETY: both slices hold `lanes` elements from `j` on.
-            unsafe {
-                let sum = s.fma(read(s, self.y, j, lanes), s.splat(self.scale), read(s, self.x, j, lanes));
-                write(s, self.x, j, lanes, sum);
-            }
-            j += S::LANES;
-        }
-    }
-}
-
-/// `x *= y`.
+/// `x ⊙= y`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -203,9 +179,30 @@ impl<T: Scalar> Kernel for Multiply<'_, T> {
         while j < self.x.len() {
             let lanes = S::LANES.min(self.x.len() - j);
             // SAFETY: both slices hold `lanes` elements from `j` on.
+            unsafe { write(s, self.x, j, lanes, s.mul(read(s, self.x, j, lanes), read(s, self.y, j, lanes))) };
+            j += S::LANES;
+        }
+    }
+}
+
+struct AddScaled<'a, T> {
+    x: &'a mut [T],
+    y: &'a [T],
+    scale: f32,
+}
+
+impl<T: Scalar> Kernel for AddScaled<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut j = 0;
+        while j < self.x.len() {
+            let lanes = S::LANES.min(self.x.len() - j);
+            // SAFETY: both slices hold `lanes` elements from `j` on.
             unsafe {
-                let product = s.mul(read(s, self.x, j, lanes), read(s, self.y, j, lanes));
-                write(s, self.x, j, lanes, product);
+                let sum = s.fma(read(s, self.y, j, lanes), s.splat(self.scale), read(s, self.x, j, lanes));
+                write(s, self.x, j, lanes, sum);
             }
             j += S::LANES;
         }

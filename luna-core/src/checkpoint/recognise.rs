@@ -78,6 +78,7 @@ impl Family {
         match self {
             Self::KlVae | Self::Taesd => &["encode", "decode"],
             Self::SdUnet | Self::Flux | Self::ZImage => &["forward"],
+            Self::Clip | Self::T5 | Self::Qwen3 => &["tokenize", "encode"],
             _ => &[],
         }
     }

@@ -44,8 +44,9 @@ impl Step<'_> {
     }
 }
 
-/// Stored names that no network uses: Z-Image's single files inherit a norm from Lumina that is never applied.
-const UNUSED: &[&str] = &["norm_final.weight"];
+/// Ends of stored names that no network uses: Z-Image's single files inherit a norm from Lumina that is never applied;
+/// scaled fp8 files have a marker, and scales for activations in fp8.
+const UNUSED: &[&str] = &["norm_final.weight", "scaled_fp8", ".scale_input"];
 
 impl Network {
     pub(super) fn load(
@@ -61,7 +62,7 @@ impl Network {
                 (Self::Flux(Box::new(Flux::load(&weights, config)?)), weights)
             }
             Family::ZImage => {
-                let weights = Weights::new(checkpoint, runtime, precision, dialect::z_image(checkpoint, component));
+                let weights = Weights::new(checkpoint, runtime, precision, dialect::z_image(component));
                 (Self::ZImage(Box::new(ZImage::load(&weights, config)?)), weights)
             }
             _ => {
@@ -71,12 +72,12 @@ impl Network {
         };
         let roots = component.roots();
         let mut unknown = weights.leftovers(&roots.iter().map(String::as_str).collect::<Vec<_>>());
-        unknown.retain(|name| !UNUSED.contains(&name.strip_prefix(&component.prefix).unwrap_or(name)));
+        unknown.retain(|name| !UNUSED.iter().any(|end| name.ends_with(end)));
         match unknown.first() {
             None => Ok((network, weights.into_frozen())),
             Some(first) => Err(Error::new(ErrorKind::Unsupported, "the denoiser has layers that Luna does not know")
                 .found(format!("{} tensors such as `{first}`", unknown.len()))
-                .remedy("use a model of a supported variant, with weights that are not quantised by scales")),
+                .remedy("use a model of a supported variant")),
         }
     }
 

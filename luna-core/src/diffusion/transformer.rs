@@ -3,8 +3,9 @@
 use super::input::wrong;
 use crate::{
     Error, ErrorKind, Result,
-    nn::{AttentionCall, Linear, Pass, RotaryLayout, RotaryTable, RowNorm, Tensor, Weights, attention, rotate},
+    nn::{AttentionCall, Linear, Pass, RotaryLayout, RotaryTable, RowNorm, Tensor, Weights, attention},
 };
+use candle_core::Device;
 use serde_json::Value;
 
 /// Side of a patch in latent pixels.
@@ -73,13 +74,17 @@ impl Axes {
     }
 
     /// The table for tokens at these places.
-    pub(super) fn table(&self, places: &[[usize; 3]]) -> RotaryTable {
-        let angles = places.iter().flat_map(|place| {
-            place.iter().zip(&self.dims).flat_map(|(&place, &dim)| {
-                (0..dim / 2).map(move |pair| place as f64 * self.theta.powf(-2.0 * pair as f64 / dim as f64))
-            })
-        });
-        RotaryTable::new(angles, self.dims.iter().sum(), RotaryLayout::Interleaved)
+    pub(super) fn table(&self, places: &[[usize; 3]], device: &Device) -> Result<RotaryTable> {
+        let frequency = |dim: usize, pair: usize| self.theta.powf(-2.0 * pair as f64 / dim as f64);
+        let frequencies: Vec<Vec<f64>> =
+            self.dims.iter().map(|&dim| (0..dim / 2).map(|pair| frequency(dim, pair)).collect()).collect();
+        let mut angles = Vec::with_capacity(places.len() * self.dims.iter().sum::<usize>() / 2);
+        for place in places {
+            for (&place, frequencies) in place.iter().zip(&frequencies) {
+                angles.extend(frequencies.iter().map(|frequency| (place as f64 * frequency) as f32));
+            }
+        }
+        RotaryTable::new(&angles, places.len(), RotaryLayout::Interleaved, device)
     }
 }
 
@@ -132,9 +137,8 @@ impl Projections {
 /// `[b, tokens, heads·dim]`.
 pub(super) fn rotated_attention([q, k, v]: [Tensor; 3], table: &RotaryTable, pass: &Pass) -> Result<Tensor> {
     let (b, tokens, heads, dim) = q.dims4()?;
-    let (q, k) = (rotate(q, table, pass)?, rotate(k, table, pass)?);
     let flat = |x: Tensor| x.reshape((b, tokens, heads * dim));
-    let (q, k, v) = (flat(q)?, flat(k)?, flat(v)?);
+    let (q, k, v) = (table.rotate(flat(q)?, heads)?, table.rotate(flat(k)?, heads)?, flat(v)?);
     let mixed = attention(&q, &k, &v, AttentionCall::heads(heads), pass)?;
     [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
     Ok(mixed)

@@ -5,14 +5,16 @@ use super::{
     attention::AttentionCall,
     buffers::{Buffers, Recycled},
     conv::ConvCall,
-    linear::LinearCall,
+    linear::{Affine, LinearCall},
     norm::RowNorm,
+    rotary::RotaryTable,
 };
 use crate::{Error, ErrorKind, Result};
 use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
-    AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix, Scalar, Tokens,
+    AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix, Rotary, RotaryShape,
+    Scalar, Tokens,
 };
 use std::{
     marker::PhantomData,
@@ -115,7 +117,7 @@ pub(super) fn recycle(tensor: Tensor, buffers: &Buffers) {
 pub(super) fn linear(
     x: &Tensor,
     weight: &PackedMatrix,
-    bias: Option<&Tensor>,
+    affine: Affine,
     call: LinearCall,
     pass: &Pass,
 ) -> Result<Tensor> {
@@ -123,9 +125,15 @@ pub(super) fn linear(
     *shape.last_mut().expect("a tensor with channels") = weight.n();
     let rows = x.elem_count() / weight.k();
     dispatch!(x, T => {
-        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(call.residual)?);
+        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(affine.bias)?, optional::<T>(call.residual)?);
         let mut y = pass.buffers().take::<T>(rows * weight.n());
-        let epilogue = Epilogue { bias: bias.as_deref(), activation: call.activation, residual: residual.as_deref(), ..Epilogue::default() };
+        let epilogue = Epilogue {
+            scale: affine.scale,
+            bias: bias.as_deref(),
+            activation: call.activation,
+            residual: residual.as_deref(),
+            ..Epilogue::default()
+        };
         luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })
@@ -172,7 +180,7 @@ pub(super) fn pointwise(
 ) -> Result<Tensor> {
     if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
         let call = LinearCall { activation: call.after, residual: call.residual };
-        return linear(x, weight, bias, call, pass);
+        return linear(x, weight, Affine { scale: 1.0, bias }, call, pass);
     }
     Err(Error::new(ErrorKind::Internal, "a 1×1 convolution takes its input as it is"))
 }
@@ -273,6 +281,30 @@ pub(super) fn pointwise_in_place(
         data.truncate(rows * n);
         data.shrink_to_fit();
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}
+
+/// `x ⊙ y`, in the memory of `x`.
+pub(super) fn multiply(x: Tensor, y: &Tensor, pass: &Pass) -> Result<Tensor> {
+    let shape = x.shape().clone();
+    dispatch!(x, T => {
+        let y = View::<T>::of(y)?;
+        let mut data = into_buffer::<T>(&x)?;
+        luna_kernels::multiply(&mut data, &y, &pass.cx());
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}
+
+/// Rotates the heads of `[b, t, heads·dim]` in the memory of `x`.
+pub(super) fn rotate(x: Tensor, heads: usize, table: &RotaryTable) -> Result<Tensor> {
+    let (_, tokens, width) = x.dims3()?;
+    let shape = RotaryShape { tokens, heads, dim: width / heads, stride: width };
+    dispatch!(x, T => {
+        let (cos, sin) = (View::<f32>::of(&table.cos)?, View::<f32>::of(&table.sin)?);
+        let rotary = Rotary { cos: &cos, sin: &sin, rotary: shape.dim, layout: table.layout };
+        let mut data = into_buffer::<T>(&x)?;
+        luna_kernels::rotate(&mut data, shape, &rotary);
+        Ok(Tensor::from_vec(data, x.shape(), &Device::Cpu)?)
     })
 }
 

@@ -51,21 +51,6 @@ pub(crate) fn add(x: Tensor, y: &Tensor, pass: &Pass) -> Result<Tensor> {
     sum
 }
 
-/// `x·y`, element by element, in the memory of `x`, which nothing else may use.
-pub(crate) fn multiply(x: Tensor, y: &Tensor, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return Ok((x * y)?);
-    }
-    let shape = x.shape().clone();
-    let product = dispatch!(x, T => {
-        let mut data = into_buffer::<T>(&x)?;
-        luna_kernels::multiply(&mut data, &View::<T>::of(y)?, &pass.cx());
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
-    });
-    pass.check()?;
-    product
-}
-
 /// A norm over the channels of each token, whose gain and offset differ from item to item of the batch.
 pub(crate) struct ModulatedNorm<'a> {
     pub(crate) eps: f32,

@@ -4,19 +4,23 @@
 use super::{
     Activation, AttentionCall, GroupNorm, Pass, RowNorm, Tensor,
     conv::{ConvCall, ConvSpec},
-    linear::LinearCall,
+    linear::{Affine, LinearCall},
+    rotary::RotaryTable,
 };
 use crate::{AttentionMode, Result};
 use candle_core::D;
-use luna_kernels::AttentionMask;
+use luna_kernels::{AttentionMask, RotaryLayout};
 
-pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, call: LinearCall) -> Result<Tensor> {
+pub(super) fn linear(x: &Tensor, weight: &Tensor, affine: Affine, call: LinearCall) -> Result<Tensor> {
     let (rows, inputs) = (x.elem_count() / x.dim(D::Minus1)?, x.dim(D::Minus1)?);
     let mut shape = x.dims().to_vec();
     *shape.last_mut().expect("a tensor with channels") = weight.dim(0)?;
+    // Weights may be held in fewer bits than the activations have.
+    let weight = weight.to_dtype(x.dtype())?;
     let y = x.reshape((rows, inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
-    let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
+    let y = if affine.scale == 1.0 { y } else { (y * f64::from(affine.scale))? };
+    let y = match affine.bias {
+        Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
     };
     add(activate(&y, call.activation)?, call.residual)
@@ -153,4 +157,21 @@ pub(super) fn row_norm(x: &Tensor, norm: &RowNorm) -> Result<Tensor> {
         Some(beta) => scaled.broadcast_add(&beta.to_dtype(x.dtype())?)?,
         None => scaled,
     })
+}
+
+/// Rotates the heads of `[b, t, heads·dim]`.
+pub(super) fn rotate(x: &Tensor, heads: usize, table: &RotaryTable) -> Result<Tensor> {
+    let (batch, tokens, width) = x.dims3()?;
+    let half = width / heads / 2;
+    let angles = |angles: &Tensor| Ok::<_, crate::Error>(angles.reshape((1, tokens, 1, half))?.to_dtype(x.dtype())?);
+    let (cos, sin) = (angles(&table.cos)?, angles(&table.sin)?);
+    let pairs = match table.layout {
+        RotaryLayout::HalfSplit => x.reshape((batch, tokens, heads, 2, half))?,
+        RotaryLayout::Interleaved => x.reshape((batch, tokens, heads, half, 2))?.transpose(3, 4)?,
+    };
+    let (a, b) = (pairs.get_on_dim(3, 0)?, pairs.get_on_dim(3, 1)?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    let axis = if table.layout == RotaryLayout::HalfSplit { 3 } else { 4 };
+    Ok(Tensor::stack(&[first, second], axis)?.reshape(x.shape())?)
 }

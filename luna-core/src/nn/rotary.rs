@@ -1,84 +1,51 @@
-//! Rotary position embedding: pairs of a head's elements turn by angles that depend on the token's position.
+//! Rotary position embedding: pairs of a head's elements turn by an angle that grows with the position.
+//!
+//! `(a, b) → (a·cos θ − b·sin θ, b·cos θ + a·sin θ)`.
 
-use super::{
-    Pass, Tensor,
-    cpu::{dispatch, into_buffer},
-};
+use super::{Tensor, cpu, portable};
 use crate::Result;
-use candle_core::{D, DType, Device};
-use luna_kernels::{Rotary, RotaryLayout, RotaryShape};
+pub(crate) use luna_kernels::RotaryLayout;
 
-/// Cosines and sines, `[tokens, rotary/2]`, for the first `rotary` elements of each head.
+/// The angles of some tokens, the same for each head and each sequence.
 pub(crate) struct RotaryTable {
-    pub(crate) cos: Vec<f32>,
-    pub(crate) sin: Vec<f32>,
-    pub(crate) rotary: usize,
-    pub(crate) layout: RotaryLayout,
+    /// `[tokens, dim/2]`, f32.
+    pub(super) cos: Tensor,
+    /// `[tokens, dim/2]`, f32.
+    pub(super) sin: Tensor,
+    pub(super) layout: RotaryLayout,
 }
 
 impl RotaryTable {
-    /// From the angles `[tokens, rotary/2]`.
-    pub(crate) fn new(angles: impl Iterator<Item = f64>, rotary: usize, layout: RotaryLayout) -> Self {
-        let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
-        Self { cos, sin, rotary, layout }
+    /// Takes angles in radians, `[tokens, dim/2]`.
+    pub(crate) fn new(
+        angles: &[f32],
+        tokens: usize,
+        layout: RotaryLayout,
+        device: &candle_core::Device,
+    ) -> Result<Self> {
+        let half = angles.len().checked_div(tokens).unwrap_or_default();
+        let tensor =
+            |f: fn(f32) -> f32| Tensor::from_vec(angles.iter().map(|&x| f(x)).collect(), (tokens, half), device);
+        Ok(Self { cos: tensor(f32::cos)?, sin: tensor(f32::sin)?, layout })
     }
 
-    fn half(&self) -> usize {
-        self.rotary / 2
+    /// Positions 0, 1, … of a language model with heads of `dim`: `θ(t, i) = t · base^(−2i/dim)`, in f32 as the models
+    /// were trained.
+    pub(crate) fn of_positions(
+        tokens: usize,
+        dim: usize,
+        base: f32,
+        layout: RotaryLayout,
+        device: &candle_core::Device,
+    ) -> Result<Self> {
+        let frequencies: Vec<f32> = (0..dim / 2).map(|i| 1.0 / base.powf((2 * i) as f32 / dim as f32)).collect();
+        let angles: Vec<f32> =
+            (0..tokens).flat_map(|token| frequencies.iter().map(move |frequency| token as f32 * frequency)).collect();
+        Self::new(&angles, tokens, layout, device)
     }
 
-    /// The angles of `count` tokens from `first` on.
-    pub(crate) fn slice(&self, first: usize, count: usize) -> Self {
-        let range = first * self.half()..(first + count) * self.half();
-        Self { cos: self.cos[range.clone()].to_vec(), sin: self.sin[range].to_vec(), ..*self }
+    /// Turns the heads of `[b, tokens, heads·dim]`; on the CPU in the memory of `x`, which nothing else may use.
+    pub(crate) fn rotate(&self, x: Tensor, heads: usize) -> Result<Tensor> {
+        if x.device().is_cpu() { cpu::rotate(x, heads, self) } else { portable::rotate(&x, heads, self) }
     }
-}
-
-/// Rotates `x` `[b, tokens, heads, dim]`; on the CPU in its own memory, which nothing else may use.
-pub(crate) fn rotate(x: Tensor, table: &RotaryTable, pass: &Pass) -> Result<Tensor> {
-    let (_, tokens, heads, dim) = x.dims4()?;
-    let shape = x.shape().clone();
-    if !x.device().is_cpu() {
-        return portable(&x, table);
-    }
-    let y = dispatch!(x, T => {
-        let mut data = into_buffer::<T>(&x)?;
-        let rows = RotaryShape { tokens, heads, dim, stride: heads * dim };
-        let rotary = Rotary { cos: &table.cos, sin: &table.sin, rotary: table.rotary, layout: table.layout };
-        luna_kernels::rotate(&mut data, rows, &rotary);
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
-    });
-    pass.check()?;
-    y
-}
-
-fn portable(x: &Tensor, table: &RotaryTable) -> Result<Tensor> {
-    let (batch, tokens, heads, dim) = x.dims4()?;
-    let half = table.half();
-    let angles = |values: &[f32]| Tensor::from_slice(values, (1, tokens, 1, half), x.device());
-    let (cos, sin) = (angles(&table.cos)?, angles(&table.sin)?);
-    let wide = x.to_dtype(DType::F32)?;
-    let turned = wide.narrow(D::Minus1, 0, table.rotary)?;
-    let pair = |a: &Tensor, b: &Tensor| -> Result<[Tensor; 2]> {
-        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-        Ok([first, second])
-    };
-    let turned = match table.layout {
-        RotaryLayout::HalfSplit => {
-            let [first, second] = pair(&turned.narrow(3, 0, half)?, &turned.narrow(3, half, half)?)?;
-            Tensor::cat(&[first, second], 3)?
-        }
-        RotaryLayout::Interleaved => {
-            let pairs = turned.reshape((batch, tokens, heads, half, 2))?;
-            let [first, second] = pair(&pairs.narrow(4, 0, 1)?.squeeze(4)?, &pairs.narrow(4, 1, 1)?.squeeze(4)?)?;
-            Tensor::stack(&[first, second], 4)?.reshape((batch, tokens, heads, table.rotary))?
-        }
-    };
-    let y = if table.rotary == dim {
-        turned
-    } else {
-        Tensor::cat(&[turned, wide.narrow(3, table.rotary, dim - table.rotary)?], 3)?
-    };
-    Ok(y.to_dtype(x.dtype())?)
 }

@@ -94,7 +94,7 @@ impl Flux {
         let seen = self.embed(step, pass)?;
         let texts = step.context.dim(1)?;
         let places: Vec<_> = std::iter::repeat_n([0; 3], texts).chain(grid(0, h / PATCH, w / PATCH)).collect();
-        let table = self.axes.table(&places);
+        let table = self.axes.table(&places, &step.place.device)?;
         let picture = self.picture_in.forward(&PatchOrder::ChannelsFirst.patches(&step.x)?, pass)?;
         let stream = Stream { picture, text: self.text_in.forward(&step.context, pass)? };
         let mut control = control::Residuals::new(step.control);

@@ -3,7 +3,7 @@
 use super::super::timestep::matrix;
 use crate::{
     Error, ErrorKind, Result,
-    nn::{AttentionCall, Gate, GroupNorm, Linear, LinearCall, Pass, RowNorm, Tensor, Weights, attention},
+    nn::{AttentionCall, GroupNorm, Linear, LinearCall, Pass, RowNorm, Tensor, Weights, attention, geglu},
 };
 use serde_json::Value;
 
@@ -160,7 +160,7 @@ impl Block {
         let normed = self.norm3.forward(&x, pass)?;
         let wide = self.widen.forward(&normed, pass)?;
         pass.recycle(normed);
-        let gated = Gate::Geglu.forward(&wide, pass)?;
+        let gated = geglu(&wide, pass)?;
         pass.recycle(wide);
         let y = self.narrow.forward_with(&gated, onto(&x), pass)?;
         pass.recycle(gated);

@@ -1,15 +1,12 @@
 //! The block of a Z-Image transformer: attention and a gated feed-forward, each normed before and after.
 
 use super::{
-    super::{
-        timestep::matrix,
-        transformer::{Projections, parts, rotated_attention},
-    },
+    super::transformer::{Projections, parts, rotated_attention},
     EPS,
 };
 use crate::{
     Result,
-    nn::{Activation, Linear, LinearCall, ModulatedNorm, Pass, RotaryTable, RowNorm, Tensor, Weights, add, multiply},
+    nn::{Activation, GatedMlp, Linear, ModulatedNorm, Pass, RotaryTable, RowNorm, Tensor, Weights, add},
 };
 
 /// Blocks of the text refiner have no modulation.
@@ -20,9 +17,7 @@ pub(super) struct Block {
     feed_forward_norms: [RowNorm; 2],
     projections: Projections,
     out: Linear,
-    gate: Linear,
-    widen: Linear,
-    narrow: Linear,
+    feed_forward: GatedMlp,
 }
 
 /// Gains around a part of the block, `[b, width]` each.
@@ -36,9 +31,7 @@ impl Block {
     pub(super) fn load(weights: &Weights, [width, time]: [usize; 2], head: usize) -> Result<Self> {
         let modulation = weights.at("adaLN_modulation.0");
         let norm = |name: &str| RowNorm::rms_norm(&weights.at(name), width, EPS);
-        let (gate, narrow, widen) =
-            (weights.at("feed_forward.w1"), weights.at("feed_forward.w2"), weights.at("feed_forward.w3"));
-        let (hidden, _) = matrix(&gate)?;
+        let feed_forward = ["w1", "w3", "w2"];
         let names = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
         Ok(Self {
             modulation: modulation.has("weight").then(|| Linear::load(&modulation, time, 4 * width)).transpose()?,
@@ -46,9 +39,7 @@ impl Block {
             feed_forward_norms: [norm("ffn_norm1")?, norm("ffn_norm2")?],
             projections: Projections::load(&weights.at("attention"), names, width, head, EPS)?,
             out: Linear::load(&weights.at("attention.to_out.0"), width, width)?,
-            gate: Linear::load(&gate, width, hidden)?,
-            widen: Linear::load(&widen, width, hidden)?,
-            narrow: Linear::load(&narrow, hidden, width)?,
+            feed_forward: GatedMlp::load(&weights.at("feed_forward"), feed_forward, width, Activation::Silu)?,
         })
     }
 
@@ -61,16 +52,7 @@ impl Block {
             pass.recycle(mixed);
             Ok(y)
         })?;
-        let x = feed_forward.around(x, pass, |x| {
-            let silu = LinearCall { activation: Activation::Silu, ..LinearCall::default() };
-            let gate = self.gate.forward_with(x, silu, pass)?;
-            let wide = self.widen.forward(x, pass)?;
-            let gated = multiply(gate, &wide, pass)?;
-            pass.recycle(wide);
-            let y = self.narrow.forward(&gated, pass)?;
-            pass.recycle(gated);
-            Ok(y)
-        })?;
+        let x = feed_forward.around(x, pass, |x| self.feed_forward.forward(x, None, pass))?;
         pass.step()?;
         Ok(x)
     }

@@ -108,17 +108,18 @@ impl ZImage {
 
         // The picture stands at the place after the text's last token; its padding at the origin.
         let padding = std::iter::repeat_n([0; 3], pictures - rows * columns);
-        let places = grid(texts + 1, rows, columns).chain(padding);
-        let places: Vec<_> = places.chain((1..=texts).map(|token| [token, 0, 0])).collect();
-        let table = self.axes.table(&places);
-        let picture_table = table.slice(0, pictures);
+        let mut places: Vec<_> = grid(texts + 1, rows, columns).chain(padding).collect();
+        places.extend((1..=texts).map(|token| [token, 0, 0]));
+        let table = |places: &[[usize; 3]]| self.axes.table(places, &step.place.device);
+        let picture_table = table(&places[..pictures])?;
         for block in &self.picture_refiner {
             picture = block.forward(picture, Some(&seen), &picture_table, pass)?;
         }
-        let text_table = table.slice(pictures, texts);
+        let text_table = table(&places[pictures..])?;
         for block in &self.text_refiner {
             text = block.forward(text, None, &text_table, pass)?;
         }
+        let table = table(&places)?;
         let x = Tensor::cat(&[&picture, &text], 1)?;
         pass.recycle(picture);
         pass.recycle(text);
