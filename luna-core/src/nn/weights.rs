@@ -119,6 +119,20 @@ impl<'a> Weights<'a> {
         Ok(shape)
     }
 
+    /// The stored shape of a convolution's weight, `[outputs, inputs, height, width]`, by which a model's sizes are read.
+    ///
+    /// # Errors
+    /// `InvalidFile` if it is not there, has another number of dimensions or an empty side.
+    pub(crate) fn conv_shape(&self, name: &str) -> Result<[usize; 4]> {
+        let shape = self.shape(name)?;
+        match shape.try_into() {
+            Ok(sides) if !shape.contains(&0) => Ok(sides),
+            _ => Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", self.stored(name)))
+                .expected("[outputs, inputs, height, width], no side 0")
+                .found(format!("{shape:?}"))),
+        }
+    }
+
     /// How many consecutive segments `0.`, `1.`, … carry `name`.
     pub(crate) fn count(&self, name: &str) -> usize {
         (0..).take_while(|index| self.at(index).has(name)).count()

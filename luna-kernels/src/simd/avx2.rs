@@ -65,7 +65,7 @@ impl Simd for Avx2 {
         max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
         round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         scale2(v: __m256, n: __m256) -> __m256 = {
-            let n = _mm256_cvtps_epi32(n);
+            let n = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_set1_ps(-252.0), n));
             let half = _mm256_srai_epi32::<1>(n);
             _mm256_mul_ps(_mm256_mul_ps(v, pow2(half)), pow2(_mm256_sub_epi32(n, half)))
         };

@@ -76,6 +76,7 @@ impl Simd for Avx512 {
     memory! {
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
         store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
+        stream(p: *mut f32, v: __m512) -> () = _mm512_stream_ps(p, v);
         load_head(p: *const f32, n: usize) -> __m512 = _mm512_maskz_loadu_ps(head(n), p);
         store_head(p: *mut f32, v: __m512, n: usize) -> () = _mm512_mask_storeu_ps(p, head(n), v);
         load_bf16(p: *const u16) -> __m512 =
@@ -101,6 +102,12 @@ impl Simd for Avx512 {
             let high = _mm512_and_si512(raw, _mm512_set1_epi32(0xffff_0000_u32 as i32));
             (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(raw)), _mm512_castsi512_ps(high))
         };
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: SSE is part of x86-64.
+        unsafe { _mm_sfence() }
     }
 
     #[inline(always)]

@@ -47,7 +47,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The nearest integral value, ties to even.
     fn round(self, a: Self::V) -> Self::V;
-    /// `v * 2^n` for integral `n` in -252..=252.
+    /// `v * 2^n` for integral `n` of at most 252; 0 for very negative `n`.
     fn scale2(self, v: Self::V, n: Self::V) -> Self::V;
     /// `1 / a` to within 2 units in the last place, for normal `a` with a normal reciprocal.
     fn recip(self, a: Self::V) -> Self::V;
@@ -68,6 +68,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for writing `LANES` elements; the same holds for the writers below.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes a vector past the caches where the instruction set can.
+    ///
+    /// # Safety
+    /// As `store`, and `p` is aligned to 64 bytes. Another thread may read what was written only after [`Simd::fence`].
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: Self::V) {
+        // SAFETY: the caller's promise covers a plain write.
+        unsafe { self.store(p, v) }
+    }
+    /// Makes streamed writes visible to whoever synchronises with this thread afterwards.
+    #[inline(always)]
+    fn fence(self) {}
     /// Reads `n <= LANES` values, zeros behind them.
     ///
     /// # Safety

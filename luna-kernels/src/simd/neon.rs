@@ -48,7 +48,7 @@ impl Simd for Neon {
         max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
         round(a: float32x4_t) -> float32x4_t = vrndnq_f32(a);
         scale2(v: float32x4_t, n: float32x4_t) -> float32x4_t = {
-            let n = vcvtq_s32_f32(n);
+            let n = vcvtq_s32_f32(vmaxq_f32(vdupq_n_f32(-252.0), n));
             let half = vshrq_n_s32::<1>(n);
             vmulq_f32(vmulq_f32(v, pow2(half)), pow2(vsubq_s32(n, half)))
         };

@@ -78,8 +78,8 @@ impl Simd for Portable {
     #[inline(always)]
     fn scale2(self, v: Lanes, n: Lanes) -> Lanes {
         zip(v, n, |v, n| {
-            let half = n as i32 >> 1;
-            v * pow2(half) * pow2(n as i32 - half)
+            let n = (n as i32).max(-252);
+            v * pow2(n >> 1) * pow2(n - (n >> 1))
         })
     }
     #[inline(always)]

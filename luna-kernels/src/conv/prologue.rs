@@ -1,0 +1,143 @@
+//! What is done to a pixel as it is read: norm and activation.
+//!
+//! Enters: an input image with its norm. Leaves: lanes of prepared channels. The usual combinations are types of their own, so that the
+//! inner loops hold the norm in registers and decide nothing.
+
+use super::ConvInput;
+use crate::scalar::Scalar;
+use crate::simd::Simd;
+use crate::simd::math::Activation;
+use std::marker::PhantomData;
+
+/// Prepares `LANES` channels of one image, the same channels for every pixel.
+pub(super) trait Prologue<S: Simd>: Copy {
+    /// For channels `c..c + lanes` of image `image`.
+    fn new<T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> Self;
+    /// Applies norm and activation.
+    fn apply(self, s: S, v: S::V) -> S::V;
+}
+
+/// Nothing.
+#[derive(Clone, Copy)]
+pub(super) struct Plain<S>(PhantomData<S>);
+
+impl<S: Simd> Prologue<S> for Plain<S> {
+    #[inline(always)]
+    fn new<T: Scalar>(_: S, _: &ConvInput<'_, T>, _: usize, _: usize, _: usize) -> Self {
+        Self(PhantomData)
+    }
+    #[inline(always)]
+    fn apply(self, _: S, v: S::V) -> S::V {
+        v
+    }
+}
+
+/// A norm and SiLU.
+pub(super) struct NormSilu<S: Simd> {
+    scale: S::V,
+    shift: S::V,
+}
+
+/// Any norm, if there is one, and any activation.
+pub(super) struct General<S: Simd> {
+    scale: S::V,
+    shift: S::V,
+    activation: Activation,
+}
+
+impl<S: Simd> Clone for NormSilu<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for NormSilu<S> {}
+
+impl<S: Simd> Clone for General<S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Simd> Copy for General<S> {}
+
+impl<S: Simd> Prologue<S> for NormSilu<S> {
+    #[inline(always)]
+    fn new<T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> Self {
+        let (scale, shift) = affine(s, x, image, c, lanes);
+        Self { scale, shift }
+    }
+    #[inline(always)]
+    fn apply(self, s: S, v: S::V) -> S::V {
+        Activation::Silu.apply(s, s.fma(v, self.scale, self.shift))
+    }
+}
+
+impl<S: Simd> Prologue<S> for General<S> {
+    #[inline(always)]
+    fn new<T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> Self {
+        let (scale, shift) = affine(s, x, image, c, lanes);
+        Self { scale, shift, activation: x.activation }
+    }
+    #[inline(always)]
+    fn apply(self, s: S, v: S::V) -> S::V {
+        self.activation.apply(s, s.fma(v, self.scale, self.shift))
+    }
+}
+
+/// Scale and shift of some channels; 1 and 0 without a norm.
+#[inline(always)]
+fn affine<S: Simd, T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> (S::V, S::V) {
+    let Some(norm) = x.norm else { return (s.splat(1.0), s.zero()) };
+    let at = image * (norm.scale.len() / x.b) + c;
+    let (scale, shift) = (&norm.scale[at..at + lanes], &norm.shift[at..at + lanes]);
+    // SAFETY: both slices hold `lanes` values.
+    unsafe { (s.load_head(scale.as_ptr(), lanes), s.load_head(shift.as_ptr(), lanes)) }
+}
+
+/// Runs `$body` with `$prologue` naming the type that fits the input `$x`.
+macro_rules! with_prologue {
+    ($x:expr, $s:ty, $prologue:ident => $body:expr) => {
+        match ($x.norm.is_some(), $x.activation) {
+            (false, $crate::Activation::None) => {
+                type $prologue<S> = $crate::conv::prologue::Plain<S>;
+                $body
+            }
+            (true, $crate::Activation::Silu) => {
+                type $prologue<S> = $crate::conv::prologue::NormSilu<S>;
+                $body
+            }
+            _ => {
+                type $prologue<S> = $crate::conv::prologue::General<S>;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_prologue;
+
+impl<T: Scalar> ConvInput<'_, T> {
+    /// Reads `lanes` channels from `c` on of pixel number `pixel`, prepared by `prologue`.
+    ///
+    /// # Safety
+    /// `prologue` belongs to these channels, the pixel lies in the data, and `c + lanes <= cin`, `lanes <= LANES`.
+    #[inline(always)]
+    pub(super) unsafe fn prepared<S: Simd, P: Prologue<S>>(
+        &self,
+        s: S,
+        prologue: P,
+        pixel: usize,
+        cin: usize,
+        c: usize,
+        lanes: usize,
+    ) -> S::V {
+        debug_assert!(pixel * cin + c + lanes <= self.data.len());
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = self.data.as_ptr().add(pixel * cin + c);
+            prologue.apply(s, if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) })
+        }
+    }
+}
