@@ -113,6 +113,7 @@ impl<'a> Weights<'a> {
         match part {
             Part::Whole => {}
             Part::Rows { of, .. } => shape.iter_mut().take(1).for_each(|rows| *rows /= of),
+            Part::RowsFrom(first) => shape.iter_mut().take(1).for_each(|rows| *rows = rows.saturating_sub(first)),
             Part::Transposed => shape.reverse(),
         }
         Ok(shape)
@@ -153,6 +154,11 @@ impl<'a> Weights<'a> {
         match part {
             Part::Whole => {}
             Part::Rows { of, .. } => whole.iter_mut().take(1).for_each(|rows| *rows *= of),
+            // More rows may follow.
+            Part::RowsFrom(first) => {
+                let stored = view.shape.first().copied().unwrap_or_default();
+                whole.iter_mut().take(1).for_each(|rows| *rows = stored.max(*rows + first));
+            }
             Part::Transposed => whole.reverse(),
         }
         let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
@@ -172,6 +178,10 @@ impl<'a> Weights<'a> {
             Part::Rows { index, of } => {
                 let length = view.bytes.len() / of;
                 Cow::Borrowed(&view.bytes[index * length..][..length])
+            }
+            Part::RowsFrom(first) => {
+                let row = view.bytes.len() / whole[0].max(1);
+                Cow::Borrowed(&view.bytes[first * row..][..shape[0] * row])
             }
             Part::Transposed => Cow::Owned(transposed(view.bytes, whole[0], view.element.bytes())),
         };
