@@ -2,6 +2,7 @@
 //! Enters: nothing from outside the repository. Leaves: paths, bytes and expectations for tests.
 
 pub mod hostile;
+pub mod markdown;
 pub mod random;
 pub mod safetensors_file;
 pub mod vae;
