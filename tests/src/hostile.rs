@@ -72,12 +72,7 @@ pub fn files() -> Vec<Hostile> {
                 r#""a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}"#
             )),
         ),
-        hostile(
-            "unknown-dtype",
-            InvalidFile,
-            "",
-            header(r#"{"a":{"dtype":"Q9","shape":[4],"data_offsets":[0,16]}}"#),
-        ),
+        hostile("unknown-dtype", InvalidFile, "", header(r#"{"a":{"dtype":"Q9","shape":[4],"data_offsets":[0,16]}}"#)),
         hostile(
             "too-many-dimensions",
             LimitExceeded,

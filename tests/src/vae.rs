@@ -62,8 +62,7 @@ impl VaeCase {
         let latent: [usize; 4] = mean.shape.try_into().unwrap();
         let uniform = |name, count| random::uniform(name, count);
         let image = uniform("image", batch * height * width * 3).map(|value| value as f32).collect();
-        let values =
-            uniform("latent", latent.iter().product()).map(|value| (3.4 * value - 1.7) as f32).collect();
+        let values = uniform("latent", latent.iter().product()).map(|value| (3.4 * value - 1.7) as f32).collect();
         Self {
             name: path.file_stem().unwrap().to_string_lossy().into_owned(),
             tensors: serde_json::from_str(&metadata["tensors"]).unwrap(),

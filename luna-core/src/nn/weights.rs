@@ -125,11 +125,14 @@ impl<'a> Weights<'a> {
     /// `InvalidFile` if it is not there, has another number of dimensions or an empty side.
     pub(crate) fn conv_shape(&self, name: &str) -> Result<[usize; 4]> {
         let shape = self.shape(name)?;
-        match shape.try_into() {
-            Ok(sides) if !shape.contains(&0) => Ok(sides),
-            _ => Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", self.stored(name)))
-                .expected("[outputs, inputs, height, width], no side 0")
-                .found(format!("{shape:?}"))),
+        match <[usize; 4]>::try_from(&*shape) {
+            Ok(sides) if !sides.contains(&0) => Ok(sides),
+            _ => Err(Error::new(
+                ErrorKind::InvalidFile,
+                format!("tensor `{}` has a wrong shape", self.stored(name).name),
+            )
+            .expected("[outputs, inputs, height, width], no side 0")
+            .found(format!("{shape:?}"))),
         }
     }
 
