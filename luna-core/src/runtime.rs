@@ -68,6 +68,16 @@ impl Runtime {
         &self.0.buffers
     }
 
+    /// Measures what the CPU threads reach at most together, in f32 operations a second (a multiply-add counts as two);
+    /// takes about 200 ms and 200 MB. `None` for other devices.
+    pub fn measure_peak(&self) -> Option<f64> {
+        const TIME: std::time::Duration = std::time::Duration::from_millis(200);
+        let cx = luna_kernels::Context::new(&self.0.workspace);
+        let peak = (self.device() == Device::Cpu).then(|| self.run(|| luna_kernels::peak(TIME, &cx).gflops * 1e9));
+        self.trim();
+        peak
+    }
+
     /// Gives the buffers that finished calls left for the next ones back to the system.
     pub fn trim(&self) {
         self.0.workspace.trim();

@@ -29,6 +29,15 @@ pub trait Element: Copy + 'static {
     /// # Safety
     /// `p` is valid for writing `LANES` elements.
     unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::V);
+    /// Writes a vector past the caches where that can be done for this type.
+    ///
+    /// # Safety
+    /// As `store`, with `p` aligned to 64 bytes; see [`Simd::stream`].
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(s: S, p: *mut Self, v: S::V) {
+        // SAFETY: the caller's promise covers a plain write.
+        unsafe { Self::store(s, p, v) }
+    }
     /// Reads `n <= LANES` elements, zeros behind them.
     ///
     /// # Safety
@@ -51,6 +60,11 @@ impl Element for f32 {
     unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::V) {
         // SAFETY: as in `load`.
         unsafe { s.store(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn stream<S: Simd>(s: S, p: *mut Self, v: S::V) {
+        // SAFETY: as in `load`.
+        unsafe { s.stream(p, v) }
     }
     #[inline(always)]
     unsafe fn load_head<S: Simd>(s: S, p: *const Self, n: usize) -> S::V {

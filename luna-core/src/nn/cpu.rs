@@ -10,11 +10,11 @@ use super::{
     rotary::RotaryTable,
 };
 use crate::{Error, ErrorKind, Result};
-use candle_core::{CpuStorage, D, DType, Device, InplaceOp1, Layout, Storage};
+use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
-    AttentionInput, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix,
-    Rotary, RotaryShape, Scalar, Tokens,
+    AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix, Rotary, RotaryShape,
+    Scalar, Tokens,
 };
 use std::{
     marker::PhantomData,
@@ -23,7 +23,7 @@ use std::{
 };
 
 /// An activation element that both the kernels and the tensor library know.
-trait Element: Scalar + Recycled + candle_core::WithDType {}
+pub(super) trait Element: Scalar + Recycled + candle_core::WithDType {}
 impl Element for f32 {}
 impl Element for bf16 {}
 impl Element for f16 {}
@@ -32,16 +32,16 @@ impl Element for f16 {}
 macro_rules! dispatch {
     ($tensor:expr, $T:ident => $body:expr) => {
         match $tensor.dtype() {
-            DType::F32 => {
+            candle_core::DType::F32 => {
                 type $T = f32;
                 $body
             }
-            DType::BF16 => {
-                type $T = bf16;
+            candle_core::DType::BF16 => {
+                type $T = half::bf16;
                 $body
             }
-            DType::F16 => {
-                type $T = f16;
+            candle_core::DType::F16 => {
+                type $T = half::f16;
                 $body
             }
             other => Err(candle_core::Error::UnsupportedDTypeForOp(other, "nn").into()),
@@ -49,15 +49,17 @@ macro_rules! dispatch {
     };
 }
 
+pub(super) use dispatch;
+
 /// The elements of a contiguous CPU tensor.
-struct View<'a, T> {
+pub(super) struct View<'a, T> {
     storage: Box<dyn Deref<Target = Storage> + 'a>,
     range: Range<usize>,
     element: PhantomData<T>,
 }
 
 impl<'a, T: Element> View<'a, T> {
-    fn of(x: &'a Tensor) -> Result<Self> {
+    pub(super) fn of(x: &'a Tensor) -> Result<Self> {
         let (storage, layout) = x.storage_and_layout();
         let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "nn" })?;
         let Storage::Cpu(cpu) = &*storage else { return Err(Error::new(ErrorKind::Internal, "not a CPU tensor")) };
@@ -83,7 +85,7 @@ fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_, T>>> {
 }
 
 /// The buffer of a tensor that nothing else uses; its storage is left empty.
-fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+pub(super) fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
     struct Take<T>(Mutex<Vec<T>>);
     impl<T: Element> InplaceOp1 for Take<T> {
         fn name(&self) -> &'static str {
@@ -226,7 +228,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall,
             shape,
             scale: call.scale.unwrap_or_else(|| (dim as f32).powf(-0.5)),
             mask: call.mask,
-            mode: AttentionMode::Auto,
+            mode: pass.attention_mode().kernel(),
         };
         let mut y = pass.buffers().take::<T>(q.elem_count());
         luna_kernels::attention(&input, &mut y, &pass.cx());

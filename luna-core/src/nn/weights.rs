@@ -113,9 +113,27 @@ impl<'a> Weights<'a> {
         match part {
             Part::Whole => {}
             Part::Rows { of, .. } => shape.iter_mut().take(1).for_each(|rows| *rows /= of),
+            Part::RowsFrom(first) => shape.iter_mut().take(1).for_each(|rows| *rows = rows.saturating_sub(first)),
             Part::Transposed => shape.reverse(),
         }
         Ok(shape)
+    }
+
+    /// The stored shape of a convolution's weight, `[outputs, inputs, height, width]`, by which a model's sizes are read.
+    ///
+    /// # Errors
+    /// `InvalidFile` if it is not there, has another number of dimensions or an empty side.
+    pub(crate) fn conv_shape(&self, name: &str) -> Result<[usize; 4]> {
+        let shape = self.shape(name)?;
+        match *shape {
+            [outputs, inputs, height, width] if !shape.contains(&0) => Ok([outputs, inputs, height, width]),
+            _ => Err(Error::new(
+                ErrorKind::InvalidFile,
+                format!("tensor `{}` has a wrong shape", self.stored(name).name),
+            )
+            .expected("[outputs, inputs, height, width], no side 0")
+            .found(format!("{shape:?}"))),
+        }
     }
 
     /// How many consecutive segments `0.`, `1.`, … carry `name`.
@@ -136,6 +154,11 @@ impl<'a> Weights<'a> {
         match part {
             Part::Whole => {}
             Part::Rows { of, .. } => whole.iter_mut().take(1).for_each(|rows| *rows *= of),
+            // More rows may follow.
+            Part::RowsFrom(first) => {
+                let stored = view.shape.first().copied().unwrap_or_default();
+                whole.iter_mut().take(1).for_each(|rows| *rows = stored.max(*rows + first));
+            }
             Part::Transposed => whole.reverse(),
         }
         let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
@@ -155,6 +178,10 @@ impl<'a> Weights<'a> {
             Part::Rows { index, of } => {
                 let length = view.bytes.len() / of;
                 Cow::Borrowed(&view.bytes[index * length..][..length])
+            }
+            Part::RowsFrom(first) => {
+                let row = view.bytes.len() / whole[0].max(1);
+                Cow::Borrowed(&view.bytes[first * row..][..shape[0] * row])
             }
             Part::Transposed => Cow::Owned(transposed(view.bytes, whole[0], view.element.bytes())),
         };

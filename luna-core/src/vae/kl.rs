@@ -11,6 +11,9 @@ use crate::{
 /// Variance offset of every GroupNorm in this family.
 const EPS: f32 = 1e-6;
 
+/// Each level doubles the picture's sides; known VAEs have 4 or 5.
+const MOST_LEVELS: usize = 8;
+
 /// The sizes of one half, read from shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Half {
@@ -112,16 +115,18 @@ impl Encoder {
     pub(super) fn load(weights: &Weights, groups: usize) -> Result<Self> {
         let encoder = weights.at("encoder");
         let half = Half::read(&encoder, "down_blocks", groups)?;
-        let [first, last] = [half.channels[0], *half.channels.last().expect("at least one level")];
+        // The first level may widen what the first convolution gives.
+        let stem = encoder.shape("conv_in.weight")?[0];
+        let last = *half.channels.last().expect("at least one level");
         let levels = half.channels.iter().enumerate().map(|(index, &outputs)| {
-            let inputs = half.channels[index.saturating_sub(1)];
+            let inputs = if index == 0 { stem } else { half.channels[index - 1] };
             let resample = (index + 1 < half.channels.len()).then_some("downsamplers");
             Level::load(&encoder.at("down_blocks").at(index), &half, inputs, outputs, resample)
         });
         let quant = weights.at("quant_conv");
         let moments = 2 * half.latent;
         Ok(Self {
-            conv_in: Conv2d::load(&encoder.at("conv_in"), ConvSpec::same(half.picture, first))?,
+            conv_in: Conv2d::load(&encoder.at("conv_in"), ConvSpec::same(half.picture, stem))?,
             levels: levels.collect::<Result<_>>()?,
             middle: Middle::load(&encoder.at("mid_block"), last, half.groups)?,
             norm_out: GroupNorm::load(&encoder.at("conv_norm_out"), last, half.groups, EPS)?,
@@ -223,12 +228,14 @@ impl Half {
         let levels = weights.at(blocks).count("resnets.0.conv1.weight");
         let level = |index: usize| weights.at(blocks).at(index).at("resnets");
         let count = if levels == 0 { 0 } else { level(0).count("conv1.weight") };
-        if levels == 0 || count == 0 {
-            return Err(Error::new(ErrorKind::InvalidFile, "the VAE has no residual blocks"));
+        if count == 0 || !(1..=MOST_LEVELS).contains(&levels) {
+            return Err(Error::new(ErrorKind::InvalidFile, "the VAE's levels are not those of a VAE")
+                .expected(format!("1 to {MOST_LEVELS} levels of residual blocks"))
+                .found(levels.to_string()));
         }
         let mut channels: Vec<_> =
-            (0..levels).map(|index| Ok(level(index).at(0).shape("conv1.weight")?[0])).collect::<Result<_>>()?;
-        let [outputs, inputs] = [weights.shape("conv_out.weight")?[0], weights.shape("conv_in.weight")?[1]];
+            (0..levels).map(|index| Ok(level(index).at(0).conv_shape("conv1.weight")?[0])).collect::<Result<_>>()?;
+        let [outputs, inputs] = [weights.conv_shape("conv_out.weight")?[0], weights.conv_shape("conv_in.weight")?[1]];
         let (picture, latent) = if blocks == "up_blocks" {
             channels.reverse();
             (outputs, inputs)

@@ -62,7 +62,15 @@ impl Vae {
     /// # Errors
     /// None but those of the device.
     pub fn moonlet(runtime: &Runtime) -> Result<Self> {
-        Self::load(&Checkpoint::from_bytes("moonlet", MOONLET, &Limits::default())?, runtime)
+        Self::load(&Self::moonlet_checkpoint()?, runtime)
+    }
+
+    /// The file of [`Vae::moonlet`], for those who look at it before they load it.
+    ///
+    /// # Errors
+    /// None: the file is part of the program.
+    pub fn moonlet_checkpoint() -> Result<Checkpoint> {
+        Checkpoint::from_bytes("moonlet", MOONLET, &Limits::default())
     }
 
     /// Builds the VAE of an opened checkpoint.

@@ -2,10 +2,12 @@
 //!
 //! Enters: an image. Leaves: packed patches of a few output pixels at a time; no image of all patches ever exists.
 
+use super::prologue::{NormSilu, Plain, Prologue};
 use super::{ConvInput, ConvShape};
 use crate::gemm::rows::{LINE, Rows};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
+use crate::simd::math::Activation;
 
 /// Rows of the product: one per output pixel, `[kh, kw, cin]` deep.
 pub(super) struct Patches<'a, T> {
@@ -26,84 +28,59 @@ impl<T: Scalar> Patches<'_, T> {
         Some((image * self.x.h + (y >> shift)) * self.x.w + (x >> shift))
     }
 
-    /// Gathers one tap's channels of one output pixel: packed row `r` of `count`, from depth `k` on.
+    /// Gathers all taps of `lanes` channels from `c` on for packed rows `0..count`.
     #[inline(always)]
-    fn gather<S: Simd>(
-        &self,
-        s: S,
-        image: usize,
-        pixel: Option<usize>,
-        k: usize,
-        r: usize,
-        count: usize,
-        packed: &mut [f32],
-    ) {
-        let cin = self.shape.cin;
-        let mut c = 0;
-        while c < cin {
-            let lanes = S::LANES.min(cin - c);
-            let v = match pixel {
-                // SAFETY: the pixel lies in the image, so `cin` channels are there, `lanes` of them from `c` on.
-                Some(pixel) => unsafe { self.x.load(s, image, &self.x.data[pixel * cin..][..cin], c, lanes) },
-                None => s.zero(),
-            };
-            let (line, j) = ((k + c) / LINE, (k + c) % LINE);
-            if j + S::LANES <= LINE && j.is_multiple_of(S::LANES) {
-                let target = &mut packed[(line * count + r) * LINE + j..][..S::LANES];
-                // SAFETY: the target holds `LANES` values; a partial vector's zeros are overwritten by the next tap or lie beyond the depth.
-                unsafe { s.store(target.as_mut_ptr(), v) };
-            } else {
-                let mut lane = [0.0; LINE];
-                // SAFETY: no vector is longer than 16 lanes.
-                unsafe { s.store(lane.as_mut_ptr(), v) };
-                for (i, value) in lane[..lanes].iter().enumerate() {
-                    let depth = k + c + i;
-                    packed[(depth / LINE * count + r) * LINE + depth % LINE] = *value;
+    fn gather<S: Simd, R: Prologue<S>>(&self, s: S, first: usize, count: usize, packed: &mut [f32]) {
+        let ConvShape { cin, kh, kw, .. } = self.shape;
+        for r in 0..count {
+            let row = first + r;
+            let (image, oy, ox) = (row / (self.ho * self.wo), row / self.wo % self.ho, row % self.wo);
+            for tap in 0..kh * kw {
+                let pixel = self.source(image, oy, ox, tap / kw, tap % kw);
+                let mut c = 0;
+                while c < cin {
+                    let lanes = S::LANES.min(cin - c);
+                    let v = match pixel {
+                        // SAFETY: the pixel lies in the image, and `c + lanes` is at most `cin`.
+                        Some(pixel) => unsafe {
+                            self.x.prepared(s, R::new(s, self.x, image, c, lanes), pixel, cin, c, lanes)
+                        },
+                        None => s.zero(),
+                    };
+                    put(s, v, lanes, tap * cin + c, r, count, packed);
+                    c += S::LANES;
                 }
             }
-            c += S::LANES;
         }
     }
 }
 
-impl<T: Scalar> ConvInput<'_, T> {
-    /// Reads `lanes` channels from `c` on of a pixel, with norm and activation applied.
-    ///
-    /// # Safety
-    /// `pixel` holds at least `c + lanes` channels, and `lanes` is at most `LANES`.
-    #[inline(always)]
-    pub(super) unsafe fn load<S: Simd>(&self, s: S, image: usize, pixel: &[T], c: usize, lanes: usize) -> S::V {
-        let cin = pixel.len();
-        // SAFETY: the caller gives the channels; the norm holds `[b, cin]` values (checked where the convolution begins).
-        unsafe {
-            let at = pixel.as_ptr().add(c);
-            let mut v = if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) };
-            if let Some(norm) = self.norm {
-                let (scale, shift) =
-                    (norm.scale.as_ptr().add(image * cin + c), norm.shift.as_ptr().add(image * cin + c));
-                v = if lanes == S::LANES {
-                    s.fma(v, s.load(scale), s.load(shift))
-                } else {
-                    s.fma(v, s.load_head(scale, lanes), s.load_head(shift, lanes))
-                };
-            }
-            self.activation.apply(s, v)
-        }
+/// Writes `lanes` values to depth `k` and on of packed row `r` of `count`.
+#[inline(always)]
+fn put<S: Simd>(s: S, v: S::V, lanes: usize, k: usize, r: usize, count: usize, packed: &mut [f32]) {
+    let (line, j) = (k / LINE, k % LINE);
+    if j.is_multiple_of(S::LANES) {
+        let target = &mut packed[(line * count + r) * LINE + j..][..S::LANES];
+        // SAFETY: the target holds `LANES` values; a partial vector's zeros are overwritten by the next tap or lie beyond the depth.
+        unsafe { s.store(target.as_mut_ptr(), v) };
+        return;
+    }
+    let mut lane = [0.0; LINE];
+    // SAFETY: no vector is longer than 16 lanes.
+    unsafe { s.store(lane.as_mut_ptr(), v) };
+    for (i, value) in lane[..lanes].iter().enumerate() {
+        packed[((k + i) / LINE * count + r) * LINE + (k + i) % LINE] = *value;
     }
 }
 
 impl<T: Scalar> Rows for Patches<'_, T> {
     #[inline(always)]
     fn pack<S: Simd>(&self, s: S, first: usize, count: usize, depth: usize, packed: &mut [f32]) {
-        let ConvShape { cin, kh, kw, .. } = self.shape;
-        debug_assert_eq!(depth, kh * kw * cin);
-        for r in 0..count {
-            let row = first + r;
-            let (image, oy, ox) = (row / (self.ho * self.wo), row / self.wo % self.ho, row % self.wo);
-            for tap in 0..kh * kw {
-                let pixel = self.source(image, oy, ox, tap / kw, tap % kw);
-                self.gather(s, image, pixel, tap * cin, r, count, packed);
-            }
+        assert_eq!(depth, self.shape.kh * self.shape.kw * self.shape.cin);
+        if self.x.activation == Activation::Silu {
+            self.gather::<S, NormSilu<S>>(s, first, count, packed);
+        } else {
+            self.gather::<S, Plain<S>>(s, first, count, packed);
         }
     }
 

@@ -3,17 +3,23 @@
 //! Enters: an image `[b, h, w, cin]`, optionally with a group norm and activation to apply on the way in and a nearest-neighbour doubling;
 //! packed weights. Leaves: `[b, ho, wo, cout]` through an epilogue. It must not know which model the layer belongs to.
 
+mod cost;
 mod implicit;
+mod prologue;
+mod winograd;
 
+use crate::elementwise::activate_in_place;
 use crate::gemm::epilogue::OutPtr;
 use crate::gemm::{Epilogue, Product};
 use crate::isa::Context;
-use crate::norm::ChannelAffine;
+use crate::norm::{ChannelAffine, apply_affine};
 use crate::panel::PackedPanels;
 use crate::scalar::Scalar;
 use crate::simd::math::Activation;
 use crate::weight::{WeightType, WeightView};
+use cost::Algorithm;
 use implicit::Patches;
+use winograd::Winograd;
 
 /// Sizes of a convolution; groups are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +180,18 @@ impl<'a, T> ConvInput<'a, T> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e: &Epilogue<'_, T>, cx: &Context<'_>) {
+    conv2d_by(cost::choose(x, w), x, w, out, e, cx);
+}
+
+/// [`conv2d`] by a given algorithm, which must apply.
+fn conv2d_by<T: Scalar>(
+    algorithm: Algorithm,
+    x: &ConvInput<'_, T>,
+    w: &PackedConv,
+    out: &mut [T],
+    e: &Epilogue<'_, T>,
+    cx: &Context<'_>,
+) {
     let ConvShape { cin, cout, .. } = w.shape;
     let (h, width) = x.size();
     let (ho, wo) = w.shape.output(h, width);
@@ -190,8 +208,26 @@ pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e:
         assert!(norm.scale.len() == x.b * cin && norm.shift.len() == x.b * cin, "norm must hold [b, cin] values");
     }
     e.check(cout, out.len());
-    let rows = Patches { x, shape: w.shape, wo, ho };
-    Product { rows: &rows, m: x.b * ho * wo, panels: w.panels.view(), out: OutPtr::new(out), epilogue: *e }.run(cx);
+    if !x.prepared_while_read() {
+        let mut data = cx.workspace().take::<T>(x.data.len());
+        match x.norm {
+            Some(norm) => apply_affine(x.data, &mut data, x.b, norm, x.activation, cx),
+            None => {
+                data.copy_from_slice(x.data);
+                activate_in_place(&mut data, x.activation, cx);
+            }
+        }
+        let x = ConvInput { data: &data, norm: None, activation: Activation::None, ..*x };
+        return conv2d_by(algorithm, &x, w, out, e, cx);
+    }
+    let (panels, out) = (w.panels.view(), OutPtr::new(out));
+    match algorithm {
+        Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, size: (ho, wo) }.run(cx),
+        Algorithm::Implicit => {
+            let rows = Patches { x, shape: w.shape, wo, ho };
+            Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, out, epilogue: *e }.run(cx);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -48,7 +48,12 @@ impl<T> Epilogue<'_, T> {
 pub(crate) struct OutPtr<T> {
     ptr: *mut T,
     len: usize,
+    /// Written past the caches: aligned, and too large to be found there when it is read.
+    streamed: bool,
 }
+
+/// Bytes from which on outputs are written past the caches, which spares reading each line before it is written.
+const STREAMED: usize = 24 << 20;
 
 impl<T> Clone for OutPtr<T> {
     fn clone(&self) -> Self {
@@ -65,7 +70,8 @@ unsafe impl<T: Send> Sync for OutPtr<T> {}
 
 impl<T> OutPtr<T> {
     pub(crate) fn new(out: &mut [T]) -> Self {
-        Self { ptr: out.as_mut_ptr(), len: out.len() }
+        let streamed = size_of_val(out) >= STREAMED && out.as_ptr().addr().is_multiple_of(64);
+        Self { ptr: out.as_mut_ptr(), len: out.len(), streamed }
     }
 
     /// Address of element `start`, of which the next `count` are there.
@@ -81,14 +87,24 @@ impl<T> OutPtr<T> {
 }
 
 impl<T: Scalar> Epilogue<'_, T> {
-    /// Sends `count <= LANES` sums of columns `column..` to `out`; `at` is the output's element index, for the residual.
+    /// Sends `count <= LANES` sums of columns `column..` to element `at` of the output.
     ///
     /// # Safety
-    /// `out` is valid for `count` elements, and so are the bias at `column` and the residual at `at`.
+    /// No other task touches these elements; the bias holds `count` values from `column` on, the residual from `at` on. The task ends
+    /// with a [`Simd::fence`].
     #[inline(always)]
-    pub(crate) unsafe fn finish<S: Simd>(&self, s: S, sum: S::V, column: usize, at: usize, out: *mut T, count: usize) {
+    pub(crate) unsafe fn finish<S: Simd>(
+        &self,
+        s: S,
+        sum: S::V,
+        column: usize,
+        at: usize,
+        target: OutPtr<T>,
+        count: usize,
+    ) {
         // SAFETY: the caller gives `count` elements everywhere; whole vectors are touched only where `count` is `LANES`.
         unsafe {
+            let out = target.at(at, count);
             let mut v = sum;
             if self.scale != 1.0 {
                 v = s.mul(v, s.splat(self.scale));
@@ -103,7 +119,9 @@ impl<T: Scalar> Epilogue<'_, T> {
             if self.accumulate {
                 v = s.add(v, read(s, out, count));
             }
-            if count == S::LANES {
+            if count == S::LANES && target.streamed && out.addr().is_multiple_of(64) {
+                T::stream(s, out, v);
+            } else if count == S::LANES {
                 T::store(s, out, v);
             } else {
                 T::store_head(s, out, v, count);
@@ -141,15 +159,15 @@ impl<T: Scalar, R: Rows> Kernel for Finish<'_, T, R> {
             assert!(self.epilogue.residual.is_none_or(|residual| residual.len() >= place + self.columns));
             // SAFETY: this task alone writes these columns of this row; sizes are asserted above and in `at`.
             unsafe {
-                let out = self.out.at(place, self.columns);
                 let mut j = 0;
                 while j < self.columns {
                     let count = S::LANES.min(self.columns - j);
                     let sum = s.load(sums.as_ptr().add(j));
-                    self.epilogue.finish(s, sum, self.column + j, place + j, out.add(j), count);
+                    self.epilogue.finish(s, sum, self.column + j, place + j, self.out, count);
                     j += S::LANES;
                 }
             }
         }
+        s.fence();
     }
 }

@@ -41,6 +41,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b`.
     fn nfma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c` plus, per lane, the product of two pairs of bf16 that fill the lane's bits.
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let ((a0, a1), (b0, b1)) = (self.split_bf16(a), self.split_bf16(b));
+        self.fma(a1, b1, self.fma(a0, b0, c))
+    }
+    /// Separates the pairs of bf16 that fill the lanes' bits: the first of each pair, the second of each pair.
+    fn split_bf16(self, pairs: Self::V) -> (Self::V, Self::V);
     /// The smaller.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The greater.
@@ -68,6 +76,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for writing `LANES` elements; the same holds for the writers below.
     unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes a vector past the caches where the instruction set can.
+    ///
+    /// # Safety
+    /// As `store`, and `p` is aligned to 64 bytes. Another thread may read what was written only after [`Simd::fence`].
+    #[inline(always)]
+    unsafe fn stream(self, p: *mut f32, v: Self::V) {
+        // SAFETY: the caller's promise covers a plain write.
+        unsafe { self.store(p, v) }
+    }
+    /// Makes streamed writes visible to whoever synchronises with this thread afterwards.
+    #[inline(always)]
+    fn fence(self) {}
     /// Reads `n <= LANES` values, zeros behind them.
     ///
     /// # Safety
@@ -108,11 +128,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// As `load`.
     unsafe fn load_e5m2(self, p: *const u8) -> Self::V;
-    /// Reads `LANES` pairs of bf16 and separates them: the first of each pair, the second of each pair.
-    ///
-    /// # Safety
-    /// `p` is valid for reading `2 * LANES` elements.
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> (Self::V, Self::V);
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);
 

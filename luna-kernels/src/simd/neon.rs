@@ -44,6 +44,11 @@ impl Simd for Neon {
         div(a: float32x4_t, b: float32x4_t) -> float32x4_t = vdivq_f32(a, b);
         fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
         nfma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmsq_f32(c, a, b);
+        split_bf16(pairs: float32x4_t) -> (float32x4_t, float32x4_t) = {
+            let raw = vreinterpretq_u32_f32(pairs);
+            let high = vandq_u32(raw, vdupq_n_u32(0xffff_0000));
+            (vreinterpretq_f32_u32(vshlq_n_u32::<16>(raw)), vreinterpretq_f32_u32(high))
+        };
         min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
         max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
         round(a: float32x4_t) -> float32x4_t = vrndnq_f32(a);
@@ -135,15 +140,6 @@ impl Simd for Neon {
         unsafe {
             let lanes = p.cast::<[u8; 4]>().read_unaligned().map(e5m2_to_f32);
             vld1q_f32(lanes.as_ptr())
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> (float32x4_t, float32x4_t) {
-        // SAFETY: the caller gives eight readable elements; NEON is there.
-        unsafe {
-            let raw = vreinterpretq_u32_u16(vld1q_u16(p));
-            let high = vandq_u32(raw, vdupq_n_u32(0xffff_0000));
-            (vreinterpretq_f32_u32(vshlq_n_u32::<16>(raw)), vreinterpretq_f32_u32(high))
         }
     }
     #[inline(always)]

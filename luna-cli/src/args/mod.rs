@@ -1,0 +1,223 @@
+//! What was typed. Enters: the command line. Leaves: words sorted into fields, each of the right type, nothing
+//! looked up and nothing combined; that is for `settings`.
+
+mod groups;
+
+pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+const ABOUT: &str = "Encode pictures to latents and decode them, with any Stable Diffusion, SDXL, SD3 or Flux VAE";
+
+const EXAMPLES: &str = "\
+Examples:
+  luna-cli demo                                           see it work on the bundled photograph
+  luna-cli encode photo.jpg -o latent.safetensors         with the bundled demonstration model, moonlet
+  luna-cli decode latent.safetensors -o out.png
+  luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
+  luna-cli inspect sd_xl_base_1.0.safetensors";
+
+const ENVIRONMENT: &str = "\
+Environment (an option on the command line wins):
+  LUNA_VAE, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+
+Exit status:
+  0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
+  7 above a limit; 8 memory does not suffice; 10 busy; 11 NaN or infinity; 12 device; 13 fault of Luna's own;
+  130 interrupted";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "luna-cli", version, about = ABOUT, max_term_width = 110)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}"))]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One of Luna's commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Demo(DemoArgs),
+    Encode(EncodeArgs),
+    Decode(DecodeArgs),
+    Inspect(InspectArgs),
+    Bench(BenchArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Take a bundled photograph through encode, latent and decode, and write pictures to compare
+///
+/// Uses the bundled VAE `moonlet`, a small demonstration model trained on procedural pictures only: it shows that
+/// everything works, not what a real VAE is capable of.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// The folder for original.png, decoded.png, side-by-side.png and latent.safetensors; made if missing
+    #[arg(value_name = "FOLDER", default_value = "luna-demo")]
+    pub folder: PathBuf,
+    /// Use your own picture instead of the bundled photograph
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Encode pictures to a latent file
+///
+/// Several pictures of one size become one batch. The latent is what the VAE's encoder gives, unscaled, as ComfyUI's
+/// VAE nodes hand it on; the model's scale and shift factors are stated in the file.
+#[derive(Debug, clap::Args)]
+pub struct EncodeArgs {
+    /// PNG, JPEG or WebP files, or .safetensors files with `image`, f32 [batch, height, width, 3] in 0..1
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// The latent file to write: `latent`, f32 [batch, channels, height/8, width/8]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Write the latent as a sampler sees it: (latent - shift) * scale
+    #[arg(long)]
+    pub scaled: bool,
+    /// Draw a sample from the encoder's distribution instead of its mean
+    #[arg(long)]
+    pub sample: bool,
+    /// The seed of the sample
+    #[arg(long, value_name = "N", requires = "sample", default_value_t = 0)]
+    pub seed: u64,
+    /// What to do with sides that the VAE's factor (8 for nearly all) does not divide
+    #[arg(long, value_enum, value_name = "RULE", default_value_t = SizeRuleArg::Crop)]
+    pub size_rule: SizeRuleArg,
+    #[command(flatten)]
+    pub tiles: TileArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub write: WriteArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Decode a latent file to pictures
+///
+/// Reads `latent`, or `samples` or `latent_tensor` as ComfyUI writes them. A batch becomes numbered files:
+/// -o out.png writes out_00001.png, out_00002.png and so on.
+#[derive(Debug, clap::Args)]
+pub struct DecodeArgs {
+    /// The latent file
+    #[arg(value_name = "INPUT")]
+    pub input: PathBuf,
+    /// A .png, .jpg or .webp file, or .safetensors for `image`, f32 [batch, height, width, 3] in 0..1
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub tiles: TileArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub write: WriteArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Say what a model file holds and what Luna can do with it
+///
+/// Reads nothing but the header. For a file that Luna does not know it says what was looked for and which family is
+/// nearest.
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// A .safetensors file, the .index.json of a sharded one, or a diffusers folder
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Measure speed and memory on this machine
+///
+/// Runs a model of the real shape with random weights made in memory, or your own file. The first run warms up and
+/// is not counted.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value_t = BenchSubject::Vae)]
+    pub subject: BenchSubject,
+    /// The architecture of the random model
+    #[arg(long, value_enum, value_name = "SHAPE", default_value_t = ShapeArg::Sdxl, conflicts_with = "model")]
+    pub shape: ShapeArg,
+    /// Measure this model instead: a name (moonlet) or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub model: Option<String>,
+    /// Side of the square picture, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 512)]
+    pub size: usize,
+    /// Measure one direction only
+    #[arg(long, value_enum, value_name = "DIRECTION")]
+    pub only: Option<Direction>,
+    /// Counted runs
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    #[command(flatten)]
+    pub tiles: TileArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchSubject {
+    /// A VAE: decode and encode
+    Vae,
+}
+
+/// A way through a VAE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Direction {
+    /// Pictures to latents
+    Encode,
+    /// Latents to pictures
+    Decode,
+}
+
+/// Print a completion script for your shell
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page, or write those of all commands into a folder
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Write luna-cli.1, luna-cli-encode.1 and so on into this folder
+    #[arg(value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_exit_status() {
+        for kind in luna_core::ErrorKind::ALL {
+            let status = crate::exit::status(kind);
+            assert!(ENVIRONMENT.contains(&format!("{status} ")), "the help does not name status {status} of {kind}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `bench`: how fast a model runs on this machine, and in how much memory.
+
+mod shapes;
+mod work;
+
+use super::outcome::{CallOutcome, VaeOutcome, call_memory, runtime, tile_choice};
+use crate::{
+    args::Direction,
+    output::Output,
+    settings::{self, BenchModel},
+    vaes::NamedVae,
+};
+use luna_core::{
+    CancelToken, Error, ErrorKind, Image, Latent, Limits, Result, Runtime,
+    checkpoint::{Checkpoint, ComponentKind},
+    limits::check_at_most,
+    memory,
+    vae::{DecodeOptions, EncodeOptions, Report, TileChoice, Vae},
+};
+use serde::Serialize;
+use work::Work;
+
+/// What `bench` measured.
+#[derive(Serialize)]
+pub struct BenchOutcome {
+    pub vae: VaeOutcome,
+    pub parameters: u64,
+    /// Of the square picture.
+    pub size: usize,
+    pub precision: &'static str,
+    pub device: String,
+    pub threads: usize,
+    /// What this machine's threads reach at most in f32, in which all sums are made; `None` on other devices.
+    pub peak_gflops: Option<f64>,
+    pub timings: Vec<Timing>,
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// One direction.
+#[derive(Serialize)]
+pub struct Timing {
+    pub direction: &'static str,
+    /// The fastest counted run.
+    pub best_seconds: f64,
+    pub median_seconds: f64,
+    /// Floating-point operations of the direct algorithm for one picture in one piece, in units of 10⁹.
+    pub gflop: f64,
+    pub gflops: f64,
+    /// `gflops` over `peak_gflops`. May exceed 1: an algorithm may need fewer operations than the direct one.
+    pub share_of_peak: Option<f64>,
+    /// How the fastest run was done.
+    pub call: CallOutcome,
+}
+
+/// Runs each direction, warm.
+pub fn run(settings: &settings::Bench, token: &CancelToken, output: &Output) -> Result<BenchOutcome> {
+    let runtime = runtime(&settings.compute)?;
+    let (named, work) = load(&settings.model, &runtime)?;
+    let bench = Bench { named, settings, token, output };
+    bench.check_size()?;
+    let mut timings =
+        settings.directions.iter().map(|&direction| bench.time(direction, &work)).collect::<Result<Vec<_>>>()?;
+    output.finish_progress();
+    // Before the rate is measured, which takes memory of its own.
+    let peak_memory_bytes = memory::peak_resident();
+    let peak_gflops = runtime.measure_peak().map(|rate| rate / 1e9);
+    for timing in &mut timings {
+        timing.share_of_peak = peak_gflops.map(|peak| timing.gflops / peak);
+    }
+    Ok(BenchOutcome {
+        vae: VaeOutcome::of(&bench.named),
+        parameters: work.parameters(),
+        size: settings.size,
+        precision: settings.compute.precision.name(),
+        device: runtime.device().to_string(),
+        threads: runtime.threads(),
+        peak_gflops,
+        timings,
+        peak_memory_bytes,
+    })
+}
+
+/// The model, and how much work it is; the file is closed before anything is measured.
+fn load(model: &BenchModel, runtime: &Runtime) -> Result<(NamedVae, Work)> {
+    let checkpoint = match model {
+        BenchModel::Random(shape) => {
+            let file = shapes::random_file(&shapes::tensors(*shape));
+            Checkpoint::from_bytes(shapes::name(*shape), file, &Limits::default())?
+        }
+        BenchModel::Existing(choice) => choice.open()?,
+    };
+    let named = match model {
+        BenchModel::Random(shape) => NamedVae {
+            vae: Vae::load(&checkpoint, runtime)?,
+            name: format!("{} shape", shapes::name(*shape)),
+            caution: Some("random weights"),
+        },
+        BenchModel::Existing(choice) => choice.load_opened(&checkpoint, runtime)?,
+    };
+    let found = checkpoint.recognise();
+    let component = found
+        .component(ComponentKind::Vae)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "a VAE was loaded from a file in which none was recognised"))?;
+    let work = Work::of(&checkpoint, component, named.vae.factor());
+    Ok((named, work))
+}
+
+/// One model in one set of circumstances.
+struct Bench<'a> {
+    named: NamedVae,
+    settings: &'a settings::Bench,
+    token: &'a CancelToken,
+    output: &'a Output,
+}
+
+impl Bench<'_> {
+    fn check_size(&self) -> Result<()> {
+        let (size, factor) = (self.settings.size, self.named.vae.factor());
+        if size == 0 || size % factor != 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "--size does not fit the VAE")
+                .expected(format!("a multiple of {factor}"))
+                .found(size.to_string()));
+        }
+        check_at_most("pixels along a side", size as u64, Limits::default().image_side as u64)
+    }
+
+    fn time(&self, direction: Direction, work: &Work) -> Result<Timing> {
+        let run = self.prepare(direction)?;
+        run()?;
+        let mut reports = (0..self.settings.runs).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        reports.sort_by_key(|report| report.elapsed);
+        let best = &reports[0];
+        let seconds = best.elapsed.as_secs_f64();
+        let side = (self.settings.size / self.named.vae.factor()) as u64;
+        let gflop = work.operations(direction, side, side) as f64 / 1e9;
+        Ok(Timing {
+            direction: match direction {
+                Direction::Encode => "encode",
+                Direction::Decode => "decode",
+            },
+            best_seconds: seconds,
+            median_seconds: reports[reports.len() / 2].elapsed.as_secs_f64(),
+            gflop,
+            gflops: gflop / seconds,
+            share_of_peak: None,
+            call: CallOutcome::of(best, &self.named.vae),
+        })
+    }
+
+    /// Makes a random input and gives back what runs the model on it.
+    fn prepare(&self, direction: Direction) -> Result<Box<dyn Fn() -> Result<Report> + '_>> {
+        let Self { named: NamedVae { vae, .. }, settings, token, output } = self;
+        let (size, side) = (settings.size, settings.size / vae.factor());
+        let precision = settings.compute.precision;
+        let tiles: TileChoice = tile_choice(settings.memory.tiles, vae)?;
+        let memory_limit = call_memory(&settings.memory, (size * size * 3 * 4) as u64)?;
+        Ok(match direction {
+            Direction::Decode => {
+                let shape = [1, vae.latent_channels(), side, side];
+                let latent = Latent::new(shape, shapes::random_values(1, shape.iter().product(), 1.7))?;
+                let call = output.watched_call("decode", token);
+                let options = DecodeOptions { precision, tiles, memory_limit, call };
+                Box::new(move || Ok(vae.decode(&latent, &options)?.report))
+            }
+            Direction::Encode => {
+                let shape = [1, size, size, 3];
+                let values = shapes::random_values(2, shape.iter().product(), 0.5);
+                let image = Image::new(shape, values.into_iter().map(|value| value + 0.5).collect())?;
+                let call = output.watched_call("encode", token);
+                let options = EncodeOptions { precision, tiles, memory_limit, call, ..Default::default() };
+                Box::new(move || Ok(vae.encode(&image, &options)?.report))
+            }
+        })
+    }
+}

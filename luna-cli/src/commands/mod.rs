@@ -1,0 +1,76 @@
+//! What Luna does, one file for each command. Enters: settings. Leaves: an outcome for `output` to tell. A command
+//! prints nothing; progress goes through the `Output` it is handed.
+
+mod bench;
+mod decode;
+mod demo;
+mod encode;
+mod inspect;
+mod manual;
+mod outcome;
+
+pub use bench::{BenchOutcome, Timing};
+pub use decode::DecodeOutcome;
+pub use demo::DemoOutcome;
+pub use encode::EncodeOutcome;
+pub use inspect::{ComponentOutcome, InspectOutcome};
+pub use outcome::{CallOutcome, VaeOutcome};
+
+use crate::{
+    args::{Command, ReportArgs},
+    interrupt,
+    output::Output,
+    settings::{self, Environment},
+};
+use luna_core::Result;
+use serde::Serialize;
+
+/// What a command did.
+#[derive(Serialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Outcome {
+    Demo(DemoOutcome),
+    Encode(EncodeOutcome),
+    Decode(DecodeOutcome),
+    Inspect(InspectOutcome),
+    Bench(BenchOutcome),
+    /// Text that is the result itself, such as a completion script.
+    Text {
+        text: String,
+    },
+}
+
+impl Command {
+    /// How the outcome is to be told.
+    pub fn report(&self) -> ReportArgs {
+        match self {
+            Self::Demo(args) => args.report,
+            Self::Encode(args) => args.report,
+            Self::Decode(args) => args.report,
+            Self::Inspect(args) => args.report,
+            Self::Bench(args) => args.report,
+            Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
+        }
+    }
+}
+
+/// Decides settings and carries the command out.
+pub fn run(command: Command, environment: &Environment, output: &Output) -> Result<Outcome> {
+    Ok(match command {
+        Command::Demo(args) => {
+            Outcome::Demo(demo::run(&settings::Demo::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Encode(args) => {
+            Outcome::Encode(encode::run(&settings::Encode::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Decode(args) => {
+            Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Bench(args) => {
+            Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
+        Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },
+    })
+}

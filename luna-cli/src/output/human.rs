@@ -1,0 +1,206 @@
+//! Outcomes and errors in lines for a person.
+
+use super::units;
+use crate::commands::{
+    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
+    Timing, VaeOutcome,
+};
+use luna_core::Error;
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+/// What was done.
+pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+    match outcome {
+        Outcome::Demo(outcome) => demo(out, outcome),
+        Outcome::Encode(outcome) => encode(out, outcome),
+        Outcome::Decode(outcome) => decode(out, outcome),
+        Outcome::Inspect(outcome) => inspect(out, outcome),
+        Outcome::Bench(outcome) => bench(out, outcome),
+        Outcome::Text { text } => out.write_all(text.as_bytes()),
+    }
+}
+
+/// What was done otherwise than asked for, and what a person should know about the model.
+pub fn notes(outcome: &Outcome) -> Vec<String> {
+    let (vae, calls): (Option<&VaeOutcome>, Vec<&CallOutcome>) = match outcome {
+        Outcome::Demo(demo) => (None, vec![&demo.encode, &demo.decode]),
+        Outcome::Encode(encode) => (Some(&encode.vae), vec![&encode.call]),
+        Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
+        Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
+        Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
+    };
+    let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
+    let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
+    caution.into_iter().chain(fallbacks).collect()
+}
+
+/// What went wrong: each part on a line of its own.
+pub fn error(error: &Error) -> String {
+    let mut text = format!("luna-cli: error: {}\n", error.message());
+    let parts = [("expected", error.expectation()), ("found", error.finding()), ("remedy", error.advice())];
+    for (name, part) in parts {
+        if let Some(part) = part {
+            text += &format!("  {name:<9} {part}\n");
+        }
+    }
+    text
+}
+
+fn demo(out: &mut impl Write, demo: &DemoOutcome) -> io::Result<()> {
+    writeln!(out, "Luna took a picture through a VAE to a latent and back.\n")?;
+    let picture = demo.picture.as_deref().map_or("the bundled photograph".to_owned(), |p| p.display().to_string());
+    line(out, "picture", format!("{picture}, {}", size(demo.picture_size)))?;
+    line(out, "model", format!("{}, {}", demo.vae.name, demo.vae.caution.unwrap_or(demo.vae.family)))?;
+    line(out, "encode", how(&demo.encode))?;
+    line(out, "latent", shape(&demo.latent_shape))?;
+    line(out, "decode", how(&demo.decode))?;
+    line(out, "PSNR", demo.psnr.map_or("without loss".to_owned(), |psnr| format!("{psnr:.1} dB")))?;
+    peak(out, demo.peak_memory_bytes)?;
+    writeln!(out)?;
+    demo.outputs.iter().try_for_each(|path| writeln!(out, "{}", path.display()))
+}
+
+fn encode(out: &mut impl Write, encode: &EncodeOutcome) -> io::Result<()> {
+    let of = match encode.inputs.as_slice() {
+        [input] => input.display().to_string(),
+        inputs => format!("{} files", inputs.len()),
+    };
+    writeln!(out, "{}: {}", encode.output.display(), if encode.scaled { "scaled latent" } else { "latent" })?;
+    line(out, "shape", shape(&encode.latent_shape))?;
+    let cut = if encode.encoded_size == encode.picture_size {
+        String::new()
+    } else {
+        format!(", of which {} were encoded (see --size-rule)", size(encode.encoded_size))
+    };
+    line(out, "from", format!("{of}, {}{cut}", size(encode.picture_size)))?;
+    line(out, "model", model(&encode.vae))?;
+    line(out, "time", how(&encode.call))?;
+    peak(out, encode.peak_memory_bytes)
+}
+
+fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
+    let first = decode.outputs.first().map(|path| path.as_path()).unwrap_or(Path::new(""));
+    match decode.outputs.len() {
+        1 => writeln!(out, "{}: {}", first.display(), size(decode.picture_size))?,
+        count => {
+            let last = decode.outputs.last().map(|path| path.display().to_string()).unwrap_or_default();
+            writeln!(out, "{} to {last}: {count} pictures, {}", first.display(), size(decode.picture_size))?;
+        }
+    }
+    let made_by = decode.made_by.as_ref().map(|model| format!(", made by {model}")).unwrap_or_default();
+    let scaled = if decode.scaled { ", scaled" } else { "" };
+    let from =
+        format!("`{}` of {}, {}{scaled}{made_by}", decode.tensor, decode.input.display(), shape(&decode.latent_shape));
+    line(out, "from", from)?;
+    line(out, "model", model(&decode.vae))?;
+    line(out, "time", how(&decode.call))?;
+    peak(out, decode.peak_memory_bytes)
+}
+
+fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
+    let InspectOutcome { file, bytes, tensors, .. } = inspect;
+    let plural = if *tensors == 1 { "" } else { "s" };
+    writeln!(out, "{}: {}, {tensors} tensor{plural}", file.display(), units::bytes(*bytes))?;
+    inspect.components.iter().try_for_each(|found| component(out, found))?;
+    if let Some(latent) = &inspect.latent {
+        writeln!(out, "\nlatent")?;
+        line(out, "tensor", format!("`{}`, {}", latent.tensor, shape(&latent.shape)))?;
+        line(out, "scaled", if latent.scaled { "yes" } else { "no" }.to_owned())?;
+        if let Some(model) = &latent.model {
+            line(out, "made by", model.clone())?;
+        }
+        return line(out, "Luna can", "decode it".to_owned());
+    }
+    if inspect.components.is_empty() {
+        return unknown(out, inspect);
+    }
+    match inspect.unclaimed_tensors {
+        0 => Ok(()),
+        count => writeln!(out, "\n{count} tensors belong to none of these"),
+    }
+}
+
+fn component(out: &mut impl Write, found: &ComponentOutcome) -> io::Result<()> {
+    writeln!(out, "\n{}: {}", found.kind, found.family)?;
+    let prefix = match found.prefix.as_str() {
+        "" => "without a prefix".to_owned(),
+        prefix => format!("under `{prefix}`"),
+    };
+    line(out, "names", format!("{}, {prefix}", found.dialect))?;
+    let types: Vec<_> =
+        found.element_types.iter().map(|(name, bytes)| format!("{name} ({})", units::bytes(*bytes))).collect();
+    line(out, "stored as", types.join(", "))?;
+    line(out, "size", format!("{} parameters in {} tensors", units::count(found.parameters), found.tensors))?;
+    let can = if found.operations.is_empty() { "recognise it".to_owned() } else { found.operations.join(", ") };
+    line(out, "Luna can", can)
+}
+
+fn unknown(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
+    writeln!(out, "\nnothing that Luna knows")?;
+    if let Some(nearest) = &inspect.nearest {
+        line(out, "nearest", format!("{} with {} names", nearest.family, nearest.dialect))?;
+        line(out, "lacks", format!("`{}`", nearest.missing.join("`, `")))?;
+    }
+    writeln!(out, "\nlooked for")?;
+    inspect
+        .looked_for
+        .iter()
+        .try_for_each(|looked| writeln!(out, "  {} ({}): `{}`", looked.family, looked.dialect, looked.marker))
+}
+
+fn bench(out: &mut impl Write, bench: &BenchOutcome) -> io::Result<()> {
+    let caution = bench.vae.caution.map(|caution| format!(" ({caution})")).unwrap_or_default();
+    writeln!(out, "{}, {}{caution}, {} parameters", bench.vae.name, bench.vae.family, units::count(bench.parameters))?;
+    let size = size([bench.size, bench.size]);
+    writeln!(out, "{size}, {} on {}, {} threads\n", bench.precision, bench.device, bench.threads)?;
+    writeln!(out, "{:<8} {:>10} {:>10} {:>9} {:>9}  share of peak", "", "best", "median", "GFLOP", "GFLOP/s")?;
+    for timing in &bench.timings {
+        let Timing { direction, best_seconds, median_seconds, gflop, gflops, share_of_peak, call } = timing;
+        let share = share_of_peak.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
+        let tiles = call.tiling.as_ref().map(|tiling| format!("  in {} tiles", tiling.tiles)).unwrap_or_default();
+        let (best, median) = (units::seconds(*best_seconds), units::seconds(*median_seconds));
+        writeln!(out, "{direction:<8} {best:>10} {median:>10} {gflop:>9.1} {gflops:>9.1}  {share}{tiles}")?;
+    }
+    writeln!(out)?;
+    if let Some(peak) = bench.peak_gflops {
+        line(out, "peak", format!("{peak:.0} GFLOP/s in f32, measured just now"))?;
+    }
+    peak(out, bench.peak_memory_bytes)
+}
+
+fn line(out: &mut impl Write, name: &str, value: String) -> io::Result<()> {
+    writeln!(out, "  {name:<10} {value}")
+}
+
+fn peak(out: &mut impl Write, bytes: Option<u64>) -> io::Result<()> {
+    bytes.map_or(Ok(()), |bytes| line(out, "memory", format!("{} at its peak", units::bytes(bytes))))
+}
+
+fn model(vae: &VaeOutcome) -> String {
+    let scale = vae.scale.as_ref().map(|scale| {
+        let shift = if scale.shift_factor == 0.0 { String::new() } else { format!(", shift {}", scale.shift_factor) };
+        format!(", scale {}{shift}", scale.scale_factor)
+    });
+    format!("{}, {}, {} latent channels{}", vae.name, vae.family, vae.latent_channels, scale.unwrap_or_default())
+}
+
+/// `1.21 s in f32, in 9 tiles of 512 pixels`.
+fn how(call: &CallOutcome) -> String {
+    let tiles = call.tiling.as_ref().map(|tiling| {
+        let (tiles, tile, overlap) = (tiling.tiles, tiling.tile, tiling.overlap);
+        format!(", in {tiles} tiles of {tile} pixels that overlap by {overlap}")
+    });
+    format!("{} in {}{}", units::seconds(call.seconds), call.precision, tiles.unwrap_or_default())
+}
+
+/// `width`×`height`, as picture programs say it.
+fn size([height, width]: [usize; 2]) -> String {
+    format!("{width}x{height}")
+}
+
+fn shape(shape: &[usize]) -> String {
+    format!("{shape:?}")
+}
