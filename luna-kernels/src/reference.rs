@@ -97,7 +97,7 @@ pub(crate) fn wide<T: Scalar>(x: &[T]) -> Vec<f64> {
 /// Largest difference over the root mean square of the reference.
 pub(crate) fn relative<T: Scalar>(got: &[T], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-3);
+    let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len().max(1) as f64).sqrt().max(0.1);
     got.iter()
         .zip(want)
         .map(|(g, w)| (f64::from(g.to_f32()) - w).abs())
@@ -179,7 +179,9 @@ pub(crate) fn conv<T: Scalar>(x: &ConvInput<'_, T>, w: &[f32], shape: ConvShape)
             let (image, c) = (i / (x.h * x.w * cin), i % cin);
             let v = f64::from(x.data[i].to_f32());
             let v = x.norm.map_or(v, |n| v * f64::from(n.scale[image * cin + c]) + f64::from(n.shift[image * cin + c]));
-            activate(x.activation, v)
+            let v = activate(x.activation, v);
+            // What is prepared beforehand is held in the element type.
+            if x.prepared_while_read() { v } else { f64::from(T::from_f32(v as f32).to_f32()) }
         })
         .collect();
     let mut out = vec![0.0; x.b * ho * wo * cout];

@@ -221,21 +221,21 @@ fn check_pointwise<T: Scalar>(seed: u64, rows: usize, n: usize) {
         let cx = Context::new(&workspace).with_isa(isa);
         let mut out = vec![T::default(); rows * n];
         geglu(&x, &mut out, n, &cx);
-        assert!(relative(&out, &want_geglu) < tolerance::<T>(2e-6), "{} seed {seed} geglu", isa.name());
+        assert!(relative(&out, &want_geglu) < tolerance::<T>(1e-5), "{} seed {seed} geglu", isa.name());
         swiglu(&x, &mut out, n, &cx);
-        assert!(relative(&out, &want_swiglu) < tolerance::<T>(2e-6), "{} seed {seed} swiglu", isa.name());
+        assert!(relative(&out, &want_swiglu) < tolerance::<T>(1e-5), "{} seed {seed} swiglu", isa.name());
         let mut sum = x.clone();
         add_scaled(&mut sum, &y, 0.25, &cx);
         let want: Vec<f64> = wide(&x).iter().zip(wide(&y)).map(|(a, b)| a + 0.25 * b).collect();
         assert!(relative(&sum, &want) < tolerance::<T>(1e-6), "{} seed {seed} add", isa.name());
         let mut soft = x.clone();
         softmax_rows(&mut soft, n, &cx);
-        assert!(relative(&soft, &want_softmax) < tolerance::<T>(2e-6), "{} seed {seed} softmax", isa.name());
+        assert!(relative(&soft, &want_softmax) < tolerance::<T>(1e-5), "{} seed {seed} softmax", isa.name());
         for activation in ACTIVATIONS {
             let mut got = x.clone();
             activate_in_place(&mut got, activation, &cx);
             let want: Vec<f64> = wide(&x).into_iter().map(|v| activate(activation, v)).collect();
-            assert!(relative(&got, &want) < tolerance::<T>(2e-6), "{} seed {seed} {activation:?}", isa.name());
+            assert!(relative(&got, &want) < tolerance::<T>(1e-5), "{} seed {seed} {activation:?}", isa.name());
         }
     }
 }

@@ -148,6 +148,9 @@ pub struct ConvInput<'a, T> {
     /// A norm applied first (see [`crate::group_norm_affine`]).
     pub norm: Option<&'a ChannelAffine>,
     /// Applied after the norm. Zero padding comes after both.
+    ///
+    /// Nothing at all, SiLU, and a norm with SiLU happen in f32 while the image is read; any other combination is prepared in a copy of the
+    /// image, rounded to its element type.
     pub activation: Activation,
     /// Doubles height and width by nearest neighbour, after norm and activation.
     pub upsample: bool,

@@ -72,7 +72,7 @@ fn affine<S: Simd, T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize
 impl<T> ConvInput<'_, T> {
     /// Whether pixels are prepared as they are read: not at all, or by a norm (if there is one) and SiLU. Every other combination, which no
     /// model uses at speed, is prepared in a copy beforehand, lest the inner loops carry code for all of them.
-    pub(super) fn prepared_while_read(&self) -> bool {
+    pub(crate) fn prepared_while_read(&self) -> bool {
         self.activation == Activation::Silu || (self.norm.is_none() && self.activation == Activation::None)
     }
 }

@@ -30,7 +30,7 @@ use tile::{Doubled, Same, Tile};
 use weights::WeightRows;
 
 /// Channels whose transformed weights exist at a time.
-const CHANNELS: usize = 128;
+const CHANNELS: usize = 256;
 /// Elements from one position's transformed weights to the next.
 const WEIGHTS_STRIDE: usize = CHANNELS * NR + LINE;
 /// Most tiles multiplied together: their sums of all positions, 384 KiB, stay in the second-level cache.
@@ -140,7 +140,8 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         if packed_len <= OWN_ELEMENTS && chunks.len() >= 3 * rayon::current_num_threads() {
             chunks.into_par_iter().with_max_len(1).for_each(|chunk| self.own_chunk(cx, &chunk, packed_len));
         } else {
-            let at_once = (SHARED_ELEMENTS / packed_len).max(1);
+            let blocks = chunks.len().div_ceil((SHARED_ELEMENTS / packed_len).max(1));
+            let at_once = chunks.len().div_ceil(blocks);
             chunks.chunks(at_once).for_each(|chunks| self.shared_chunks(cx, chunks, packed_len));
         }
     }
