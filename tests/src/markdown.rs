@@ -16,8 +16,8 @@ pub fn blocks(text: &str, language: &str) -> Vec<String> {
 
 /// Every command of the `sh` blocks.
 pub fn shell_lines(text: &str) -> Vec<String> {
-    let lines = blocks(text, "sh").into_iter().flat_map(|block| {
-        block.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
-    });
+    let lines = blocks(text, "sh")
+        .into_iter()
+        .flat_map(|block| block.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>());
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }

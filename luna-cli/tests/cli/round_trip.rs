@@ -59,9 +59,7 @@ fn the_latent_file_says_what_a_sampler_must_know() {
         assert_eq!((metadata["scale_factor"].as_str(), metadata["shift_factor"].as_str()), ("0.3611", "0.1159"));
         assert_eq!(metadata["latent_format"], "flux");
     }
-    let first = |file: &Checkpoint| {
-        f32::from_le_bytes(*file.tensor("latent").unwrap().bytes.first_chunk().unwrap())
-    };
+    let first = |file: &Checkpoint| f32::from_le_bytes(*file.tensor("latent").unwrap().bytes.first_chunk().unwrap());
     assert!((first(&scaled) - (first(&plain) - 0.1159) * 0.3611).abs() < 1e-5);
     bench.ok("decode plain.safetensors -o plain.png");
     bench.ok("decode scaled.safetensors -o scaled.png");
