@@ -219,7 +219,15 @@ impl<'a> Conditioner<'a> {
             sequences += gathered.sequences.len();
             for ((input, plan), joined) in inputs.iter().zip(&plans).zip(&mut joined) {
                 let masked = self.masked(encoder.kind, input, options);
-                joined.push(plan.join(encoder, &encodings, masked.then_some(&gathered.sequences)));
+                let encoding = plan.join(encoder, &encodings, masked.then_some(&gathered.sequences));
+                // The encodings are finite, so only weights can have spoilt them.
+                if plan.weighted.is_some() && encoding.values.iter().any(|value| !value.is_finite()) {
+                    let message = format!("a prompt weight is too large for {}", encoder.kind);
+                    return Err(Error::new(ErrorKind::NonFinite, message)
+                        .expected("weights that leave the encoding finite")
+                        .remedy("use weights between -10 and 10"));
+                }
+                joined.push(encoding);
             }
         }
         let conditionings =

@@ -30,6 +30,3 @@ pub use model::{EncoderInfo, TextLoadOptions, TextModel};
 pub use options::{Encoded, EncodedPrompt, Fallback, Prompt, TextOptions, TokenIds};
 pub use recipe::Recipe;
 pub use tokens::{EncoderTokens, Tokenized};
-
-#[cfg(test)]
-mod tests;
