@@ -68,7 +68,8 @@ fn a_hundred_kills_lose_nothing_and_double_nothing() {
     assert!(lost.is_empty(), "taken in and lost: {lost:?}");
     // A job is whole or not there, also where the process died before it could say that it took it in.
     assert!(found.keys().all(|tag| found.contains_key(&(tag ^ 1))));
-    let spool: Vec<_> = fs::read_dir(folder.path().join("spool")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let spool: Vec<_> =
+        fs::read_dir(folder.path().join("spool")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(spool, ["lock"], "the spool is empty at the end");
     // That the kills fell into the work, and not all before or after it.
     assert!(ended < KILLS && found.len() > KILLS as usize, "{ended} runs ended, {} pictures", found.len());

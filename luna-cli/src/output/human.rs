@@ -3,7 +3,7 @@
 use super::units;
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
-    Timing, VaeOutcome,
+    SaveOutcome, Timing, VaeOutcome,
 };
 use luna_core::Error;
 use std::{
@@ -18,6 +18,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Encode(outcome) => encode(out, outcome),
         Outcome::Decode(outcome) => decode(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
+        Outcome::Save(outcome) => save(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::Text { text } => out.write_all(text.as_bytes()),
     }
@@ -30,6 +31,7 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Encode(encode) => (Some(&encode.vae), vec![&encode.call]),
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
+        Outcome::Save(save) => return save.notes.clone(),
         Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
@@ -92,12 +94,8 @@ fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
     }
     let made_by = decode.made_by.as_ref().map(|model| format!(", made by {model}")).unwrap_or_default();
     let scaled = if decode.scaled { ", scaled" } else { "" };
-    let from = format!(
-        "`{}` of {}, {}{scaled}{made_by}",
-        decode.tensor,
-        decode.input.display(),
-        shape(&decode.latent_shape)
-    );
+    let from =
+        format!("`{}` of {}, {}{scaled}{made_by}", decode.tensor, decode.input.display(), shape(&decode.latent_shape));
     line(out, "from", from)?;
     line(out, "model", model(&decode.vae))?;
     line(out, "time", how(&decode.call))?;
@@ -126,6 +124,34 @@ fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
     }
 }
 
+fn save(out: &mut impl Write, save: &SaveOutcome) -> io::Result<()> {
+    for picture in &save.pictures {
+        let from = picture.input.as_deref().map_or("an earlier run".to_owned(), |input| input.display().to_string());
+        let score = match (picture.score, picture.threshold) {
+            (Some(score), Some(threshold)) => format!(", score {score:.3} against {threshold}"),
+            _ => String::new(),
+        };
+        match (&picture.path, picture.bytes, picture.milliseconds, &picture.error) {
+            (Some(path), Some(bytes), Some(milliseconds), _) => {
+                let rejected = if picture.state == "rejected" { "rejected, " } else { "" };
+                let (bytes, took) = (units::bytes(bytes), units::seconds(milliseconds / 1e3));
+                writeln!(out, "{}: {rejected}{bytes} in {took}, from {from}{score}", path.display())?;
+            }
+            (_, _, _, Some(error)) if error.starts_with(&from) => writeln!(out, "failed: {error}")?,
+            (_, _, _, Some(error)) => writeln!(out, "failed: {from}: {error}")?,
+            _ => writeln!(out, "{}: {from}{score}", picture.state)?,
+        }
+    }
+    let SaveOutcome { written, rejected, failed, seconds, .. } = save;
+    let mut counts = format!("{written} written");
+    for (count, name) in [(rejected, "rejected"), (failed, "failed")] {
+        if *count > 0 {
+            counts += &format!(", {count} {name}");
+        }
+    }
+    writeln!(out, "{counts} in {}", units::seconds(*seconds))
+}
+
 fn component(out: &mut impl Write, found: &ComponentOutcome) -> io::Result<()> {
     writeln!(out, "\n{}: {}", found.kind, found.family)?;
     let prefix = match found.prefix.as_str() {
@@ -148,9 +174,10 @@ fn unknown(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
         line(out, "lacks", format!("`{}`", nearest.missing.join("`, `")))?;
     }
     writeln!(out, "\nlooked for")?;
-    inspect.looked_for.iter().try_for_each(|looked| {
-        writeln!(out, "  {} ({}): `{}`", looked.family, looked.dialect, looked.marker)
-    })
+    inspect
+        .looked_for
+        .iter()
+        .try_for_each(|looked| writeln!(out, "  {} ({}): `{}`", looked.family, looked.dialect, looked.marker))
 }
 
 fn bench(out: &mut impl Write, bench: &BenchOutcome) -> io::Result<()> {
