@@ -46,7 +46,7 @@ pub enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Inspect(InspectArgs),
-    /// Boxed, as it has by far the most options.
+    // Boxed, as it has by far the most options.
     Save(Box<SaveArgs>),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
