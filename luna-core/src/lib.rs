@@ -1,9 +1,11 @@
 //! Luna keeps **one frozen copy of each model and serves many callers from it**.
 #![deny(unsafe_code)]
 
+mod attention_mode;
 mod call;
 pub mod checkpoint;
 mod device;
+pub mod diffusion;
 mod error;
 pub mod files;
 pub mod limits;
@@ -14,13 +16,15 @@ pub mod pool;
 pub mod registry;
 mod runtime;
 pub mod save;
+pub mod text;
 pub mod tokenizer;
 pub mod vae;
 mod values;
 
+pub use attention_mode::AttentionMode;
 pub use call::{Call, CancelToken, Progress};
 pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use runtime::Runtime;
-pub use values::{Image, Latent, LatentScale};
+pub use values::{ArrayView, Conditioning, Image, Latent, LatentScale, PictureSizes, Prediction};

@@ -86,7 +86,7 @@ def main():
     model = Moonlet(trained=False).eval()
     model.load_state_dict({k: v.float() for k, v in state.items()})
 
-    held = [pictures.scene(HELD_OUT + i) for i in range(48)]
+    held = [pictures.scene(HELD_OUT + i) for i in range(16)]
     latents = torch.cat([model.moments(to_tensor(p))[0] for p in held]).double()
     shift = round(latents.mean().item(), 4)
     scale = round(1 / latents.std().item(), 4)

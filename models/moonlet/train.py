@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 import pictures
-from net import Moonlet
+from net import Moonlet, Z
 
 SIDE, CHUNK, WINDOW = 384, 64, 20
 STEPS_PER_CHUNK = 240
@@ -54,7 +54,7 @@ def draw_chunks(folder, step, steps):
 def recolour(rng, crop):
     """Now and then other channels, more saturation, or one flat colour: all of the colour cube must pass."""
     kind = rng.random()
-    if kind < 0.06:
+    if kind < 0.08:
         return np.broadcast_to(np.round(255 * rng.beta(0.5, 0.5, 3)).astype(np.uint8), crop.shape)
     if kind < 0.2:
         crop = crop[..., rng.permutation(3)]
@@ -165,8 +165,8 @@ def start(model):
             with torch.no_grad():
                 p.mul_(0.3)[range(len(p)), range(len(p)), 1, 1] += 0.8
     with torch.no_grad():
-        model.encoder.conv_out.weight[16:] *= 0.05
-        model.encoder.conv_out.bias[16:] = -6.0
+        model.encoder.conv_out.weight[Z:] *= 0.05
+        model.encoder.conv_out.bias[Z:] = -6.0
         model.decoder.conv_out.weight *= 0.3
 
 
@@ -188,10 +188,10 @@ def psnr(model, x):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--out", required=True)
-    args.add_argument("--steps", type=int, default=3800)
-    args.add_argument("--large", type=float, default=0.1, help="share of the steps, at the end, with 256² crops")
+    args.add_argument("--steps", type=int, default=1700)
+    args.add_argument("--large", type=float, default=0.0, help="share of the steps, at the end, with 256² crops")
     args.add_argument("--batch", type=int, default=4)
-    args.add_argument("--lr", type=float, default=1e-3, help="peak rate; norms, biases and the ends get twice as much")
+    args.add_argument("--lr", type=float, default=6e-4, help="peak rate; norms, biases and the ends get twice as much")
     args.add_argument("--threads", type=int, default=1)
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--no-compile", action="store_true")
@@ -241,7 +241,7 @@ def main():
     while step < args.steps and not stop:
         large = step >= args.steps * (1 - args.large)
         x = crops.batch(step, max(1, args.batch // 4) if large else args.batch, 256 if large else 128)
-        noise = torch.randn((len(x), 16, x.shape[2] // 8, x.shape[3] // 8),
+        noise = torch.randn((len(x), Z, x.shape[2] // 8, x.shape[3] // 8),
                             generator=torch.Generator().manual_seed(args.seed * 1_000_003 + step))
         factor = rate(step, args.steps)
         for optimiser, times in ((muon, 1), (adam, 2)):

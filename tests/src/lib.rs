@@ -1,1 +1,10 @@
-//! What the tests share.
+//! What the tests share: where the workspace lies, files made on the spot, models whose weights follow from their names.
+//! Enters: nothing from outside the repository. Leaves: paths, bytes and expectations for tests.
+
+pub mod diffusion;
+pub mod hostile;
+pub mod markdown;
+pub mod random;
+pub mod safetensors_file;
+pub mod vae;
+pub mod workspace;

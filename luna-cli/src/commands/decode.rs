@@ -94,7 +94,8 @@ impl Sink {
             Self::Pictures(format) => (0..image.batch())
                 .map(|index| {
                     let path = if image.batch() == 1 { output.to_owned() } else { numbered(output, index + 1) };
-                    write_picture(&path, &Pixels::of(image, index), *format, &Metadata::none(), if_exists)
+                    write_picture(&path, &Pixels::of(image, index), *format, &Metadata::none(), if_exists)?;
+                    Ok(path)
                 })
                 .collect(),
         }

@@ -13,10 +13,7 @@ use luna_core::{
     vae::{DecodeOptions, EncodeOptions},
 };
 use serde::Serialize;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 /// A photograph that was not among what moonlet was trained on; see `examples/photos/README.md`.
 static PHOTOGRAPH: &[u8] = include_bytes!("../../../examples/photos/chelsea.png");
@@ -62,10 +59,8 @@ pub fn run(settings: &settings::Demo, token: &CancelToken, output: &Output) -> R
     fs::create_dir_all(folder).map_err(|error| Error::io(format!("make the folder {}", folder.display()), error))?;
     let both = side_by_side(&original, &decoded.image)?;
     let pictures = [("original.png", &original), ("decoded.png", &decoded.image), ("side-by-side.png", &both)];
-    let mut outputs = pictures
-        .into_iter()
-        .map(|(name, image)| write_png(&folder.join(name), image))
-        .collect::<Result<Vec<_>>>()?;
+    let mut outputs =
+        pictures.into_iter().map(|(name, image)| write_png(folder.join(name), image)).collect::<Result<Vec<_>>>()?;
     let path = folder.join("latent.safetensors");
     write_latent(&path, &encoded.latent, &named.name, IfExists::Replace)?;
     outputs.push(path);
@@ -89,8 +84,9 @@ fn cropped(image: &Image, [height, width]: [usize; 2]) -> Result<Image> {
     Image::new([1, height, width, 3], cropped.picture(0).to_vec())
 }
 
-fn write_png(path: &Path, image: &Image) -> Result<PathBuf> {
-    write_picture(path, &Pixels::of(image, 0), Format::PNG, &Metadata::none(), IfExists::Replace)
+fn write_png(path: PathBuf, image: &Image) -> Result<PathBuf> {
+    write_picture(&path, &Pixels::of(image, 0), Format::PNG, &Metadata::none(), IfExists::Replace)?;
+    Ok(path)
 }
 
 /// Two pictures of one size with a white gap between them.

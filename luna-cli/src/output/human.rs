@@ -104,7 +104,8 @@ fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
 
 fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
     let InspectOutcome { file, bytes, tensors, .. } = inspect;
-    writeln!(out, "{}: {}, {tensors} tensors", file.display(), units::bytes(*bytes))?;
+    let plural = if *tensors == 1 { "" } else { "s" };
+    writeln!(out, "{}: {}, {tensors} tensor{plural}", file.display(), units::bytes(*bytes))?;
     inspect.components.iter().try_for_each(|found| component(out, found))?;
     if let Some(latent) = &inspect.latent {
         writeln!(out, "\nlatent")?;

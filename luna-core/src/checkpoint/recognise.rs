@@ -77,6 +77,8 @@ impl Family {
     pub const fn operations(self) -> &'static [&'static str] {
         match self {
             Self::KlVae | Self::Taesd => &["encode", "decode"],
+            Self::SdUnet | Self::Flux | Self::ZImage => &["forward"],
+            Self::Clip | Self::T5 | Self::Qwen3 => &["tokenize", "encode"],
             _ => &[],
         }
     }
@@ -131,6 +133,15 @@ pub struct Component {
     pub bytes: u64,
     /// Bytes by element type.
     pub elements: BTreeMap<ElementType, u64>,
+}
+
+impl Component {
+    /// What its stored names start with, prefix included.
+    pub(crate) fn roots(&self) -> Vec<String> {
+        let own = |signature: &&Signature| signature.family == self.family && signature.dialect == self.dialect;
+        let roots = SIGNATURES.iter().filter(own).flat_map(|signature| signature.roots);
+        roots.map(|root| format!("{}{root}", self.prefix)).collect()
+    }
 }
 
 /// What was recognised in a checkpoint.

@@ -24,8 +24,11 @@ impl AttentionCall<'_> {
 
 /// `q` `[b, …, heads·dim]`, `k` and `v` `[b, …, kv_heads·dim]` → `[b, …, heads·dim]`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall, pass: &Pass) -> Result<Tensor> {
-    let y =
-        if q.device().is_cpu() { cpu::attention(q, k, v, call, pass)? } else { portable::attention(q, k, v, call)? };
+    let y = if q.device().is_cpu() {
+        cpu::attention(q, k, v, call, pass)?
+    } else {
+        portable::attention(q, k, v, call, pass)?
+    };
     pass.check()?;
     Ok(y)
 }

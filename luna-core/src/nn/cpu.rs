@@ -5,14 +5,15 @@ use super::{
     attention::AttentionCall,
     buffers::{Buffers, Recycled},
     conv::ConvCall,
-    linear::LinearCall,
+    linear::{Affine, LinearCall},
     norm::RowNorm,
+    rotary::RotaryTable,
 };
 use crate::{Error, ErrorKind, Result};
-use candle_core::{CpuStorage, D, DType, Device, InplaceOp1, Layout, Storage};
+use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
-    AttentionInput, AttentionMode, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix,
+    AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix, Rotary, RotaryShape,
     Scalar, Tokens,
 };
 use std::{
@@ -22,7 +23,7 @@ use std::{
 };
 
 /// An activation element that both the kernels and the tensor library know.
-trait Element: Scalar + Recycled + candle_core::WithDType {}
+pub(super) trait Element: Scalar + Recycled + candle_core::WithDType {}
 impl Element for f32 {}
 impl Element for bf16 {}
 impl Element for f16 {}
@@ -31,16 +32,16 @@ impl Element for f16 {}
 macro_rules! dispatch {
     ($tensor:expr, $T:ident => $body:expr) => {
         match $tensor.dtype() {
-            DType::F32 => {
+            candle_core::DType::F32 => {
                 type $T = f32;
                 $body
             }
-            DType::BF16 => {
-                type $T = bf16;
+            candle_core::DType::BF16 => {
+                type $T = half::bf16;
                 $body
             }
-            DType::F16 => {
-                type $T = f16;
+            candle_core::DType::F16 => {
+                type $T = half::f16;
                 $body
             }
             other => Err(candle_core::Error::UnsupportedDTypeForOp(other, "nn").into()),
@@ -48,15 +49,17 @@ macro_rules! dispatch {
     };
 }
 
+pub(super) use dispatch;
+
 /// The elements of a contiguous CPU tensor.
-struct View<'a, T> {
+pub(super) struct View<'a, T> {
     storage: Box<dyn Deref<Target = Storage> + 'a>,
     range: Range<usize>,
     element: PhantomData<T>,
 }
 
 impl<'a, T: Element> View<'a, T> {
-    fn of(x: &'a Tensor) -> Result<Self> {
+    pub(super) fn of(x: &'a Tensor) -> Result<Self> {
         let (storage, layout) = x.storage_and_layout();
         let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "nn" })?;
         let Storage::Cpu(cpu) = &*storage else { return Err(Error::new(ErrorKind::Internal, "not a CPU tensor")) };
@@ -82,7 +85,7 @@ fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_, T>>> {
 }
 
 /// The buffer of a tensor that nothing else uses; its storage is left empty.
-fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+pub(super) fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
     struct Take<T>(Mutex<Vec<T>>);
     impl<T: Element> InplaceOp1 for Take<T> {
         fn name(&self) -> &'static str {
@@ -114,7 +117,7 @@ pub(super) fn recycle(tensor: Tensor, buffers: &Buffers) {
 pub(super) fn linear(
     x: &Tensor,
     weight: &PackedMatrix,
-    bias: Option<&Tensor>,
+    affine: Affine,
     call: LinearCall,
     pass: &Pass,
 ) -> Result<Tensor> {
@@ -122,9 +125,15 @@ pub(super) fn linear(
     *shape.last_mut().expect("a tensor with channels") = weight.n();
     let rows = x.elem_count() / weight.k();
     dispatch!(x, T => {
-        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(bias)?, optional::<T>(call.residual)?);
+        let (data, bias, residual) = (View::<T>::of(x)?, optional::<f32>(affine.bias)?, optional::<T>(call.residual)?);
         let mut y = pass.buffers().take::<T>(rows * weight.n());
-        let epilogue = Epilogue { bias: bias.as_deref(), activation: call.activation, residual: residual.as_deref(), ..Epilogue::default() };
+        let epilogue = Epilogue {
+            scale: affine.scale,
+            bias: bias.as_deref(),
+            activation: call.activation,
+            residual: residual.as_deref(),
+            ..Epilogue::default()
+        };
         luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })
@@ -171,7 +180,7 @@ pub(super) fn pointwise(
 ) -> Result<Tensor> {
     if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
         let call = LinearCall { activation: call.after, residual: call.residual };
-        return linear(x, weight, bias, call, pass);
+        return linear(x, weight, Affine { scale: 1.0, bias }, call, pass);
     }
     Err(Error::new(ErrorKind::Internal, "a 1×1 convolution takes its input as it is"))
 }
@@ -219,7 +228,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall,
             shape,
             scale: call.scale.unwrap_or_else(|| (dim as f32).powf(-0.5)),
             mask: call.mask,
-            mode: AttentionMode::Auto,
+            mode: pass.attention_mode().kernel(),
         };
         let mut y = pass.buffers().take::<T>(q.elem_count());
         luna_kernels::attention(&input, &mut y, &pass.cx());
@@ -272,6 +281,30 @@ pub(super) fn pointwise_in_place(
         data.truncate(rows * n);
         data.shrink_to_fit();
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}
+
+/// `x ⊙ y`, in the memory of `x`.
+pub(super) fn multiply(x: Tensor, y: &Tensor, pass: &Pass) -> Result<Tensor> {
+    let shape = x.shape().clone();
+    dispatch!(x, T => {
+        let y = View::<T>::of(y)?;
+        let mut data = into_buffer::<T>(&x)?;
+        luna_kernels::multiply(&mut data, &y, &pass.cx());
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+    })
+}
+
+/// Rotates the heads of `[b, t, heads·dim]` in the memory of `x`.
+pub(super) fn rotate(x: Tensor, heads: usize, table: &RotaryTable) -> Result<Tensor> {
+    let (_, tokens, width) = x.dims3()?;
+    let shape = RotaryShape { tokens, heads, dim: width / heads, stride: width };
+    dispatch!(x, T => {
+        let (cos, sin) = (View::<f32>::of(&table.cos)?, View::<f32>::of(&table.sin)?);
+        let rotary = Rotary { cos: &cos, sin: &sin, rotary: shape.dim, layout: table.layout };
+        let mut data = into_buffer::<T>(&x)?;
+        luna_kernels::rotate(&mut data, shape, &rotary);
+        Ok(Tensor::from_vec(data, x.shape(), &Device::Cpu)?)
     })
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct FrozenLayer {
     /// The logical shape of its weight.
     pub(crate) shape: Vec<usize>,
     pub(crate) weight: FrozenWeight,
+    /// What the stored weight counts: 1 but for scaled fp8 files.
+    pub(crate) scale: f32,
     pub(crate) bias: Option<Tensor>,
 }
 
@@ -35,16 +37,11 @@ pub(crate) struct FrozenWeights {
 }
 
 impl FrozenWeights {
-    pub(super) fn push(
-        &mut self,
-        path: String,
-        shape: &[usize],
-        weight: FrozenWeight,
-        bias: Option<Tensor>,
-    ) -> Arc<FrozenLayer> {
-        let layer = FrozenLayer { index: self.layers.len(), path, shape: shape.to_vec(), weight, bias };
-        self.layers.push(Arc::new(layer));
-        self.layers.last().expect("just pushed").clone()
+    /// Adds a layer and numbers it.
+    pub(super) fn push(&mut self, layer: FrozenLayer) -> Arc<FrozenLayer> {
+        let layer = Arc::new(FrozenLayer { index: self.layers.len(), ..layer });
+        self.layers.push(layer.clone());
+        layer
     }
 
     /// Bytes held in memory.
@@ -65,8 +62,10 @@ impl FrozenWeights {
     pub(crate) fn digest(&self) -> Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         for layer in &self.layers {
+            hasher.update(&layer.index.to_le_bytes());
             hasher.update(layer.path.as_bytes());
             hasher.update(format!("{:?}", layer.shape).as_bytes());
+            hasher.update(&layer.scale.to_le_bytes());
             match &layer.weight {
                 FrozenWeight::Matrix(matrix) => {
                     let mut values = vec![0.0; matrix.n() * matrix.k()];

@@ -16,11 +16,19 @@ pub(crate) struct LinearCall<'a> {
     pub(crate) residual: Option<&'a Tensor>,
 }
 
+/// What a layer does to its products: `scale · x·Wᵀ + bias`.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<'a> {
+    pub(super) scale: f32,
+    pub(super) bias: Option<&'a Tensor>,
+}
+
 /// A frozen linear layer. The CPU keeps the weight once, packed, in the type the file stores.
 pub(crate) struct Linear(Arc<FrozenLayer>);
 
 impl Linear {
-    /// Takes `weight` `[outputs, inputs]` and, where there is one, `bias` `[outputs]`.
+    /// Takes `weight` `[outputs, inputs]` and, where there are any, `bias` `[outputs]` and `scale_weight` `[]`, a factor
+    /// on the weight in scaled fp8 files.
     pub(crate) fn load(weights: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
         let shape = [outputs, inputs];
         let view = weights.tensor("weight", &shape)?;
@@ -29,7 +37,8 @@ impl Linear {
         } else {
             FrozenWeight::Tensor(weights.on_device(view, &shape)?)
         };
-        Ok(Self(weights.freeze(&shape, weight, weights.optional_vector("bias", outputs)?)))
+        let scale = weights.optional("scale_weight", &[])?.map_or(1.0, |scale| scale.to_f32()[0]);
+        Ok(Self(weights.freeze_scaled(&shape, weight, scale, weights.optional_vector("bias", outputs)?)))
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
@@ -38,13 +47,16 @@ impl Linear {
 
     /// `activation(x·Wᵀ + b) + residual`.
     pub(crate) fn forward_with(&self, x: &Tensor, call: LinearCall, pass: &Pass) -> Result<Tensor> {
-        let bias = self.0.bias.as_ref();
         let y = match &self.0.weight {
-            FrozenWeight::Matrix(weight) => cpu::linear(x, weight, bias, call, pass)?,
-            FrozenWeight::Tensor(weight) => portable::linear(x, weight, bias, call)?,
+            FrozenWeight::Matrix(weight) => cpu::linear(x, weight, self.affine(), call, pass)?,
+            FrozenWeight::Tensor(weight) => portable::linear(x, weight, self.affine(), call)?,
             FrozenWeight::Conv(_) => unreachable!("a linear layer is never packed as a convolution"),
         };
         pass.check()?;
         Ok(y)
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine { scale: self.0.scale, bias: self.0.bias.as_ref() }
     }
 }

@@ -9,11 +9,17 @@ mod conv;
 mod cpu;
 mod embedding;
 mod frozen;
+mod gated_mlp;
+mod geglu;
+mod join;
 mod linear;
+mod modulation;
 mod norm;
+mod parameter;
 mod pass;
 mod portable;
 mod resnet_block;
+mod rotary;
 mod weights;
 
 pub(crate) use attention::{AttentionCall, SelfAttention, attention};
@@ -21,12 +27,18 @@ pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use embedding::Embedding;
 pub(crate) use frozen::FrozenWeights;
+pub(crate) use gated_mlp::GatedMlp;
+pub(crate) use geglu::geglu;
+pub(crate) use join::join_channels;
 pub(crate) use linear::{Linear, LinearCall};
 pub(crate) use luna_kernels::Activation;
+pub(crate) use modulation::{ModulatedNorm, add, scale_and_shift};
 pub(crate) use norm::{GroupNorm, RowNorm};
+pub(crate) use parameter::Parameter;
 pub(crate) use pass::Pass;
 pub(crate) use resnet_block::ResnetBlock;
-pub(crate) use weights::Weights;
+pub(crate) use rotary::{RotaryLayout, RotaryTable};
+pub(crate) use weights::{StoredTensor, Weights};
 
 /// Activations of a model.
 pub(crate) type Tensor = candle_core::Tensor;
@@ -34,6 +46,13 @@ pub(crate) type Tensor = candle_core::Tensor;
 /// Applies an activation; on the CPU in the memory of its input, which nothing else may use.
 pub(crate) fn activate(x: Tensor, activation: Activation, pass: &Pass) -> crate::Result<Tensor> {
     if x.device().is_cpu() { cpu::activate(x, activation, pass) } else { portable::activate(&x, activation) }
+}
+
+/// `x ⊙ y`; on the CPU in the memory of `x`, which nothing else may use.
+pub(crate) fn multiply(x: Tensor, y: &Tensor, pass: &Pass) -> crate::Result<Tensor> {
+    let product = if x.device().is_cpu() { cpu::multiply(x, y, pass)? } else { (x * y)? };
+    pass.check()?;
+    Ok(product)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl RowNorm {
     }
 
     /// γ, `[channels]`.
-    pub(super) fn gamma(&self) -> &Tensor {
+    pub(crate) fn gamma(&self) -> &Tensor {
         match &self.layer.weight {
             FrozenWeight::Tensor(gamma) => gamma,
             _ => unreachable!("a norm is never packed"),

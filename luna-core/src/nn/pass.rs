@@ -1,7 +1,7 @@
 //! One forward pass: what a request brings along through all layers.
 
 use super::{Buffers, Tensor, cpu};
-use crate::{Call, Error, Progress, Result, Runtime};
+use crate::{AttentionMode, Call, Error, Progress, Result, Runtime};
 use luna_kernels::Context;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct Pass<'a> {
     call: &'a Call,
     runtime: &'a Runtime,
+    attention: AttentionMode,
     done: AtomicUsize,
     total: usize,
 }
@@ -16,7 +17,16 @@ pub(crate) struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// A pass that will report `total` steps.
     pub(crate) fn new(runtime: &'a Runtime, call: &'a Call, total: usize) -> Self {
-        Self { call, runtime, done: AtomicUsize::new(0), total }
+        Self { call, runtime, attention: AttentionMode::Auto, done: AtomicUsize::new(0), total }
+    }
+
+    /// The same with another way to compute attention.
+    pub(crate) fn with_attention(self, attention: AttentionMode) -> Self {
+        Self { attention, ..self }
+    }
+
+    pub(super) fn attention_mode(&self) -> AttentionMode {
+        self.attention
     }
 
     pub(super) fn buffers(&self) -> &Buffers {

@@ -2,21 +2,25 @@
 //! Same contracts as [`super::cpu`]; a test compares the two on the CPU.
 
 use super::{
-    Activation, AttentionCall, GroupNorm, RowNorm, Tensor,
+    Activation, AttentionCall, GroupNorm, Pass, RowNorm, Tensor,
     conv::{ConvCall, ConvSpec},
-    linear::LinearCall,
+    linear::{Affine, LinearCall},
+    rotary::RotaryTable,
 };
-use crate::Result;
+use crate::{AttentionMode, Result};
 use candle_core::D;
-use luna_kernels::AttentionMask;
+use luna_kernels::{AttentionMask, RotaryLayout};
 
-pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, call: LinearCall) -> Result<Tensor> {
+pub(super) fn linear(x: &Tensor, weight: &Tensor, affine: Affine, call: LinearCall) -> Result<Tensor> {
     let (rows, inputs) = (x.elem_count() / x.dim(D::Minus1)?, x.dim(D::Minus1)?);
     let mut shape = x.dims().to_vec();
     *shape.last_mut().expect("a tensor with channels") = weight.dim(0)?;
+    // Weights may be held in fewer bits than the activations have.
+    let weight = weight.to_dtype(x.dtype())?;
     let y = x.reshape((rows, inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
-    let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
+    let y = if affine.scale == 1.0 { y } else { (y * f64::from(affine.scale))? };
+    let y = match affine.bias {
+        Some(bias) => y.broadcast_add(&bias.to_dtype(x.dtype())?)?,
         None => y,
     };
     add(activate(&y, call.activation)?, call.residual)
@@ -81,8 +85,9 @@ pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     })
 }
 
-/// As [`super::attention()`], by the whole score matrix.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall) -> Result<Tensor> {
+/// As [`super::attention()`]. Only `AttentionMode::Pytorch` has the whole score matrix; the others go through it in
+/// chunks of queries.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall, pass: &Pass) -> Result<Tensor> {
     let (batch, dim) = (q.dim(0)?, q.dim(D::Minus1)? / call.heads);
     let split = |x: &Tensor, heads: usize| -> Result<Tensor> {
         let tokens = x.elem_count() / (batch * heads * dim);
@@ -91,18 +96,36 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall)
         Ok(x.reshape((batch, tokens, call.heads, dim))?.transpose(1, 2)?.contiguous()?)
     };
     let scale = call.scale.map_or_else(|| (dim as f64).powf(-0.5), f64::from);
-    let scores = (split(q, call.heads)?.matmul(&split(k, call.kv_heads)?.t()?)? * scale)?;
-    let scores = match mask(call.mask, &scores)? {
-        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
-        None => scores,
+    let (q_heads, k_heads, v_heads) = (split(q, call.heads)?, split(k, call.kv_heads)?.t()?, split(v, call.kv_heads)?);
+    let (queries, keys) = (q_heads.dim(2)?, k_heads.dim(3)?);
+    let mask = mask(call.mask, [batch, call.heads, queries, keys], q.device())?;
+    let rows = match pass.attention_mode() {
+        AttentionMode::Pytorch => queries,
+        _ => (SCORES / (batch * call.heads * keys).max(1)).clamp(1, queries.max(1)),
     };
-    let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(v, call.kv_heads)?)?;
+    let mixed = (0..queries).step_by(rows.max(1)).map(|first| {
+        let count = rows.min(queries - first);
+        let scores = (q_heads.narrow(2, first, count)?.contiguous()?.matmul(&k_heads)? * scale)?;
+        let scores = match &mask {
+            Some(mask) if mask.dim(2)? == 1 => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
+            Some(mask) => scores.broadcast_add(&mask.narrow(2, first, count)?.to_dtype(scores.dtype())?)?,
+            None => scores,
+        };
+        Ok(candle_nn::ops::softmax_last_dim(&scores)?.matmul(&v_heads)?)
+    });
+    let mixed = Tensor::cat(&mixed.collect::<Result<Vec<_>>>()?, 2)?;
     Ok(mixed.transpose(1, 2)?.contiguous()?.reshape(q.shape())?)
 }
 
+/// Scores of one chunk of queries, over all heads.
+const SCORES: usize = 1 << 26;
+
 /// What is added to scores `[b, heads, queries, keys]`.
-fn mask(mask: AttentionMask, scores: &Tensor) -> Result<Option<Tensor>> {
-    let (batch, heads, queries, keys) = scores.dims4()?;
+fn mask(
+    mask: AttentionMask,
+    [batch, heads, queries, keys]: [usize; 4],
+    device: &candle_core::Device,
+) -> Result<Option<Tensor>> {
     let hide = |visible: bool| if visible { 0.0 } else { f32::NEG_INFINITY };
     let (shape, values): (_, Vec<f32>) = match mask {
         AttentionMask::None => return Ok(None),
@@ -120,7 +143,7 @@ fn mask(mask: AttentionMask, scores: &Tensor) -> Result<Option<Tensor>> {
             ((batch, heads, queries, keys), places.flat_map(|at| data[at..][..queries * keys].to_vec()).collect())
         }
     };
-    Ok(Some(Tensor::from_vec(values, shape, scores.device())?))
+    Ok(Some(Tensor::from_vec(values, shape, device)?))
 }
 
 /// `[…, c]` → the same. Statistics in f32 whatever the precision.
@@ -134,4 +157,21 @@ pub(super) fn row_norm(x: &Tensor, norm: &RowNorm) -> Result<Tensor> {
         Some(beta) => scaled.broadcast_add(&beta.to_dtype(x.dtype())?)?,
         None => scaled,
     })
+}
+
+/// Rotates the heads of `[b, t, heads·dim]`.
+pub(super) fn rotate(x: &Tensor, heads: usize, table: &RotaryTable) -> Result<Tensor> {
+    let (batch, tokens, width) = x.dims3()?;
+    let half = width / heads / 2;
+    let angles = |angles: &Tensor| Ok::<_, crate::Error>(angles.reshape((1, tokens, 1, half))?.to_dtype(x.dtype())?);
+    let (cos, sin) = (angles(&table.cos)?, angles(&table.sin)?);
+    let pairs = match table.layout {
+        RotaryLayout::HalfSplit => x.reshape((batch, tokens, heads, 2, half))?,
+        RotaryLayout::Interleaved => x.reshape((batch, tokens, heads, half, 2))?.transpose(3, 4)?,
+    };
+    let (a, b) = (pairs.get_on_dim(3, 0)?, pairs.get_on_dim(3, 1)?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    let axis = if table.layout == RotaryLayout::HalfSplit { 3 } else { 4 };
+    Ok(Tensor::stack(&[first, second], axis)?.reshape(x.shape())?)
 }

@@ -1,13 +1,17 @@
 //! The residual block of VAEs and UNets:
-//! `y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))))))`.
+//! `y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))`, where only UNets have a time.
 
-use super::{Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Pass, Tensor, Weights};
+use super::{
+    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights, modulation::scale_and_shift,
+};
 use crate::Result;
 
-/// Two convolutions with a residual around them. Names: `norm1`, `conv1`, `norm2`, `conv2`, `conv_shortcut`.
+/// Two convolutions with a residual around them. Names: `norm1`, `conv1`, `time_emb_proj`, `norm2`, `conv2`,
+/// `conv_shortcut`.
 pub(crate) struct ResnetBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
+    time: Option<Linear>,
     norm2: GroupNorm,
     conv2: Conv2d,
     shortcut: Option<Conv2d>,
@@ -20,6 +24,7 @@ impl ResnetBlock {
         Ok(Self {
             norm1: GroupNorm::load(&weights.at("norm1"), inputs, groups, eps)?,
             conv1: Conv2d::load(&weights.at("conv1"), ConvSpec::same(inputs, outputs))?,
+            time: None,
             norm2: GroupNorm::load(&weights.at("norm2"), outputs, groups, eps)?,
             conv2: Conv2d::load(&weights.at("conv2"), ConvSpec::same(outputs, outputs))?,
             shortcut: (inputs != outputs)
@@ -28,19 +33,54 @@ impl ResnetBlock {
         })
     }
 
+    /// The same with a projection of the time embedding, `[time]` → `[outputs]`.
+    pub(crate) fn with_time(mut self, weights: &Weights, time: usize) -> Result<Self> {
+        self.time = Some(Linear::load(&weights.at("time_emb_proj"), time, self.conv1.spec.outputs)?);
+        Ok(self)
+    }
+
     /// `[b, h, w, inputs]` → `[b, h, w, outputs]`. Takes `x`, so that its memory serves the layers after it.
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        let normed = |norm| ConvCall { norm: Some(norm), activation: Activation::Silu, ..ConvCall::default() };
         let hidden = self.conv1.forward_with(&x, normed(&self.norm1), pass)?;
         let residual = match &self.shortcut {
             Some(shortcut) => shortcut.forward_consuming(x, pass)?,
             None => x,
         };
-        let y =
-            self.conv2.forward_with(&hidden, ConvCall { residual: Some(&residual), ..normed(&self.norm2) }, pass)?;
-        pass.recycle(hidden);
+        let y = self.second_half(hidden, &residual, pass)?;
         pass.recycle(residual);
+        Ok(y)
+    }
+
+    /// As [`ResnetBlock::forward`] at a time step, whose activated embedding is `time` `[b, time]`. Leaves `x` to the
+    /// caller, which may need it as a skip connection.
+    pub(crate) fn forward_at(&self, x: &Tensor, time: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let mut hidden = self.conv1.forward_with(x, normed(&self.norm1), pass)?;
+        if let Some(projection) = &self.time {
+            let shift = projection.forward(time, pass)?;
+            let shifted = scale_and_shift(&hidden, None, Some(&shift), pass)?;
+            pass.recycle(hidden);
+            hidden = shifted;
+        }
+        match &self.shortcut {
+            Some(shortcut) => {
+                let residual = shortcut.forward(x, pass)?;
+                let y = self.second_half(hidden, &residual, pass)?;
+                pass.recycle(residual);
+                Ok(y)
+            }
+            None => self.second_half(hidden, x, pass),
+        }
+    }
+
+    fn second_half(&self, hidden: Tensor, residual: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let call = ConvCall { residual: Some(residual), ..normed(&self.norm2) };
+        let y = self.conv2.forward_with(&hidden, call, pass)?;
+        pass.recycle(hidden);
         pass.step()?;
         Ok(y)
     }
+}
+
+fn normed(norm: &GroupNorm) -> ConvCall<'_> {
+    ConvCall { norm: Some(norm), activation: Activation::Silu, ..ConvCall::default() }
 }

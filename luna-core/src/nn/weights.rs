@@ -8,13 +8,22 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
-    checkpoint::{Checkpoint, ElementType, TensorView},
+    checkpoint::{
+        Checkpoint, ElementType, TensorView,
+        dialect::{Part, Stored},
+    },
 };
 use luna_kernels::{Context, ConvShape, PackedConv, PackedMatrix, WeightType, WeightView, Workspace};
 use std::{borrow::Cow, cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc};
 
-/// Turns a canonical name into the stored one.
-type Rename = Rc<dyn Fn(&str) -> String>;
+/// Tells where the tensor of a canonical name is stored.
+type Rename = Rc<dyn Fn(&str) -> Stored>;
+
+/// A tensor as the model wants it, its elements as stored.
+pub(crate) struct StoredTensor<'a> {
+    pub(crate) element: ElementType,
+    bytes: Cow<'a, [u8]>,
+}
 
 /// A place in a checkpoint, from which layers take their tensors.
 #[derive(Clone)]
@@ -30,15 +39,16 @@ pub(crate) struct Weights<'a> {
 
 impl<'a> Weights<'a> {
     /// Starts at the root of a model that computes with `runtime` in `precision`. `rename` gives, for a canonical name
-    /// such as `decoder.conv_in.weight`, the stored name including its prefix.
-    pub(crate) fn new(
+    /// such as `decoder.conv_in.weight`, the stored name including its prefix, or the part of a stored tensor.
+    pub(crate) fn new<S: Into<Stored>>(
         checkpoint: &'a Checkpoint,
         runtime: &'a Runtime,
         precision: Precision,
-        rename: impl Fn(&str) -> String + 'static,
+        rename: impl Fn(&str) -> S + 'static,
     ) -> Self {
         let (path, taken, frozen) = (String::new(), Rc::default(), Rc::default());
-        Self { checkpoint, runtime, precision, rename: Rc::new(rename), path, taken, frozen }
+        let rename = Rc::new(move |name: &str| rename(name).into());
+        Self { checkpoint, runtime, precision, rename, path, taken, frozen }
     }
 
     pub(crate) fn runtime(&self) -> &'a Runtime {
@@ -53,7 +63,25 @@ impl<'a> Weights<'a> {
 
     /// Adds the layer at this place to the model's frozen weights.
     pub(super) fn freeze(&self, shape: &[usize], weight: FrozenWeight, bias: Option<Tensor>) -> Arc<FrozenLayer> {
-        self.frozen.borrow_mut().push(self.path.clone(), shape, weight, bias)
+        self.freeze_scaled(shape, weight, 1.0, bias)
+    }
+
+    /// As [`Weights::freeze`], for a weight that counts `scale` times what is stored.
+    pub(super) fn freeze_scaled(
+        &self,
+        shape: &[usize],
+        weight: FrozenWeight,
+        scale: f32,
+        bias: Option<Tensor>,
+    ) -> Arc<FrozenLayer> {
+        self.frozen.borrow_mut().push(FrozenLayer {
+            index: 0,
+            path: self.path.clone(),
+            shape: shape.to_vec(),
+            weight,
+            scale,
+            bias,
+        })
     }
 
     /// All layers that were loaded from any place of this model.
@@ -66,22 +94,46 @@ impl<'a> Weights<'a> {
         &self.path
     }
 
-    fn stored(&self, name: &str) -> String {
+    fn stored(&self, name: &str) -> Stored {
         (self.rename)(&if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) })
     }
 
     /// Whether `name` exists here.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.checkpoint.shape(&self.stored(name)).is_some()
+        self.checkpoint.shape(&self.stored(name).name).is_some()
     }
 
     /// The stored shape of `name`.
     ///
     /// # Errors
     /// `InvalidFile` if it is not there.
-    pub(crate) fn shape(&self, name: &str) -> Result<&'a [usize]> {
-        let stored = self.stored(name);
-        self.checkpoint.shape(&stored).ok_or_else(|| missing(&stored))
+    pub(crate) fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        let Stored { name, part } = self.stored(name);
+        let mut shape = self.checkpoint.shape(&name).ok_or_else(|| missing(&name))?.to_vec();
+        match part {
+            Part::Whole => {}
+            Part::Rows { of, .. } => shape.iter_mut().take(1).for_each(|rows| *rows /= of),
+            Part::RowsFrom(first) => shape.iter_mut().take(1).for_each(|rows| *rows = rows.saturating_sub(first)),
+            Part::Transposed => shape.reverse(),
+        }
+        Ok(shape)
+    }
+
+    /// The stored shape of a convolution's weight, `[outputs, inputs, height, width]`, by which a model's sizes are read.
+    ///
+    /// # Errors
+    /// `InvalidFile` if it is not there, has another number of dimensions or an empty side.
+    pub(crate) fn conv_shape(&self, name: &str) -> Result<[usize; 4]> {
+        let shape = self.shape(name)?;
+        match *shape {
+            [outputs, inputs, height, width] if !shape.contains(&0) => Ok([outputs, inputs, height, width]),
+            _ => Err(Error::new(
+                ErrorKind::InvalidFile,
+                format!("tensor `{}` has a wrong shape", self.stored(name).name),
+            )
+            .expected("[outputs, inputs, height, width], no side 0")
+            .found(format!("{shape:?}"))),
+        }
     }
 
     /// How many consecutive segments `0.`, `1.`, … carry `name`.
@@ -94,40 +146,59 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// `InvalidFile` if it is missing, has another shape or is not of a floating-point type.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
-        let stored = self.stored(name);
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'a>> {
+        let Stored { name: stored, part } = self.stored(name);
         let view = self.checkpoint.tensor(&stored).ok_or_else(|| missing(&stored))?;
         self.taken.borrow_mut().insert(stored);
+        let mut whole = shape.to_vec();
+        match part {
+            Part::Whole => {}
+            Part::Rows { of, .. } => whole.iter_mut().take(1).for_each(|rows| *rows *= of),
+            // More rows may follow.
+            Part::RowsFrom(first) => {
+                let stored = view.shape.first().copied().unwrap_or_default();
+                whole.iter_mut().take(1).for_each(|rows| *rows = stored.max(*rows + first));
+            }
+            Part::Transposed => whole.reverse(),
+        }
         let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
-        if squeeze(view.shape) != squeeze(shape) {
+        if squeeze(view.shape) != squeeze(&whole) {
             return Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", view.name))
-                .expected(format!("{shape:?}"))
+                .expected(format!("{whole:?}"))
                 .found(format!("{:?}", view.shape)));
         }
-        match view.element {
-            ElementType::F32
-            | ElementType::F16
-            | ElementType::Bf16
-            | ElementType::F8E4m3
-            | ElementType::F8E5m2
-            | ElementType::F64 => Ok(view),
-            other => Err(Error::new(ErrorKind::Unsupported, format!("tensor `{}` is not of a float type", view.name))
+        if !view.element.is_float() {
+            let message = format!("tensor `{}` is not of a float type", view.name);
+            return Err(Error::new(ErrorKind::Unsupported, message)
                 .expected("F32, F16, BF16, F8_E4M3, F8_E5M2 or F64")
-                .found(other.name())),
+                .found(view.element.name()));
         }
+        let bytes = match part {
+            Part::Whole => Cow::Borrowed(view.bytes),
+            Part::Rows { index, of } => {
+                let length = view.bytes.len() / of;
+                Cow::Borrowed(&view.bytes[index * length..][..length])
+            }
+            Part::RowsFrom(first) => {
+                let row = view.bytes.len() / whole[0].max(1);
+                Cow::Borrowed(&view.bytes[first * row..][..shape[0] * row])
+            }
+            Part::Transposed => Cow::Owned(transposed(view.bytes, whole[0], view.element.bytes())),
+        };
+        Ok(StoredTensor { element: view.element, bytes })
     }
 
     /// The tensor `name`, where it exists.
     ///
     /// # Errors
     /// As [`Weights::tensor`], but for a missing one.
-    pub(crate) fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<TensorView<'a>>> {
+    pub(crate) fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<StoredTensor<'a>>> {
         if self.has(name) { self.tensor(name, shape).map(Some) } else { Ok(None) }
     }
 
     /// A one-dimensional tensor such as a bias, widened: f32 for the CPU's kernels, the model's precision elsewhere.
     pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Tensor> {
-        let vector = Tensor::from_vec(to_f32(&self.tensor(name, &[length])?), length, self.runtime.handle())?;
+        let vector = Tensor::from_vec(self.tensor(name, &[length])?.to_f32(), length, self.runtime.handle())?;
         Ok(if self.runtime.handle().is_cpu() { vector } else { vector.to_dtype(self.precision.dtype())? })
     }
 
@@ -137,8 +208,8 @@ impl<'a> Weights<'a> {
     }
 
     /// The tensor on the runtime's device in the model's precision, for devices that the kernels do not serve.
-    pub(crate) fn on_device(&self, view: TensorView, shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor::from_vec(to_f32(&view), shape, &candle_core::Device::Cpu)?
+    pub(crate) fn on_device(&self, tensor: StoredTensor, shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::from_vec(tensor.to_f32(), shape, &candle_core::Device::Cpu)?
             .to_dtype(self.precision.dtype())?
             .to_device(self.runtime.handle())?)
     }
@@ -152,46 +223,63 @@ impl<'a> Weights<'a> {
     }
 }
 
-impl TensorView<'_> {
+impl<'a> StoredTensor<'a> {
+    /// All of a tensor of floats.
+    pub(crate) fn of(view: TensorView<'a>) -> Self {
+        Self { element: view.element, bytes: Cow::Borrowed(view.bytes) }
+    }
+
     /// Packs a matrix `[n, k]` for the CPU, its elements as stored.
     pub(crate) fn pack_matrix(&self, n: usize, k: usize) -> PackedMatrix {
-        let (dtype, bytes) = kernel_bytes(self);
+        let (dtype, bytes) = self.kernel_bytes();
         PackedMatrix::pack(WeightView { dtype, bytes: &bytes }, n, k)
     }
 
     /// Packs a convolution weight `[cout, cin, kh, kw]` for the CPU, its elements as stored.
     pub(crate) fn pack_conv(&self, shape: ConvShape) -> PackedConv {
-        let (dtype, bytes) = kernel_bytes(self);
+        let (dtype, bytes) = self.kernel_bytes();
         PackedConv::pack(WeightView { dtype, bytes: &bytes }, shape)
+    }
+
+    /// The elements widened to f32.
+    pub(crate) fn to_f32(&self) -> Vec<f32> {
+        let (dtype, bytes) = self.kernel_bytes();
+        let mut wide = vec![0.0; bytes.len() / dtype.size()];
+        let workspace = Workspace::new();
+        luna_kernels::convert_weights(WeightView { dtype, bytes: &bytes }, &mut wide, &Context::new(&workspace));
+        wide
+    }
+
+    /// The bytes as the kernels take them: everything as stored but f64, which no kernel reads.
+    pub(super) fn kernel_bytes(&self) -> (WeightType, Cow<'_, [u8]>) {
+        let dtype = match self.element {
+            ElementType::F32 => WeightType::F32,
+            ElementType::F16 => WeightType::F16,
+            ElementType::Bf16 => WeightType::BF16,
+            ElementType::F8E4m3 => WeightType::F8E4M3,
+            ElementType::F8E5m2 => WeightType::F8E5M2,
+            _ => {
+                let narrowed = self.bytes.chunks_exact(8).flat_map(|bytes| {
+                    let wide = f64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
+                    (wide as f32).to_le_bytes()
+                });
+                return (WeightType::F32, narrowed.collect());
+            }
+        };
+        (dtype, Cow::Borrowed(&self.bytes))
     }
 }
 
-/// The bytes as the kernels take them: everything as stored but f64, which no kernel reads.
-fn kernel_bytes<'a>(view: &TensorView<'a>) -> (WeightType, Cow<'a, [u8]>) {
-    let dtype = match view.element {
-        ElementType::F32 => WeightType::F32,
-        ElementType::F16 => WeightType::F16,
-        ElementType::Bf16 => WeightType::BF16,
-        ElementType::F8E4m3 => WeightType::F8E4M3,
-        ElementType::F8E5m2 => WeightType::F8E5M2,
-        _ => {
-            let narrowed = view.bytes.chunks_exact(8).flat_map(|bytes| {
-                let wide = f64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
-                (wide as f32).to_le_bytes()
-            });
-            return (WeightType::F32, narrowed.collect());
+/// A matrix of `rows` rows with its rows and columns exchanged.
+fn transposed(bytes: &[u8], rows: usize, element: usize) -> Vec<u8> {
+    let columns = bytes.len() / (rows * element).max(1);
+    let mut out = Vec::with_capacity(bytes.len());
+    for column in 0..columns {
+        for row in 0..rows {
+            out.extend_from_slice(&bytes[(row * columns + column) * element..][..element]);
         }
-    };
-    (dtype, Cow::Borrowed(view.bytes))
-}
-
-/// The elements widened to f32.
-fn to_f32(view: &TensorView) -> Vec<f32> {
-    let (dtype, bytes) = kernel_bytes(view);
-    let mut wide = vec![0.0; view.shape.iter().product()];
-    let workspace = Workspace::new();
-    luna_kernels::convert_weights(WeightView { dtype, bytes: &bytes }, &mut wide, &Context::new(&workspace));
-    wide
+    }
+    out
 }
 
 fn missing(stored: &str) -> Error {

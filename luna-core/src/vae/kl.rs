@@ -11,6 +11,9 @@ use crate::{
 /// Variance offset of every GroupNorm in this family.
 const EPS: f32 = 1e-6;
 
+/// Each level doubles the picture's sides; known VAEs have 4 or 5.
+const MOST_LEVELS: usize = 8;
+
 /// The sizes of one half, read from shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Half {
@@ -225,12 +228,14 @@ impl Half {
         let levels = weights.at(blocks).count("resnets.0.conv1.weight");
         let level = |index: usize| weights.at(blocks).at(index).at("resnets");
         let count = if levels == 0 { 0 } else { level(0).count("conv1.weight") };
-        if levels == 0 || count == 0 {
-            return Err(Error::new(ErrorKind::InvalidFile, "the VAE has no residual blocks"));
+        if count == 0 || !(1..=MOST_LEVELS).contains(&levels) {
+            return Err(Error::new(ErrorKind::InvalidFile, "the VAE's levels are not those of a VAE")
+                .expected(format!("1 to {MOST_LEVELS} levels of residual blocks"))
+                .found(levels.to_string()));
         }
         let mut channels: Vec<_> =
-            (0..levels).map(|index| Ok(level(index).at(0).shape("conv1.weight")?[0])).collect::<Result<_>>()?;
-        let [outputs, inputs] = [weights.shape("conv_out.weight")?[0], weights.shape("conv_in.weight")?[1]];
+            (0..levels).map(|index| Ok(level(index).at(0).conv_shape("conv1.weight")?[0])).collect::<Result<_>>()?;
+        let [outputs, inputs] = [weights.conv_shape("conv_out.weight")?[0], weights.conv_shape("conv_in.weight")?[1]];
         let (picture, latent) = if blocks == "up_blocks" {
             channels.reverse();
             (outputs, inputs)

@@ -48,10 +48,31 @@ impl Network {
             };
             (network, weights.into_frozen())
         };
+        network.check_halves()?;
         if let Some(config) = config {
             network.check_config(config)?;
         }
         Ok((network, frozen))
+    }
+
+    /// What one half writes the other must read.
+    fn check_halves(&self) -> Result<()> {
+        let sizes = match self {
+            Self::Kl { encoder: Some(encoder), decoder: Some(decoder) } => {
+                [&encoder.half, &decoder.half].map(|half| (half.latent, half.channels.len()))
+            }
+            Self::Taesd { encoder: Some(encoder), decoder: Some(decoder) } => {
+                [encoder, decoder].map(|half| (half.latent, half.levels))
+            }
+            _ => return Ok(()),
+        };
+        if sizes[0] == sizes[1] {
+            return Ok(());
+        }
+        let tell = |(latent, levels): (usize, usize)| format!("{latent} latent channels and {levels} levels");
+        Err(Error::new(ErrorKind::InvalidFile, "the VAE's encoder and decoder do not belong together")
+            .expected(format!("{}, as the encoder has", tell(sizes[0])))
+            .found(format!("{} in the decoder", tell(sizes[1]))))
     }
 
     /// What a config.json states must be what the shapes say.

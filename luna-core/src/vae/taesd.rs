@@ -5,8 +5,12 @@
 
 use crate::{
     Error, ErrorKind, Result,
+    limits::check_at_most,
     nn::{self, Activation, Conv2d, ConvCall, ConvSpec, Pass, Tensor, Weights},
 };
+
+/// Each level halves the picture's sides; known ones have 3.
+const MOST_LEVELS: u64 = 8;
 
 /// `y = relu(conv3(relu(conv2(relu(conv1(x))))) + skip(x))`.
 struct Block {
@@ -15,16 +19,20 @@ struct Block {
 }
 
 impl Block {
-    fn load(weights: &Weights) -> Result<Self> {
-        let conv = |index: usize| {
+    /// `inputs` is the number of channels that the layer before gives.
+    fn load(weights: &Weights, mut inputs: usize) -> Result<Self> {
+        let mut conv = |index: usize| {
             let weights = weights.at("conv").at(index);
-            let shape = weights.shape("weight")?;
-            Conv2d::load(&weights, ConvSpec::same(shape[1], shape[0]))
+            let outputs = weights.conv_shape("weight")?[0];
+            let spec = ConvSpec::same(inputs, outputs);
+            inputs = outputs;
+            Conv2d::load(&weights, spec)
         };
         let convs = [conv(0)?, conv(2)?, conv(4)?];
         let skip = weights.at("skip");
         let spec = ConvSpec::pointwise(convs[0].spec.inputs, convs[2].spec.outputs);
-        let skip = skip.has("weight").then(|| Conv2d::load(&skip, spec)).transpose()?;
+        let needed = spec.inputs != spec.outputs || skip.has("weight");
+        let skip = needed.then(|| Conv2d::load(&skip, spec)).transpose()?;
         Ok(Self { convs, skip })
     }
 
@@ -69,16 +77,20 @@ impl Half {
         let weights = weights.at("layers");
         let mut layers = Vec::new();
         let mut gap = false;
+        let mut width = None;
         // The longest known list has 19 layers; two missing indices in a row end it.
         for index in 0..64 {
             let place = weights.at(index);
             if place.has("conv.0.weight") {
-                layers.push(Layer::Block(Block::load(&place)?));
+                let block = Block::load(&place, width.unwrap_or(0))?;
+                width = Some(block.convs[2].spec.outputs);
+                layers.push(Layer::Block(block));
             } else if place.has("weight") {
-                let shape = place.shape("weight")?;
+                let [outputs, inputs, ..] = place.conv_shape("weight")?;
                 let halve = !decoder && index > 0 && !place.has("bias");
-                let spec = ConvSpec { stride: if halve { 2 } else { 1 }, ..ConvSpec::same(shape[1], shape[0]) };
-                let conv = Conv2d::load(&place, spec)?;
+                let spec = ConvSpec::same(width.unwrap_or(inputs), outputs);
+                let conv = Conv2d::load(&place, ConvSpec { stride: if halve { 2 } else { 1 }, ..spec })?;
+                width = Some(outputs);
                 layers.push(if gap && decoder { Layer::Upsample(conv) } else { Layer::Conv(conv) });
             } else if gap {
                 break;
@@ -98,7 +110,15 @@ impl Half {
             Layer::Block(_) => false,
         };
         let (latent, channels) = if decoder { (first.inputs, first.outputs) } else { (last.outputs, first.outputs) };
-        Ok(Self { levels: layers.iter().filter(resizes).count(), layers, decoder, latent, channels })
+        let picture = if decoder { last.outputs } else { first.inputs };
+        if picture != 3 {
+            return Err(Error::new(ErrorKind::InvalidFile, "the TAESD does not work on pictures")
+                .expected("3 channels at the picture's end")
+                .found(picture.to_string()));
+        }
+        let levels = layers.iter().filter(resizes).count();
+        check_at_most("halvings in a TAESD", levels as u64, MOST_LEVELS)?;
+        Ok(Self { levels, layers, decoder, latent, channels })
     }
 
     /// `[b, h, w, 3]` → `[b, h/8, w/8, latent]`, or back.

@@ -5,7 +5,7 @@ use crate::{Error, ErrorKind, Result};
 /// Overlapping square tiles, in latent pixels (8 picture pixels each for every known VAE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
-    /// Side of a tile.
+    /// Side of a tile, at most: tiles are no larger than what covers the picture evenly.
     pub tile: usize,
     /// How far neighbours overlap, at least. They are blended linearly over what they share.
     pub overlap: usize,
@@ -15,9 +15,12 @@ impl Tiling {
     /// The smallest tile that gives a VAE enough surroundings to work with.
     pub const SMALLEST: usize = 16;
 
-    /// Tiles of this side with an overlap of a quarter.
+    /// The overlap past which the result does not get better to speak of.
+    const ENOUGH: usize = 16;
+
+    /// Tiles of this side with an overlap of a quarter, but no more than 16.
     pub fn with_tile(tile: usize) -> Self {
-        Self { tile, overlap: tile / 4 }
+        Self { tile, overlap: (tile / 4).min(Self::ENOUGH) }
     }
 
     /// Refuses tiles that cannot be laid out.
@@ -41,12 +44,15 @@ impl Tiling {
             return vec![Span { start: 0, size: side, before: 0, after: 0 }];
         }
         let count = (side - self.overlap).div_ceil(self.tile - self.overlap);
-        let start = |index: usize| (index * (side - self.tile) + (count - 1) / 2) / (count - 1);
-        let shared = |left: usize| start(left) + self.tile - start(left + 1);
+        // As large as the tile allows, for its surroundings make it exact; but past enough overlap it only costs.
+        let overlap = self.overlap.max(Self::ENOUGH);
+        let size = (side + (count - 1) * overlap).div_ceil(count).min(self.tile);
+        let start = |index: usize| (index * (side - size) + (count - 1) / 2) / (count - 1);
+        let shared = |left: usize| start(left) + size - start(left + 1);
         (0..count)
             .map(|index| Span {
                 start: start(index),
-                size: self.tile,
+                size,
                 before: if index == 0 { 0 } else { shared(index - 1) },
                 after: if index + 1 == count { 0 } else { shared(index) },
             })
@@ -147,6 +153,7 @@ mod tests {
             for tile in tiling.tiles(height, width) {
                 prop_assert!(tile.rows.start + tile.rows.size <= height);
                 prop_assert!(tile.rows.start == 0 || tile.rows.before >= tiling.overlap);
+                prop_assert!(tile.rows.size <= tiling.tile);
                 let (rows, columns) = (tile.rows.scaled(factor), tile.columns.scaled(factor));
                 let cut: Vec<f32> = (0..rows.size)
                     .flat_map(|row| (0..columns.size).map(move |column| (row, column)))

@@ -1,6 +1,48 @@
 //! Key dialects: from the canonical name of a tensor to the name a file stores it under, one file for each family.
 //! Canonical names are those of diffusers and transformers.
 
+mod flux;
+mod text;
+mod unet;
 mod vae;
+mod z_image;
 
+pub(crate) use flux::flux;
+pub(crate) use text::{clip, plain};
+pub(crate) use unet::sd_unet;
 pub(crate) use vae::{kl_vae, taesd};
+pub(crate) use z_image::z_image;
+
+/// Where a file stores the tensor of a canonical name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) part: Part,
+}
+
+/// Which part of a stored tensor is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// The run `index` of `of` equal runs of rows, as where queries, keys and values are one matrix.
+    Rows { index: usize, of: usize },
+    /// As many rows as are wanted, from this one on, where runs of different length are one matrix.
+    RowsFrom(usize),
+    /// The matrix with rows and columns exchanged.
+    Transposed,
+}
+
+impl Stored {
+    /// `layer.tensor`, which holds several layers' rows side by side; what is neither weight nor bias is of all of them.
+    fn part(layer: &str, tensor: &str, part: Part) -> Self {
+        let part = if matches!(tensor, "weight" | "bias") { part } else { Part::Whole };
+        Self { name: format!("{layer}.{tensor}"), part }
+    }
+}
+
+impl From<String> for Stored {
+    fn from(name: String) -> Self {
+        Self { name, part: Part::Whole }
+    }
+}
