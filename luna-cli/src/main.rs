@@ -27,6 +27,6 @@ fn main() -> ExitCode {
     };
     match (outcome, told) {
         (Err(error), _) | (Ok(_), Err(error)) => exit::status(error.kind()).into(),
-        (Ok(_), Ok(())) => ExitCode::SUCCESS,
+        (Ok(outcome), Ok(())) => outcome.failure().map_or(ExitCode::SUCCESS, |kind| exit::status(kind).into()),
     }
 }

@@ -1,6 +1,10 @@
 //! What was meant. Enters: what was typed and the environment, of which this is the only reader. Leaves: settings with
 //! every default decided, contradictions refused. It opens no file and builds no model.
 
+mod save;
+
+pub use save::{MetadataSource, Save};
+
 use crate::{
     args::{BenchArgs, ComputeArgs, DecodeArgs, DemoArgs, Direction, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},
     vaes::VaeChoice,

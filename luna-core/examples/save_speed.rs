@@ -1,10 +1,15 @@
 //! Times Luna's picture encoders on raw RGB files, for `bench/save.py` to set beside Pillow's.
 //!
-//! `save_speed ROUNDS SIDE FILE…` with files of SIDE × SIDE × 3 bytes; prints `name<TAB>encoder<TAB>ms<TAB>bytes`.
+//! `save_speed ROUNDS SIDE FILE…` with files of SIDE × SIDE × 3 bytes; prints `name<TAB>encoder<TAB>ms<TAB>bytes`. Then
+//! five f32 pictures of each file go through a saver: what the caller waits in all, and until the last is on the disk.
 
 use std::{env, error::Error, fs, path::Path, time::Instant};
 
-use luna_core::picture::{BitDepth, Effort, Format, Metadata, Pixels, encode};
+use luna_core::{
+    Image,
+    picture::{BitDepth, Effort, Format, Metadata, Pixels, encode},
+    save::{SaveConfig, SaveImage, SaveJob, SavePool},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
@@ -16,7 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let formats = [
         ("png fast", png(Effort::Fast)),
         ("png (default)", Format::PNG),
+        ("png 1", png(Effort::Level(1))),
         ("png 6", png(Effort::Level(6))),
+        ("png 9", png(Effort::Level(9))),
         ("webp 90", Format::WEBP),
         ("webp lossless", Format::WebpLossless),
         ("jpeg 90", Format::JPEG),
@@ -35,6 +42,25 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             println!("{name}\t{label}\t{best:.2}\t{size}");
         }
+        let (submitted, saved) = save_five(&bytes, side)?;
+        println!("{name}\tsubmit five\t{submitted:.3}\t0");
+        println!("{name}\tsave five\t{saved:.2}\t0");
     }
     Ok(())
+}
+
+/// Milliseconds until five jobs were taken in, and until all five pictures were on the disk.
+fn save_five(bytes: &[u8], side: usize) -> Result<(f64, f64), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let pool = SavePool::new(SaveConfig::new(folder.path()))?;
+    let values: Vec<f32> = bytes.iter().map(|&value| f32::from(value) / 255.0).collect();
+    let image = || Image::new([1, side, side, 3], values.clone());
+    let images = [image()?, image()?, image()?, image()?, image()?];
+    let start = Instant::now();
+    for image in images {
+        pool.submit(SaveJob::new(vec![SaveImage::new(image, Format::PNG)]))?;
+    }
+    let submitted = start.elapsed().as_secs_f64() * 1e3;
+    pool.close();
+    Ok((submitted, start.elapsed().as_secs_f64() * 1e3))
 }

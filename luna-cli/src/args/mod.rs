@@ -2,8 +2,10 @@
 //! looked up and nothing combined; that is for `settings`.
 
 mod groups;
+mod save;
 
 pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
+pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -16,7 +18,8 @@ Examples:
   luna-cli encode photo.jpg -o latent.safetensors         with the bundled demonstration model, moonlet
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
-  luna-cli inspect sd_xl_base_1.0.safetensors";
+  luna-cli inspect sd_xl_base_1.0.safetensors
+  luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
@@ -43,6 +46,8 @@ pub enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Inspect(InspectArgs),
+    // Boxed, as it has by far the most options.
+    Save(Box<SaveArgs>),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -8,6 +8,7 @@ mod encode;
 mod inspect;
 mod manual;
 mod outcome;
+mod save;
 
 pub use bench::{BenchOutcome, Timing};
 pub use decode::DecodeOutcome;
@@ -15,6 +16,7 @@ pub use demo::DemoOutcome;
 pub use encode::EncodeOutcome;
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
+pub use save::SaveOutcome;
 
 use crate::{
     args::{Command, ReportArgs},
@@ -22,7 +24,7 @@ use crate::{
     output::Output,
     settings::{self, Environment},
 };
-use luna_core::Result;
+use luna_core::{ErrorKind, Result};
 use serde::Serialize;
 
 /// What a command did.
@@ -33,11 +35,22 @@ pub enum Outcome {
     Encode(EncodeOutcome),
     Decode(DecodeOutcome),
     Inspect(InspectOutcome),
+    Save(SaveOutcome),
     Bench(BenchOutcome),
     /// Text that is the result itself, such as a completion script.
     Text {
         text: String,
     },
+}
+
+impl Outcome {
+    /// The kind of a failure that stopped only a part of the work, all of which is told in the outcome.
+    pub fn failure(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Save(save) => save.failure,
+            _ => None,
+        }
+    }
 }
 
 impl Command {
@@ -48,6 +61,7 @@ impl Command {
             Self::Encode(args) => args.report,
             Self::Decode(args) => args.report,
             Self::Inspect(args) => args.report,
+            Self::Save(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
@@ -67,6 +81,7 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
         }

@@ -3,7 +3,7 @@
 use super::units;
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
-    Timing, VaeOutcome,
+    SaveOutcome, Timing, VaeOutcome,
 };
 use luna_core::Error;
 use std::{
@@ -18,6 +18,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Encode(outcome) => encode(out, outcome),
         Outcome::Decode(outcome) => decode(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
+        Outcome::Save(outcome) => save(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::Text { text } => out.write_all(text.as_bytes()),
     }
@@ -30,6 +31,7 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Encode(encode) => (Some(&encode.vae), vec![&encode.call]),
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
+        Outcome::Save(save) => return save.notes.clone(),
         Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
@@ -121,6 +123,34 @@ fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
         0 => Ok(()),
         count => writeln!(out, "\n{count} tensors belong to none of these"),
     }
+}
+
+fn save(out: &mut impl Write, save: &SaveOutcome) -> io::Result<()> {
+    for picture in &save.pictures {
+        let from = picture.input.as_deref().map_or("an earlier run".to_owned(), |input| input.display().to_string());
+        let score = match (picture.score, picture.threshold) {
+            (Some(score), Some(threshold)) => format!(", score {score:.3} against {threshold}"),
+            _ => String::new(),
+        };
+        match (&picture.path, picture.bytes, picture.milliseconds, &picture.error) {
+            (Some(path), Some(bytes), Some(milliseconds), _) => {
+                let rejected = if picture.state == "rejected" { "rejected, " } else { "" };
+                let (bytes, took) = (units::bytes(bytes), units::seconds(milliseconds / 1e3));
+                writeln!(out, "{}: {rejected}{bytes} in {took}, from {from}{score}", path.display())?;
+            }
+            (_, _, _, Some(error)) if error.starts_with(&from) => writeln!(out, "failed: {error}")?,
+            (_, _, _, Some(error)) => writeln!(out, "failed: {from}: {error}")?,
+            _ => writeln!(out, "{}: {from}{score}", picture.state)?,
+        }
+    }
+    let SaveOutcome { written, rejected, failed, seconds, .. } = save;
+    let mut counts = format!("{written} written");
+    for (count, name) in [(rejected, "rejected"), (failed, "failed")] {
+        if *count > 0 {
+            counts += &format!(", {count} {name}");
+        }
+    }
+    writeln!(out, "{counts} in {}", units::seconds(*seconds))
 }
 
 fn component(out: &mut impl Write, found: &ComponentOutcome) -> io::Result<()> {

@@ -6,7 +6,7 @@ mod progress;
 mod units;
 
 use crate::{args::ReportArgs, commands::Outcome};
-use luna_core::{Call, CancelToken, Error, Result};
+use luna_core::{Call, CancelToken, Error, Progress, Result};
 use progress::ProgressBar;
 use serde_json::json;
 use std::io::{self, Write};
@@ -39,6 +39,12 @@ impl Output {
     pub fn watched_call(&self, name: &'static str, token: &CancelToken) -> Call {
         let bar = self.bar.clone();
         Call::new().cancelled_by(token).on_progress(move |progress| bar.show(name, progress))
+    }
+
+    /// Shows the progress of work that is no single call, from whichever thread.
+    pub fn progress(&self, name: &'static str) -> impl Fn(Progress) + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move |progress| bar.show(name, progress)
     }
 
     /// Takes the progress bar away.

@@ -14,6 +14,9 @@ use crate::{Error, ErrorKind, Result, limits::check_at_most};
 /// | `parameters` | text chunk, as A1111 writes and reads it | EXIF UserComment, likewise |
 /// | any other | text chunk | an EXIF text of its own, `key:…`, as ComfyUI reads it |
 ///
+/// EXIF texts are UTF-8, as browsers and ComfyUI take them; for characters beyond ASCII in fields of your own exiftool
+/// wants `-charset exif=UTF8`, and Pillow shows them as Latin-1.
+///
 /// ```
 /// use luna_core::picture::Metadata;
 /// let metadata = Metadata::none()

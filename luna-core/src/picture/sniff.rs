@@ -120,7 +120,8 @@ fn text(bytes: &[u8]) -> Option<&'static str> {
     if lower.starts_with(b"<svg") || lower.starts_with(b"<?xml") && lower.windows(4).any(|part| part == b"<svg") {
         return Some("an SVG drawing");
     }
-    (lower.starts_with(b"{") || lower.starts_with(b"[")).then_some("JSON text; a download may have failed")
+    let inner = lower.strip_prefix(b"{").or_else(|| lower.strip_prefix(b"["))?.trim_ascii_start();
+    inner.starts_with(b"\"").then_some("JSON text; a download may have failed")
 }
 
 /// A little-endian header length, then JSON.
@@ -144,6 +145,7 @@ mod tests {
             (b"\x40\0\0\0\0\0\0\0{\"__metadata__\"", "a safetensors file"),
             (b"{\"error\": 1}", "JSON text; a download may have failed"),
             (b"RIFF\0\0\0\0AVI LIST", "a RIFF file (AVI or WAV)"),
+            (b"[tool]\n", "unknown bytes (5b 74 6f 6f 6c 5d 0a)"),
             (b"hello", "unknown bytes (68 65 6c 6c 6f)"),
         ] {
             let error = sniff(bytes).unwrap_err();

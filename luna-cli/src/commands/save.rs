@@ -1,0 +1,250 @@
+//! `save`: pictures to files below a folder, in the background.
+
+use super::encode::read_pictures;
+use crate::{output::Output, settings};
+use luna_core::{
+    CancelToken, Error, ErrorKind, Progress, Result,
+    picture::Metadata,
+    pool::Scaling,
+    save::{
+        Fate, JobId, JobStatus, PictureStatus, SaveConfig, SaveEvent, SaveImage, SaveJob, SavePool, Verdict, Written,
+    },
+};
+use serde::Serialize;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How soon Ctrl-C is heard.
+const TICK: Duration = Duration::from_millis(50);
+/// Files above this would not be metadata.
+const MOST_METADATA: u64 = 64 << 20;
+
+/// What `save` did.
+#[derive(Serialize)]
+pub struct SaveOutcome {
+    pub output: PathBuf,
+    pub pictures: Vec<SavedPicture>,
+    pub written: usize,
+    pub rejected: usize,
+    pub failed: usize,
+    /// Pictures that an earlier run had left in the spool, and that this one finished.
+    pub recovered: usize,
+    pub seconds: f64,
+    /// Retries and other things worth knowing.
+    pub notes: Vec<String>,
+    /// The kind of the first failure.
+    #[serde(skip)]
+    pub failure: Option<ErrorKind>,
+}
+
+/// One picture's fate.
+#[derive(Serialize)]
+pub struct SavedPicture {
+    /// The file it was read from; none for one that an earlier run had left in the spool.
+    pub input: Option<PathBuf>,
+    /// Which of the file's pictures.
+    pub index: usize,
+    /// `written`, `rejected`, `failed` or `cancelled`.
+    pub state: &'static str,
+    pub path: Option<PathBuf>,
+    pub bytes: Option<u64>,
+    pub sha256: Option<String>,
+    pub milliseconds: Option<f64>,
+    pub score: Option<f64>,
+    pub threshold: Option<f64>,
+    pub error: Option<String>,
+}
+
+/// Reads and saves all inputs; one that fails stops no other.
+pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> Result<SaveOutcome> {
+    let start = Instant::now();
+    let metadata = read_metadata(&settings.metadata)?;
+    let (sender, told) = std::sync::mpsc::channel();
+    let pool = SavePool::new(config(settings, output, sender))?;
+    // What is in the book before anything was handed in is what an earlier run left.
+    let recovered: Vec<JobId> = pool.list().iter().map(|status| status.id).collect();
+    let mut jobs: Vec<(Option<&Path>, Result<JobId>)> = recovered.iter().map(|id| (None, Ok(*id))).collect();
+    for input in &settings.inputs {
+        if token.is_cancelled() {
+            break;
+        }
+        jobs.push((Some(input), hand_in(&pool, settings, input, &metadata)));
+    }
+    let mut outcome = SaveOutcome {
+        output: settings.output.clone(),
+        pictures: Vec::new(),
+        written: 0,
+        rejected: 0,
+        failed: 0,
+        recovered: 0,
+        seconds: 0.0,
+        notes: Vec::new(),
+        failure: None,
+    };
+    for (input, job) in jobs {
+        match job.and_then(|id| wait(&pool, id, token)) {
+            Ok(status) => status.pictures.iter().for_each(|picture| outcome.add(input, picture)),
+            Err(error) => outcome.fail(input, 0, &error),
+        }
+    }
+    pool.close();
+    output.finish_progress();
+    if token.is_cancelled() {
+        return Err(Error::cancelled());
+    }
+    outcome.notes = told.try_iter().collect();
+    outcome.seconds = start.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+fn config(settings: &settings::Save, output: &Output, notes: std::sync::mpsc::Sender<String>) -> SaveConfig {
+    let mut config = SaveConfig::new(&settings.output);
+    config.spool = settings.spool.clone();
+    if let Some(threads) = settings.threads {
+        let mut scaling = Scaling::default();
+        scaling.threads = threads.get()..=threads.get();
+        config.scaling = scaling;
+    }
+    let show = output.progress("saving");
+    let (done, total) = (AtomicUsize::new(0), settings.inputs.len());
+    config.listener = Some(Arc::new(move |event: &SaveEvent| match event {
+        SaveEvent::Finished(_) => {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            show(Progress { done, total: total.max(done) });
+        }
+        SaveEvent::Retrying(_, error, delay) => {
+            let _ = notes.send(format!("{error}; tried again after {} ms", delay.as_millis()));
+        }
+        SaveEvent::Damaged(path, error) => {
+            let _ = notes.send(format!("{error}; put aside as {}", path.display()));
+        }
+        _ => {}
+    }));
+    config
+}
+
+/// Reads a file's pictures and queues them; waits where too many wait already.
+fn hand_in(pool: &SavePool, settings: &settings::Save, input: &Path, metadata: &Metadata) -> Result<JobId> {
+    let mut image = SaveImage::new(read_pictures(input)?, settings.format);
+    image.affix = settings.affix.clone();
+    image.subfolder = settings.subfolder;
+    let mut job = SaveJob::new(vec![image]);
+    job.name = settings.name.clone();
+    job.values = settings.values.clone();
+    job.metadata = metadata.clone();
+    job.gate = settings.gate;
+    job.if_exists = settings.if_exists;
+    job.time = settings.time;
+    job.durable = settings.spool.is_some();
+    pool.submit(job)
+}
+
+fn wait(pool: &SavePool, id: JobId, token: &CancelToken) -> Result<JobStatus> {
+    loop {
+        let status = pool.wait(id, Some(TICK))?;
+        if status.state().is_final() {
+            return Ok(status);
+        }
+        if token.is_cancelled() {
+            pool.cancel_all();
+        }
+    }
+}
+
+fn read_metadata(source: &settings::MetadataSource) -> Result<Metadata> {
+    let mut metadata = Metadata::none();
+    for (key, file) in &source.files {
+        metadata = metadata.with(key, &read_text(file)?).map_err(|error| error.at(file.display()))?;
+    }
+    for (key, text) in &source.texts {
+        metadata = metadata.with(key, text)?;
+    }
+    match &source.xmp {
+        Some(file) => metadata.with_xmp(&read_text(file)?).map_err(|error| error.at(file.display())),
+        None => Ok(metadata),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let refused = |error| Error::io(format!("read {}", path.display()), error);
+    let bytes = fs::metadata(path).map_err(refused)?.len();
+    if bytes > MOST_METADATA {
+        return Err(Error::new(ErrorKind::LimitExceeded, format!("{} is too large for metadata", path.display()))
+            .expected(format!("at most {MOST_METADATA} bytes"))
+            .found(bytes.to_string()));
+    }
+    fs::read_to_string(path).map_err(refused)
+}
+
+impl SaveOutcome {
+    fn add(&mut self, input: Option<&Path>, picture: &PictureStatus) {
+        self.recovered += usize::from(input.is_none());
+        let empty = SavedPicture::new(input, picture.index);
+        let saved = match &picture.fate {
+            Fate::Written(file) => {
+                self.written += 1;
+                SavedPicture { state: "written", ..empty.of(file) }
+            }
+            Fate::Rejected { verdict, kept } => {
+                self.rejected += 1;
+                let saved = match kept {
+                    Some(file) => empty.of(file),
+                    None => empty,
+                };
+                SavedPicture { state: "rejected", ..saved.judged(verdict) }
+            }
+            Fate::Failed(error) => return self.fail(input, picture.index, error),
+            _ => SavedPicture { state: "cancelled", ..empty },
+        };
+        self.pictures.push(saved);
+    }
+
+    fn fail(&mut self, input: Option<&Path>, index: usize, error: &Error) {
+        self.failed += 1;
+        self.failure.get_or_insert(error.kind());
+        let error = Some(error.to_string());
+        self.pictures.push(SavedPicture { state: "failed", error, ..SavedPicture::new(input, index) });
+    }
+}
+
+impl SavedPicture {
+    fn new(input: Option<&Path>, index: usize) -> Self {
+        Self {
+            input: input.map(Path::to_owned),
+            index,
+            state: "",
+            path: None,
+            bytes: None,
+            sha256: None,
+            milliseconds: None,
+            score: None,
+            threshold: None,
+            error: None,
+        }
+    }
+
+    fn of(self, file: &Written) -> Self {
+        let saved = Self {
+            path: Some(file.path.clone()),
+            bytes: Some(file.bytes),
+            sha256: Some(file.sha256_hex()),
+            milliseconds: Some(file.took.as_secs_f64() * 1e3),
+            ..self
+        };
+        match &file.verdict {
+            Some(verdict) => saved.judged(verdict),
+            None => saved,
+        }
+    }
+
+    fn judged(self, verdict: &Verdict) -> Self {
+        Self { score: Some(verdict.score), threshold: Some(verdict.threshold), ..self }
+    }
+}
