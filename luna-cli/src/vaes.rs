@@ -22,9 +22,10 @@ pub const BUNDLED: &[BundledVae] = &[BundledVae {
 
 /// The help of `--vae`, made from [`BUNDLED`].
 pub fn long_help() -> String {
-    let mut help = "A bundled VAE by name, or a VAE file, a checkpoint with a VAE in it, a .safetensors.index.json, or \
+    let mut help =
+        "A bundled VAE by name, or a VAE file, a checkpoint with a VAE in it, a .safetensors.index.json, or \
          a diffusers folder. Names stand before paths; ./NAME is a path.\n\nBundled:"
-        .to_owned();
+            .to_owned();
     for vae in BUNDLED {
         help += &format!("\n  {} (the default): {}", vae.name, vae.description);
     }

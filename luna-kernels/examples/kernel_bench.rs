@@ -85,10 +85,10 @@ impl Bench<'_> {
         let mut times = Vec::new();
         for (pool, peak) in self.pools.iter().zip(&self.peaks) {
             let (mut wall, mut cpu) = (f64::INFINITY, f64::INFINITY);
-            pool.install(|| work());
+            pool.install(&mut work);
             for _ in 0..self.options.runs {
                 let (start, busy) = (Instant::now(), processor_seconds());
-                pool.install(|| work());
+                pool.install(&mut work);
                 wall = wall.min(start.elapsed().as_secs_f64());
                 cpu = cpu.min(processor_seconds() - busy);
             }

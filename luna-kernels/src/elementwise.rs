@@ -1,4 +1,4 @@
-//! Pointwise work on activations: gates, sums, softmax, conversions.
+//! Pointwise work on activations: gates, sums, softmax.
 //!
 //! Enters and leaves: slices. Each function splits its work over the ambient threads where there is enough of it.
 
@@ -6,11 +6,10 @@ use crate::isa::{Context, Kernel};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::simd::math::{Activation, exp};
-use crate::weight::{WeightType, WeightView};
 use rayon::prelude::*;
 
 /// Elements of one task.
-const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// `out[r, j] = x[r, j] · gelu(x[r, n + j])`: diffusers' GEGLU, value first, gate second. `x` is `[rows, 2n]`, `out` `[rows, n]`.
 ///
@@ -81,7 +80,7 @@ impl<T: Scalar> Kernel for Gated<'_, T> {
 /// # Safety
 /// `row` holds `lanes <= LANES` elements from `j` on.
 #[inline(always)]
-unsafe fn read<S: Simd, T: Scalar>(s: S, row: &[T], j: usize, lanes: usize) -> S::V {
+pub(crate) unsafe fn read<S: Simd, T: Scalar>(s: S, row: &[T], j: usize, lanes: usize) -> S::V {
     // SAFETY: the caller's promise.
     unsafe {
         if lanes == S::LANES { T::load(s, row.as_ptr().add(j)) } else { T::load_head(s, row.as_ptr().add(j), lanes) }
@@ -91,7 +90,7 @@ unsafe fn read<S: Simd, T: Scalar>(s: S, row: &[T], j: usize, lanes: usize) -> S
 /// # Safety
 /// As [`read`].
 #[inline(always)]
-unsafe fn write<S: Simd, T: Scalar>(s: S, row: &mut [T], j: usize, lanes: usize, v: S::V) {
+pub(crate) unsafe fn write<S: Simd, T: Scalar>(s: S, row: &mut [T], j: usize, lanes: usize, v: S::V) {
     // SAFETY: the caller's promise.
     unsafe {
         if lanes == S::LANES {
@@ -258,85 +257,6 @@ impl<T: Scalar> Kernel for SoftmaxRows<'_, T> {
                 unsafe { write(s, row, j, lanes, s.mul(exp(s, s.sub(read(s, row, j, lanes), s.splat(top))), factor)) };
                 j += S::LANES;
             }
-        }
-    }
-}
-
-/// Converts between activation types, rounding to nearest even.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn convert<A: Scalar, B: Scalar>(from: &[A], to: &mut [B], cx: &Context<'_>) {
-    assert_eq!(from.len(), to.len(), "source and target must have the same size");
-    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| cx.isa().run(Convert { from, to }));
-}
-
-struct Convert<'a, A, B> {
-    from: &'a [A],
-    to: &'a mut [B],
-}
-
-impl<A: Scalar, B: Scalar> Kernel for Convert<'_, A, B> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut j = 0;
-        while j < self.to.len() {
-            let lanes = S::LANES.min(self.to.len() - j);
-            // SAFETY: both slices hold `lanes` elements from `j` on.
-            unsafe { write(s, self.to, j, lanes, read(s, self.from, j, lanes)) };
-            j += S::LANES;
-        }
-    }
-}
-
-/// Widens or rounds stored weights (any type, any alignment) to activations.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn convert_weights<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Context<'_>) {
-    assert_eq!(
-        from.bytes.len(),
-        to.len() * from.dtype.size(),
-        "source and target must have the same number of elements"
-    );
-    let size = from.dtype.size();
-    to.par_chunks_mut(CHUNK).zip(from.bytes.par_chunks(CHUNK * size)).for_each(|(to, bytes)| {
-        cx.isa().run(ConvertWeights { from: WeightView { dtype: from.dtype, bytes }, to });
-    });
-}
-
-struct ConvertWeights<'a, T> {
-    from: WeightView<'a>,
-    to: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for ConvertWeights<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let WeightView { dtype, bytes } = self.from;
-        let whole = self.to.len() / S::LANES * S::LANES;
-        let mut j = 0;
-        while j < whole {
-            // SAFETY: `LANES` elements from `j` on are there in both; the reads need no alignment.
-            unsafe {
-                let at = bytes.as_ptr().add(j * dtype.size());
-                let v = match dtype {
-                    WeightType::F32 => s.load(at.cast()),
-                    WeightType::F16 => s.load_f16(at.cast()),
-                    WeightType::BF16 => s.load_bf16(at.cast()),
-                    WeightType::F8E4M3 => s.load_e4m3(at),
-                    WeightType::F8E5M2 => s.load_e5m2(at),
-                };
-                T::store(s, self.to.as_mut_ptr().add(j), v);
-            }
-            j += S::LANES;
-        }
-        for (to, bytes) in self.to[whole..].iter_mut().zip(bytes[whole * dtype.size()..].chunks_exact(dtype.size())) {
-            *to = T::from_f32(dtype.widen(bytes));
         }
     }
 }

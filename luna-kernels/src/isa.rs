@@ -109,6 +109,16 @@ impl Isa {
             Level::Neon => unsafe { crate::simd::neon::call(kernel) },
         }
     }
+
+    /// Runs a kernel that multiplies pairs of bf16, with the machine's own instruction where it is in use.
+    pub(crate) fn run_dot_bf16<K: Kernel>(self, kernel: K) -> K::Out {
+        #[cfg(target_arch = "x86_64")]
+        if self.dot_bf16 {
+            // SAFETY: the flag is set only where AVX512-BF16 was detected beside AVX-512.
+            return unsafe { crate::simd::avx512::call_bf16(kernel) };
+        }
+        self.run(kernel)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

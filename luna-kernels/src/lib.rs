@@ -41,6 +41,7 @@
 mod attention;
 mod block;
 mod conv;
+mod convert;
 mod elementwise;
 mod gemm;
 mod interrupt;
@@ -60,9 +61,8 @@ mod workspace;
 pub use attention::{AttentionInput, AttentionMask, AttentionMode, AttentionShape, Tokens, attention};
 pub use block::Plain;
 pub use conv::{ConvInput, ConvShape, PackedConv, conv2d};
-pub use elementwise::{
-    activate_in_place, add, add_scaled, convert, convert_weights, geglu, multiply, softmax_rows, swiglu,
-};
+pub use convert::{convert, convert_weights};
+pub use elementwise::{activate_in_place, add, add_scaled, geglu, multiply, softmax_rows, swiglu};
 pub use gemm::Epilogue;
 pub use interrupt::Interrupt;
 pub use isa::{Context, Isa};

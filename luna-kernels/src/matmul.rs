@@ -3,7 +3,7 @@
 //! Enters: two strided batches of matrices. Leaves: a contiguous batch of products.
 
 use crate::gemm::epilogue::OutPtr;
-use crate::gemm::rows::{Matrix, Rows, Transposed};
+use crate::gemm::rows::{Matrix, Transposed};
 use crate::gemm::{Epilogue, Product};
 use crate::isa::{Context, Isa, Kernel};
 use crate::panel::{NR, Panels};
@@ -98,51 +98,28 @@ pub fn matmul<T: Scalar>(
             return;
         }
         let mut packed = cx.workspace().take::<f32>(n.div_ceil(NR) * k * NR);
-        pack_panels(cx.isa(), b.matrix(i), b.row_stride, b.transposed, n, k, &mut packed);
+        pack_panels(cx.isa(), b, i, shape, &mut packed);
         let epilogue = Epilogue { residual: e.residual.map(|all| &all[i * m * n..][..m * n]), ..*e };
-        let panels = Panels::from_f32(&packed, n, k);
+        let (panels, pairs, out) = (Panels::from_f32(&packed, n, k), false, OutPtr::new(out));
+        let (data, stride, out_stride) = (a.matrix(i), a.row_stride, n);
         if a.transposed {
-            product(
-                &Transposed { data: a.matrix(i), stride: a.row_stride, out_stride: n },
-                m,
-                panels,
-                out,
-                epilogue,
-                cx,
-            );
+            Product { rows: &Transposed { data, stride, out_stride }, m, panels, pairs, out, epilogue }.run(cx);
         } else {
-            product(&Matrix { data: a.matrix(i), stride: a.row_stride, out_stride: n }, m, panels, out, epilogue, cx);
+            Product { rows: &Matrix { data, stride, out_stride }, m, panels, pairs, out, epilogue }.run(cx);
         }
     });
 }
 
-fn product<T: Scalar, R: Rows>(
-    rows: &R,
-    m: usize,
-    panels: Panels<'_>,
-    out: &mut [T],
-    epilogue: Epilogue<'_, T>,
-    cx: &Context<'_>,
-) {
-    Product { rows, m, panels, out: OutPtr::new(out), epilogue }.run(cx);
-}
-
-/// Packs activations as the panels of a right operand: `[k, n]` in memory, or `[n, k]` where `by_column`.
-fn pack_panels<T: Scalar>(
-    isa: Isa,
-    data: &[T],
-    stride: usize,
-    by_column: bool,
-    n: usize,
-    k: usize,
-    packed: &mut [f32],
-) {
+/// Packs matrix `i` of the right operand as panels.
+fn pack_panels<T: Scalar>(isa: Isa, b: &Operand<'_, T>, i: usize, shape: MatmulShape, packed: &mut [f32]) {
+    let MatmulShape { n, k, .. } = shape;
     if k == 0 {
         return;
     }
+    let (data, stride) = (b.matrix(i), b.row_stride);
     packed.par_chunks_exact_mut(k * NR).enumerate().for_each(|(p, panel)| {
         let columns = NR.min(n - p * NR);
-        if by_column {
+        if b.transposed {
             isa.run(PackAcross { data: &data[p * NR * stride..], stride, columns, panel });
         } else {
             isa.run(PackAlong { data: &data[p * NR..], stride, columns, panel });

@@ -3,7 +3,7 @@
 //! Enters: a weight `[n, k]` (PyTorch's `Linear` layout) packed once, activations `[m, k]`. Leaves: `[m, n]`.
 
 use crate::gemm::epilogue::OutPtr;
-use crate::gemm::rows::Matrix;
+use crate::gemm::rows::{Matrix, PairMatrix};
 use crate::gemm::{Epilogue, Product};
 use crate::isa::Context;
 use crate::panel::PackedPanels;
@@ -107,6 +107,11 @@ pub fn linear<T: Scalar>(a: &[T], m: usize, w: &PackedMatrix, out: &mut [T], e: 
     assert_eq!(a.len(), m * k, "input must be [m, k] = [{m}, {k}]");
     assert_eq!(out.len(), m * n, "output must be [m, n] = [{m}, {n}]");
     e.check(n, out.len());
+    let (panels, out) = (w.panels.view(), OutPtr::new(out));
+    if let Some(panels) = panels.as_pairs().filter(|_| T::IS_BF16 && cx.isa().has_dot_bf16()) {
+        let rows = PairMatrix { data: a, stride: k, out_stride: n };
+        return Product { rows: &rows, m, panels, pairs: true, out, epilogue: *e }.run(cx);
+    }
     let rows = Matrix { data: a, stride: k, out_stride: n };
-    Product { rows: &rows, m, panels: w.panels.view(), out: OutPtr::new(out), epilogue: *e }.run(cx);
+    Product { rows: &rows, m, panels, pairs: false, out, epilogue: *e }.run(cx);
 }

@@ -114,6 +114,12 @@ impl<'a> Panels<'a> {
         self.dtype
     }
 
+    /// The same bytes as panels of words, each a pair of bf16; `None` for other types and odd depths.
+    pub(crate) fn as_pairs(&self) -> Option<Self> {
+        let whole = self.dtype == WeightType::BF16 && self.k.is_multiple_of(2);
+        whole.then_some(Self { dtype: WeightType::F32, k: self.k / 2, ..*self })
+    }
+
     /// Number of panels.
     pub(crate) fn count(&self) -> usize {
         self.n.div_ceil(NR)
@@ -125,7 +131,7 @@ impl<'a> Panels<'a> {
     }
 
     /// The bytes of panel `p` from depth `k0` (even for bf16) on.
-    pub(crate) fn from_depth(&self, p: usize, k0: usize) -> &'a [u8] {
+    pub(crate) fn rest_of(&self, p: usize, k0: usize) -> &'a [u8] {
         let stride = panel_bytes(self.dtype, self.k);
         &self.data[p * stride + panel_bytes(self.dtype, k0)..(p + 1) * stride]
     }
@@ -135,7 +141,7 @@ impl<'a> Panels<'a> {
     where
         'a: 's,
     {
-        let source = self.from_depth(p, k0);
+        let source = self.rest_of(p, k0);
         if self.dtype == WeightType::F32 {
             // SAFETY: panels are 64-byte aligned and were written as f32; the slice covers whole elements.
             let all = unsafe { std::slice::from_raw_parts(source.as_ptr().cast::<f32>(), source.len() / 4) };
@@ -168,28 +174,17 @@ impl Kernel for Widen<'_> {
     fn run<S: Simd>(self, s: S) {
         let (from, to, count) = (self.source.as_ptr(), self.target.as_mut_ptr(), self.target.len());
         assert!(count.is_multiple_of(NR) && self.source.len() >= count * self.dtype.size());
-        match self.dtype {
-            // SAFETY: `i + LANES <= count` in each arm, and the source holds `count` elements of the type; see the assertion.
-            WeightType::F32 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load(from.cast::<f32>().add(i))) }),
-            // SAFETY: as above.
-            WeightType::F16 => {
-                each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_f16(from.cast::<u16>().add(i))) })
-            }
-            // SAFETY: as above.
-            WeightType::F8E4M3 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_e4m3(from.add(i))) }),
-            // SAFETY: as above.
-            WeightType::F8E5M2 => each::<S>(count, |i| unsafe { s.store(to.add(i), s.load_e5m2(from.add(i))) }),
-            WeightType::BF16 => widen_pairs(s, from.cast(), to, count / NR),
+        if self.dtype == WeightType::BF16 {
+            return widen_pairs(s, from.cast(), to, count / NR);
         }
-    }
-}
-
-#[inline(always)]
-fn each<S: Simd>(count: usize, f: impl Fn(usize)) {
-    let mut i = 0;
-    while i < count {
-        f(i);
-        i += S::LANES;
+        for i in (0..count).step_by(S::LANES) {
+            // SAFETY: `i + LANES <= count`, and the source holds `count` elements of the type; see the assertion.
+            unsafe {
+                let at = from.add(i * self.dtype.size());
+                s.prefetch(at.wrapping_add(2048));
+                s.store(to.add(i), self.dtype.load(s, at));
+            }
+        }
     }
 }
 
@@ -200,7 +195,9 @@ fn widen_pairs<S: Simd>(s: S, from: *const u16, to: *mut f32, rows: usize) {
         for j in (0..NR).step_by(S::LANES) {
             // SAFETY: `pair` is a stored pair of rows and `j + LANES <= 32`; the second row is written only where it is wanted.
             unsafe {
-                let (first, second) = s.load_bf16_pairs(from.add((pair * NR + j) * 2));
+                let source = from.add((pair * NR + j) * 2);
+                s.prefetch(source.cast::<u8>().wrapping_add(2048));
+                let (first, second) = s.split_bf16(s.load(source.cast()));
                 s.store(to.add(pair * 2 * NR + j), first);
                 if pair * 2 + 1 < rows {
                     s.store(to.add((pair * 2 + 1) * NR + j), second);

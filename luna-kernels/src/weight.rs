@@ -2,6 +2,7 @@
 //!
 //! Enters: little-endian bytes with an element type. Leaves: f32 values. It must not know layouts or kernels.
 
+use crate::simd::Simd;
 use half::{bf16, f16};
 
 /// Element type of stored weights.
@@ -26,6 +27,24 @@ impl WeightType {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
             Self::F8E4M3 | Self::F8E5M2 => 1,
+        }
+    }
+
+    /// Widens `LANES` stored elements at any alignment.
+    ///
+    /// # Safety
+    /// `p` is valid for reading `LANES` elements of this type.
+    #[inline(always)]
+    pub(crate) unsafe fn load<S: Simd>(self, s: S, p: *const u8) -> S::V {
+        // SAFETY: the caller's promise; the readers need no alignment.
+        unsafe {
+            match self {
+                Self::F32 => s.load(p.cast()),
+                Self::F16 => s.load_f16(p.cast()),
+                Self::BF16 => s.load_bf16(p.cast()),
+                Self::F8E4M3 => s.load_e4m3(p),
+                Self::F8E5M2 => s.load_e5m2(p),
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use crate::block::{Block, Plain};
 
 /// Thread-safe recycler of large buffers; clones share one store.
 ///
-/// Idle memory never exceeds the most that was ever lent at one time; [`Workspace::trim`] gives all of it back.
+/// Memory held never exceeds the most that was ever lent at one time by more than 64 MiB, which lets layers of different shapes each find
+/// their scratch again; [`Workspace::trim`] gives all idle memory back.
 ///
 /// ```
 /// let workspace = luna_kernels::Workspace::default();
@@ -26,6 +27,9 @@ use crate::block::{Block, Plain};
 pub struct Workspace {
     store: Arc<Mutex<Store>>,
 }
+
+/// Bytes held beyond the most that was ever lent.
+const SLACK: usize = 64 << 20;
 
 #[derive(Default)]
 struct Store {
@@ -108,7 +112,7 @@ impl Store {
         self.idle_bytes += block.bytes();
         self.idle.push(block);
         let mut surplus = Vec::new();
-        while self.idle_bytes + self.lent_bytes > self.peak_lent && self.idle.len() > 1 {
+        while self.idle_bytes + self.lent_bytes > self.peak_lent + SLACK && self.idle.len() > 1 {
             let old = self.idle.remove(0);
             self.idle_bytes -= old.bytes();
             surplus.push(old);
@@ -170,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn idle_memory_stays_under_the_peak() {
+    fn idle_memory_stays_near_the_peak() {
         let workspace = Workspace::new();
-        for size in [100_000, 300_000, 900_000, 2_700_000] {
-            drop(workspace.take::<f32>(size));
+        for size in [40 << 20, 90 << 20, 190 << 20, 390 << 20] {
+            drop(workspace.take::<u8>(size));
         }
-        assert!(workspace.bytes() <= 2_700_000 * 4 + 64);
+        assert!(workspace.bytes() <= (390 << 20) + SLACK);
         workspace.trim();
         assert_eq!(workspace.bytes(), 0);
     }

@@ -3,6 +3,7 @@
 
 pub mod diffusion;
 pub mod hostile;
+pub mod markdown;
 pub mod random;
 pub mod safetensors_file;
 pub mod vae;

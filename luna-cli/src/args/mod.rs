@@ -217,10 +217,7 @@ mod tests {
     fn the_help_names_every_exit_status() {
         for kind in luna_core::ErrorKind::ALL {
             let status = crate::exit::status(kind);
-            assert!(
-                ENVIRONMENT.contains(&format!("{status} ")),
-                "the help does not name status {status} of {kind}"
-            );
+            assert!(ENVIRONMENT.contains(&format!("{status} ")), "the help does not name status {status} of {kind}");
         }
     }
 }

@@ -59,10 +59,8 @@ pub fn run(settings: &settings::Demo, token: &CancelToken, output: &Output) -> R
     fs::create_dir_all(folder).map_err(|error| Error::io(format!("make the folder {}", folder.display()), error))?;
     let both = side_by_side(&original, &decoded.image)?;
     let pictures = [("original.png", &original), ("decoded.png", &decoded.image), ("side-by-side.png", &both)];
-    let mut outputs = pictures
-        .into_iter()
-        .map(|(name, image)| write_png(folder.join(name), image))
-        .collect::<Result<Vec<_>>>()?;
+    let mut outputs =
+        pictures.into_iter().map(|(name, image)| write_png(folder.join(name), image)).collect::<Result<Vec<_>>>()?;
     let path = folder.join("latent.safetensors");
     write_latent(&path, &encoded.latent, &named.name, IfExists::Replace)?;
     outputs.push(path);

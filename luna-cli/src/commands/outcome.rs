@@ -114,7 +114,7 @@ pub fn load(model: &Model, runtime: &Runtime) -> Result<NamedVae> {
 pub fn tile_choice(tiles: Tiles, vae: &Vae) -> Result<TileChoice> {
     let factor = vae.factor();
     let latent_pixels = |option: &str, pixels: usize| {
-        if pixels % factor == 0 {
+        if pixels.is_multiple_of(factor) {
             return Ok(pixels / factor);
         }
         Err(Error::new(ErrorKind::InvalidInput, format!("{option} does not fit this VAE"))

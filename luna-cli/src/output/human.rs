@@ -92,12 +92,8 @@ fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
     }
     let made_by = decode.made_by.as_ref().map(|model| format!(", made by {model}")).unwrap_or_default();
     let scaled = if decode.scaled { ", scaled" } else { "" };
-    let from = format!(
-        "`{}` of {}, {}{scaled}{made_by}",
-        decode.tensor,
-        decode.input.display(),
-        shape(&decode.latent_shape)
-    );
+    let from =
+        format!("`{}` of {}, {}{scaled}{made_by}", decode.tensor, decode.input.display(), shape(&decode.latent_shape));
     line(out, "from", from)?;
     line(out, "model", model(&decode.vae))?;
     line(out, "time", how(&decode.call))?;
@@ -149,9 +145,10 @@ fn unknown(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
         line(out, "lacks", format!("`{}`", nearest.missing.join("`, `")))?;
     }
     writeln!(out, "\nlooked for")?;
-    inspect.looked_for.iter().try_for_each(|looked| {
-        writeln!(out, "  {} ({}): `{}`", looked.family, looked.dialect, looked.marker)
-    })
+    inspect
+        .looked_for
+        .iter()
+        .try_for_each(|looked| writeln!(out, "  {} ({}): `{}`", looked.family, looked.dialect, looked.marker))
 }
 
 fn bench(out: &mut impl Write, bench: &BenchOutcome) -> io::Result<()> {

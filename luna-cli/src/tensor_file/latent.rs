@@ -97,10 +97,8 @@ pub fn read_latent(path: &Path) -> Result<LatentFile> {
 /// # Errors
 /// As [`write_atomically`].
 pub fn write_latent(path: &Path, latent: &Latent, model: &str, if_exists: IfExists) -> Result<()> {
-    let mut metadata = BTreeMap::from([
-        ("model".to_owned(), model.to_owned()),
-        ("scaled".to_owned(), latent.is_scaled().to_string()),
-    ]);
+    let mut metadata =
+        BTreeMap::from([("model".to_owned(), model.to_owned()), ("scaled".to_owned(), latent.is_scaled().to_string())]);
     if let Some(LatentScale { scale, shift }) = latent.scale() {
         metadata.insert("scale_factor".to_owned(), scale.to_string());
         metadata.insert("shift_factor".to_owned(), shift.to_string());

@@ -50,6 +50,11 @@ impl ElementType {
         }
     }
 
+    /// Whether it stands for real numbers.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2)
+    }
+
     /// The type of a safetensors header; `None` for sub-byte and complex types, which no known model uses.
     pub(super) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         use safetensors::Dtype;

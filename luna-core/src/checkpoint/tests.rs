@@ -34,8 +34,8 @@ fn hostile_files_are_refused_by_kind() {
     let t = |name: &str, dtype: &str, shape: &str, from: u64, to: u64| {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{from},{to}]}}"#)
     };
-    let many_sides = format!("[{}]", vec!["1"; 9].join(","));
-    let cases: Vec<(&str, Vec<u8>, ErrorKind)> = vec![
+    let many_sides = format!("[{}]", ["1"; 9].join(","));
+    let cases: [(&str, Vec<u8>, ErrorKind); 18] = [
         ("empty", vec![], ErrorKind::InvalidFile),
         ("short", vec![1, 2, 3], ErrorKind::InvalidFile),
         ("huge header", [&(1u64 << 60).to_le_bytes()[..], b"{}"].concat(), ErrorKind::InvalidFile),

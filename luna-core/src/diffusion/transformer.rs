@@ -91,7 +91,7 @@ impl Axes {
 /// The width of a head, which the norm of its queries shows; it divides the tokens' width.
 pub(super) fn head_width(norm: &Weights, width: usize) -> Result<usize> {
     match *norm.shape("weight")? {
-        [head] if head > 0 && width % head == 0 => Ok(head),
+        [head] if head > 0 && width.is_multiple_of(head) => Ok(head),
         ref other => {
             Err(Error::new(ErrorKind::InvalidFile, format!("`{}.weight` does not fit the tokens", norm.path()))
                 .expected(format!("[head width], a divisor of {width}"))

@@ -9,11 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, ErrorKind, Result};
-use system::Scratch;
+pub(crate) use system::{Scratch, same_file, sync_folder};
 
 /// What a writer does where a file of that name stands already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum IfExists {
     /// Refuse; the file that stands there stays.
@@ -124,7 +127,8 @@ impl AtomicFile {
             },
         };
         let taken = taken.map_err(refused)?;
-        system::sync_folder(folder_of(&taken)).map_err(refused)?;
+        // The file stands under its name now; an error here would say that it does not.
+        let _ = sync_folder(folder_of(&taken));
         Ok(taken)
     }
 }
@@ -150,23 +154,28 @@ impl Write for AtomicFile {
     }
 }
 
-/// Takes the first free name of `name`, `name-2`, `name-3`…; what another process takes meanwhile is passed over.
+/// Takes the first free name of `name`, `name-2`, `name-3`…
 fn publish_numbered(scratch: &mut Scratch, path: &Path) -> io::Result<PathBuf> {
-    let mut number = first_free(path);
-    loop {
+    let taken = |number| fs::symlink_metadata(numbered(path, number)).is_ok();
+    publish_from(first_free(taken), |number| {
         let candidate = numbered(path, number);
-        match scratch.publish_new(&candidate) {
-            Ok(()) => return Ok(candidate),
+        scratch.publish_new(&candidate).map(|()| candidate)
+    })
+}
+
+/// Counts up from `number` until `publish` finds a name that nobody took meanwhile.
+pub(crate) fn publish_from<T>(mut number: u64, mut publish: impl FnMut(u64) -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match publish(number) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(error),
+            other => return other,
         }
     }
 }
 
-/// A number that was free just now. Doubling and halving, so that the ten thousandth file of a name costs
+/// A number from 1 up that was free just now. Doubling and halving, so that the ten thousandth file of a name costs
 /// some thirty look-ups; where numbers have gaps, one of the gaps may be found.
-fn first_free(path: &Path) -> u64 {
-    let taken = |number| fs::symlink_metadata(numbered(path, number)).is_ok();
+pub(crate) fn first_free(taken: impl Fn(u64) -> bool) -> u64 {
     let (mut low, mut high) = (0, 1);
     while taken(high) {
         (low, high) = (high, high * 2);

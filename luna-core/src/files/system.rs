@@ -2,27 +2,44 @@
 //! hidden file in it that can be given a name. On Linux the file has no name until then, so that even a killed
 //! process leaves nothing; elsewhere, and on file systems without that, it has a hidden name.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// A file without its final name, in the folder where it will stand.
 #[derive(Debug)]
-pub(super) struct Scratch(Kind);
+pub(crate) struct Scratch(Kind);
 
 #[derive(Debug)]
 enum Kind {
     #[cfg(target_os = "linux")]
-    Nameless { file: fs::File, folder: std::path::PathBuf },
+    Nameless { file: fs::File, folder: PathBuf },
     /// `None` once it was published.
     Hidden(Option<tempfile::NamedTempFile>),
+    /// Under a name that outlives the process, until it is published or removed by whoever knows the name.
+    Kept { file: fs::File, path: PathBuf },
 }
 
 impl Scratch {
-    pub(super) fn create(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         if let Some(file) = nameless::create(folder)? {
             return Ok(Self(Kind::Nameless { file, folder: folder.to_owned() }));
         }
         Self::hidden(folder)
+    }
+
+    /// A file at `path`, which stays there if the process dies. What stood there is gone.
+    pub(crate) fn keep_at(path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        Ok(Self(Kind::Kept { file, path: path.to_owned() }))
+    }
+
+    /// The file that an earlier process kept at `path`.
+    pub(crate) fn resume(path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        Ok(Self(Kind::Kept { file, path: path.to_owned() }))
     }
 
     /// The portable form: a hidden name, removed when dropped.
@@ -38,19 +55,28 @@ impl Scratch {
         Ok(Self(Kind::Hidden(Some(builder.tempfile_in(folder)?))))
     }
 
-    pub(super) fn file(&mut self) -> &mut fs::File {
+    pub(crate) fn file(&mut self) -> &mut fs::File {
         match &mut self.0 {
             #[cfg(target_os = "linux")]
             Kind::Nameless { file, .. } => file,
+            Kind::Kept { file, .. } => file,
             Kind::Hidden(file) => file.as_mut().expect("a published file is not written to").as_file_mut(),
         }
     }
 
     /// Gives the file its name; `AlreadyExists`, with the file kept, if the name is taken.
-    pub(super) fn publish_new(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn publish_new(&mut self, path: &Path) -> io::Result<()> {
         match &mut self.0 {
             #[cfg(target_os = "linux")]
             Kind::Nameless { file, .. } => nameless::link(file, path),
+            Kind::Kept { path: kept, .. } => {
+                let kept = tempfile::TempPath::try_from_path(&*kept)?;
+                kept.persist_noclobber(path).map_err(|refused| {
+                    // It must stay; dropping the path would remove it.
+                    let _ = refused.path.keep();
+                    refused.error
+                })
+            }
             Kind::Hidden(slot) => {
                 let file = slot.take().expect("a file is published once");
                 match file.persist_noclobber(path) {
@@ -65,7 +91,7 @@ impl Scratch {
     }
 
     /// Gives the file its name in the place of whatever had it, with the permissions of the file it replaces.
-    pub(super) fn publish_over(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn publish_over(&mut self, path: &Path) -> io::Result<()> {
         if let Ok(old) = fs::metadata(path) {
             self.file().set_permissions(old.permissions())?;
         }
@@ -82,6 +108,7 @@ impl Scratch {
                 }
                 other => other,
             },
+            Kind::Kept { path: kept, .. } => fs::rename(kept, path),
             Kind::Hidden(slot) => {
                 let file = slot.take().expect("a file is published once");
                 file.persist(path).map(drop).map_err(|error| error.error)
@@ -91,7 +118,7 @@ impl Scratch {
 }
 
 /// Brings the folder's list of names to the disk, where a system has a way to ask for it.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     match fs::File::open(folder)?.sync_all() {
         // Some network and FUSE file systems cannot sync a folder; the file itself is on the disk.
@@ -101,6 +128,21 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = folder;
     Ok(())
+}
+
+/// Whether both names are of one file, as they are for a moment where a file system moves by linking.
+pub(crate) fn same_file(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (one, other) = (fs::symlink_metadata(one), fs::symlink_metadata(other));
+        matches!((one, other), (Ok(one), Ok(other)) if one.dev() == other.dev() && one.ino() == other.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (one, other);
+        false
+    }
 }
 
 #[cfg(target_os = "linux")]

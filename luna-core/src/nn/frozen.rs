@@ -62,6 +62,7 @@ impl FrozenWeights {
     pub(crate) fn digest(&self) -> Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         for layer in &self.layers {
+            hasher.update(&layer.index.to_le_bytes());
             hasher.update(layer.path.as_bytes());
             hasher.update(format!("{:?}", layer.shape).as_bytes());
             hasher.update(&layer.scale.to_le_bytes());

@@ -38,7 +38,7 @@ pub(crate) use parameter::Parameter;
 pub(crate) use pass::Pass;
 pub(crate) use resnet_block::ResnetBlock;
 pub(crate) use rotary::{RotaryLayout, RotaryTable};
-pub(crate) use weights::Weights;
+pub(crate) use weights::{StoredTensor, Weights};
 
 /// Activations of a model.
 pub(crate) type Tensor = candle_core::Tensor;

@@ -1,6 +1,6 @@
 //! The CPU's kernels and the portable operations must say the same: each layer is run both ways on the CPU.
 
-use super::*;
+use super::{linear::Affine, *};
 use crate::{Call, Limits, Precision, Result, Runtime, checkpoint::Checkpoint};
 use candle_core::{DType, Device};
 use luna_kernels::AttentionMask;
@@ -136,7 +136,7 @@ fn linear_layers_agree_in_every_precision() {
     let (x, residual) = (random(&mut rng, &[2, 5, 16]), random(&mut rng, &[2, 5, 9]));
     in_pass(|pass| {
         let call = LinearCall { activation: Activation::QuickGelu, residual: Some(&residual) };
-        let reference = portable::linear(&x, &weight, Some(&bias), call)?;
+        let reference = portable::linear(&x, &weight, Affine { scale: 1.0, bias: Some(&bias) }, call)?;
         for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 2e-2), (Precision::F16, 2e-3)] {
             let residual = residual.to_dtype(precision.dtype())?;
             let call = LinearCall { residual: Some(&residual), ..call };
@@ -162,7 +162,7 @@ fn attention_agrees_with_every_mask() {
             AttentionMask::Additive { data: &summands, batch_stride: 0, head_stride: 35 },
         ] {
             let call = AttentionCall { kv_heads: 2, mask, ..AttentionCall::heads(4) };
-            assert_close(&attention(&q, &k, &v, call, pass)?, &portable::attention(&q, &k, &v, call)?, 1e-5);
+            assert_close(&attention(&q, &k, &v, call, pass)?, &portable::attention(&q, &k, &v, call, pass)?, 1e-5);
         }
         Ok(())
     });

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{
-        Checkpoint, ElementType,
+        Checkpoint, ElementType, TensorView,
         dialect::{Part, Stored},
     },
 };
@@ -125,8 +125,8 @@ impl<'a> Weights<'a> {
     /// `InvalidFile` if it is not there, has another number of dimensions or an empty side.
     pub(crate) fn conv_shape(&self, name: &str) -> Result<[usize; 4]> {
         let shape = self.shape(name)?;
-        match <[usize; 4]>::try_from(&*shape) {
-            Ok(sides) if !sides.contains(&0) => Ok(sides),
+        match *shape {
+            [outputs, inputs, height, width] if !shape.contains(&0) => Ok([outputs, inputs, height, width]),
             _ => Err(Error::new(
                 ErrorKind::InvalidFile,
                 format!("tensor `{}` has a wrong shape", self.stored(name).name),
@@ -167,19 +167,11 @@ impl<'a> Weights<'a> {
                 .expected(format!("{whole:?}"))
                 .found(format!("{:?}", view.shape)));
         }
-        match view.element {
-            ElementType::F32
-            | ElementType::F16
-            | ElementType::Bf16
-            | ElementType::F8E4m3
-            | ElementType::F8E5m2
-            | ElementType::F64 => {}
-            other => {
-                let message = format!("tensor `{}` is not of a float type", view.name);
-                return Err(Error::new(ErrorKind::Unsupported, message)
-                    .expected("F32, F16, BF16, F8_E4M3, F8_E5M2 or F64")
-                    .found(other.name()));
-            }
+        if !view.element.is_float() {
+            let message = format!("tensor `{}` is not of a float type", view.name);
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .expected("F32, F16, BF16, F8_E4M3, F8_E5M2 or F64")
+                .found(view.element.name()));
         }
         let bytes = match part {
             Part::Whole => Cow::Borrowed(view.bytes),
@@ -231,7 +223,12 @@ impl<'a> Weights<'a> {
     }
 }
 
-impl StoredTensor<'_> {
+impl<'a> StoredTensor<'a> {
+    /// All of a tensor of floats.
+    pub(crate) fn of(view: TensorView<'a>) -> Self {
+        Self { element: view.element, bytes: Cow::Borrowed(view.bytes) }
+    }
+
     /// Packs a matrix `[n, k]` for the CPU, its elements as stored.
     pub(crate) fn pack_matrix(&self, n: usize, k: usize) -> PackedMatrix {
         let (dtype, bytes) = self.kernel_bytes();

@@ -94,6 +94,31 @@ impl<'a> Pixels<'a> {
         Ok(if self.channels == 1 { values.iter().flat_map(|&grey| [grey; 3]).collect() } else { values })
     }
 
+    /// Refuses NaN, which no format can hold.
+    ///
+    /// # Errors
+    /// `NonFinite` with the place of the first.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        match self.values {
+            Values::F32(values) => values.iter().position(|value| value.is_nan()).map_or(Ok(()), |at| Err(nan(at))),
+            Values::U8(_) => Ok(()),
+        }
+    }
+
+    /// Luma in 0..1, .299 R + .587 G + .114 B, a value for each pixel; grey as it is.
+    pub(crate) fn luma(&self) -> Vec<f32> {
+        let weigh = |pixel: &[f32]| 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
+        match (self.values, self.channels) {
+            (Values::F32(values), 1) => values.to_vec(),
+            (Values::U8(values), 1) => values.iter().map(|&value| f32::from(value) / 255.0).collect(),
+            (Values::F32(values), channels) => values.chunks_exact(channels).map(weigh).collect(),
+            (Values::U8(values), channels) => {
+                let weigh = |pixel: &[u8]| weigh(&[pixel[0], pixel[1], pixel[2]].map(|value| f32::from(value) / 255.0));
+                values.chunks_exact(channels).map(weigh).collect()
+            }
+        }
+    }
+
     /// Refuses a picture whose sides the format cannot express.
     pub(super) fn check_side(&self, format: &str, most: usize) -> Result<()> {
         check_at_most(&format!("pixels along a side of a {format}"), self.height.max(self.width) as u64, most as u64)
@@ -136,8 +161,11 @@ fn quantise<T: Copy + Default + Send>(values: &[f32], cast: impl Fn(f32) -> T + 
     if finite {
         return Ok(out);
     }
-    let at = values.iter().position(|value| value.is_nan()).unwrap_or_default();
-    Err(Error::new(ErrorKind::NonFinite, "the picture holds NaN").found(format!("the first at value {at}")))
+    Err(nan(values.iter().position(|value| value.is_nan()).unwrap_or_default()))
+}
+
+fn nan(at: usize) -> Error {
+    Error::new(ErrorKind::NonFinite, "the picture holds NaN").found(format!("the first at value {at}"))
 }
 
 #[cfg(test)]

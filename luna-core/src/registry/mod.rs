@@ -43,6 +43,18 @@ impl Model for crate::vae::Vae {
     }
 }
 
+impl Model for crate::text::TextModel {
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn expected_bytes(checkpoint: &Checkpoint) -> u64 {
+        let found = checkpoint.recognise();
+        let encoders = found.components.iter().filter(|component| component.kind == ComponentKind::TextEncoder);
+        encoders.map(|component| component.bytes).sum()
+    }
+}
+
 /// What a model is known by: BLAKE3 of the files' content, 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ModelId(blake3::Hash);

@@ -85,6 +85,11 @@ impl ChunkRule {
         Self { start: None, end: None, pad, longest: UNBOUNDED, shortest: 1 }
     }
 
+    /// The same with another least length, unless prompts are cut into chunks of one length.
+    pub(super) const fn with_shortest(self, shortest: usize) -> Self {
+        if self.is_chunked() { self } else { Self { shortest, ..self } }
+    }
+
     /// Whether prompts are cut into chunks of one length, so that they can be padded to chunks of their own.
     pub const fn is_chunked(&self) -> bool {
         self.longest < UNBOUNDED

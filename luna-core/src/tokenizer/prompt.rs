@@ -150,6 +150,12 @@ impl PromptTokenizer {
         self
     }
 
+    /// Pads to at least this many tokens: 77 for SD3's T5, 256 for Flux's. Chunks of CLIP stay as they are.
+    pub fn with_shortest(mut self, shortest: usize) -> Self {
+        self.rule = self.rule.with_shortest(shortest);
+        self
+    }
+
     /// What the chunks are like.
     pub fn rule(&self) -> &ChunkRule {
         &self.rule

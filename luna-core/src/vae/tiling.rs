@@ -15,7 +15,7 @@ impl Tiling {
     /// The smallest tile that gives a VAE enough surroundings to work with.
     pub const SMALLEST: usize = 16;
 
-    /// The overlap past which seams do not get smaller to speak of.
+    /// The overlap past which the result does not get better to speak of.
     const ENOUGH: usize = 16;
 
     /// Tiles of this side with an overlap of a quarter, but no more than 16.
@@ -44,7 +44,9 @@ impl Tiling {
             return vec![Span { start: 0, size: side, before: 0, after: 0 }];
         }
         let count = (side - self.overlap).div_ceil(self.tile - self.overlap);
-        let size = (side + (count - 1) * self.overlap).div_ceil(count);
+        // As large as the tile allows, for its surroundings make it exact; but past enough overlap it only costs.
+        let overlap = self.overlap.max(Self::ENOUGH);
+        let size = (side + (count - 1) * overlap).div_ceil(count).min(self.tile);
         let start = |index: usize| (index * (side - size) + (count - 1) / 2) / (count - 1);
         let shared = |left: usize| start(left) + size - start(left + 1);
         (0..count)

@@ -2,11 +2,12 @@
 //!
 //! Enters: an image. Leaves: packed patches of a few output pixels at a time; no image of all patches ever exists.
 
-use super::prologue::{Prologue, with_prologue};
+use super::prologue::{NormSilu, Plain, Prologue};
 use super::{ConvInput, ConvShape};
 use crate::gemm::rows::{LINE, Rows};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
+use crate::simd::math::Activation;
 
 /// Rows of the product: one per output pixel, `[kh, kw, cin]` deep.
 pub(super) struct Patches<'a, T> {
@@ -76,7 +77,11 @@ impl<T: Scalar> Rows for Patches<'_, T> {
     #[inline(always)]
     fn pack<S: Simd>(&self, s: S, first: usize, count: usize, depth: usize, packed: &mut [f32]) {
         assert_eq!(depth, self.shape.kh * self.shape.kw * self.shape.cin);
-        with_prologue!(self.x, S, Chosen => self.gather::<S, Chosen<S>>(s, first, count, packed));
+        if self.x.activation == Activation::Silu {
+            self.gather::<S, NormSilu<S>>(s, first, count, packed);
+        } else {
+            self.gather::<S, Plain<S>>(s, first, count, packed);
+        }
     }
 
     #[inline(always)]

@@ -3,18 +3,21 @@
 //! Enters: an image `[b, h, w, cin]`, optionally with a group norm and activation to apply on the way in and a nearest-neighbour doubling;
 //! packed weights. Leaves: `[b, ho, wo, cout]` through an epilogue. It must not know which model the layer belongs to.
 
+mod cost;
 mod implicit;
 mod prologue;
 mod winograd;
 
+use crate::elementwise::activate_in_place;
 use crate::gemm::epilogue::OutPtr;
 use crate::gemm::{Epilogue, Product};
 use crate::isa::Context;
-use crate::norm::ChannelAffine;
-use crate::panel::{NR, PackedPanels};
+use crate::norm::{ChannelAffine, apply_affine};
+use crate::panel::PackedPanels;
 use crate::scalar::Scalar;
 use crate::simd::math::Activation;
 use crate::weight::{WeightType, WeightView};
+use cost::Algorithm;
 use implicit::Patches;
 use winograd::Winograd;
 
@@ -177,6 +180,18 @@ impl<'a, T> ConvInput<'a, T> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e: &Epilogue<'_, T>, cx: &Context<'_>) {
+    conv2d_by(cost::choose(x, w), x, w, out, e, cx);
+}
+
+/// [`conv2d`] by a given algorithm, which must apply.
+fn conv2d_by<T: Scalar>(
+    algorithm: Algorithm,
+    x: &ConvInput<'_, T>,
+    w: &PackedConv,
+    out: &mut [T],
+    e: &Epilogue<'_, T>,
+    cx: &Context<'_>,
+) {
     let ConvShape { cin, cout, .. } = w.shape;
     let (h, width) = x.size();
     let (ho, wo) = w.shape.output(h, width);
@@ -193,44 +208,29 @@ pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e:
         assert!(norm.scale.len() == x.b * cin && norm.shift.len() == x.b * cin, "norm must hold [b, cin] values");
     }
     e.check(cout, out.len());
+    if out.is_empty() {
+        return;
+    }
+    if !x.prepared_while_read() {
+        let mut data = cx.workspace().take::<T>(x.data.len());
+        match x.norm {
+            Some(norm) => apply_affine(x.data, &mut data, x.b, norm, x.activation, cx),
+            None => {
+                data.copy_from_slice(x.data);
+                activate_in_place(&mut data, x.activation, cx);
+            }
+        }
+        let x = ConvInput { data: &data, norm: None, activation: Activation::None, ..*x };
+        return conv2d_by(algorithm, &x, w, out, e, cx);
+    }
     let (panels, out) = (w.panels.view(), OutPtr::new(out));
-    match choose(x, w) {
+    match algorithm {
         Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, size: (ho, wo) }.run(cx),
         Algorithm::Implicit => {
             let rows = Patches { x, shape: w.shape, wo, ho };
-            Product { rows: &rows, m: x.b * ho * wo, panels, out, epilogue: *e }.run(cx);
+            Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, out, epilogue: *e }.run(cx);
         }
     }
-}
-
-/// How a convolution is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
-    /// A matrix product over patches gathered as it goes.
-    Implicit,
-    /// Minimal filtering of 3×3 kernels.
-    Winograd,
-}
-
-/// The cheaper algorithm for a layer.
-fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorithm {
-    let (h, width) = x.size();
-    if !Winograd::applies(x, w.shape, w.dtype()) {
-        return Algorithm::Implicit;
-    }
-    let (ho, wo) = w.shape.output(h, width);
-    let (channels, panels) = (w.shape.cin as f64, w.shape.cout.div_ceil(NR) as f64);
-    // In units of one row of a panel (32 multiply-adds); transforms as measured on AVX-512.
-    let pixels = (x.b * ho * wo) as f64;
-    let implicit = pixels * 9.0 * channels * (panels + 0.5);
-    let (tiles, positions) = if x.upsample {
-        ((x.b * x.h.div_ceil(4) * x.w.div_ceil(4) * 4) as f64, 25.0)
-    } else {
-        ((x.b * ho.div_ceil(4) * wo.div_ceil(4)) as f64, 36.0)
-    };
-    let transforms = tiles * (channels * 25.0 + panels * 200.0) + (tiles / 126.0).ceil() * panels * channels * 150.0;
-    let winograd = tiles * positions * channels * panels + transforms;
-    if winograd < implicit { Algorithm::Winograd } else { Algorithm::Implicit }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What is done to a pixel as it is read: norm and activation.
 //!
-//! Enters: an input image with its norm. Leaves: lanes of prepared channels. The usual combinations are types of their own, so that the
+//! Enters: an input image with its norm. Leaves: lanes of prepared channels. The two combinations are types of their own, so that the
 //! inner loops hold the norm in registers and decide nothing.
 
 use super::ConvInput;
@@ -32,17 +32,10 @@ impl<S: Simd> Prologue<S> for Plain<S> {
     }
 }
 
-/// A norm and SiLU.
+/// A norm, if there is one, and SiLU.
 pub(super) struct NormSilu<S: Simd> {
     scale: S::V,
     shift: S::V,
-}
-
-/// Any norm, if there is one, and any activation.
-pub(super) struct General<S: Simd> {
-    scale: S::V,
-    shift: S::V,
-    activation: Activation,
 }
 
 impl<S: Simd> Clone for NormSilu<S> {
@@ -53,15 +46,6 @@ impl<S: Simd> Clone for NormSilu<S> {
 }
 
 impl<S: Simd> Copy for NormSilu<S> {}
-
-impl<S: Simd> Clone for General<S> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S: Simd> Copy for General<S> {}
 
 impl<S: Simd> Prologue<S> for NormSilu<S> {
     #[inline(always)]
@@ -75,18 +59,6 @@ impl<S: Simd> Prologue<S> for NormSilu<S> {
     }
 }
 
-impl<S: Simd> Prologue<S> for General<S> {
-    #[inline(always)]
-    fn new<T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> Self {
-        let (scale, shift) = affine(s, x, image, c, lanes);
-        Self { scale, shift, activation: x.activation }
-    }
-    #[inline(always)]
-    fn apply(self, s: S, v: S::V) -> S::V {
-        self.activation.apply(s, s.fma(v, self.scale, self.shift))
-    }
-}
-
 /// Scale and shift of some channels; 1 and 0 without a norm.
 #[inline(always)]
 fn affine<S: Simd, T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> (S::V, S::V) {
@@ -97,26 +69,13 @@ fn affine<S: Simd, T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize
     unsafe { (s.load_head(scale.as_ptr(), lanes), s.load_head(shift.as_ptr(), lanes)) }
 }
 
-/// Runs `$body` with `$prologue` naming the type that fits the input `$x`.
-macro_rules! with_prologue {
-    ($x:expr, $s:ty, $prologue:ident => $body:expr) => {
-        match ($x.norm.is_some(), $x.activation) {
-            (false, $crate::Activation::None) => {
-                type $prologue<S> = $crate::conv::prologue::Plain<S>;
-                $body
-            }
-            (true, $crate::Activation::Silu) => {
-                type $prologue<S> = $crate::conv::prologue::NormSilu<S>;
-                $body
-            }
-            _ => {
-                type $prologue<S> = $crate::conv::prologue::General<S>;
-                $body
-            }
-        }
-    };
+impl<T> ConvInput<'_, T> {
+    /// Whether pixels are prepared as they are read: not at all, or by a norm (if there is one) and SiLU. Every other combination, which no
+    /// model uses at speed, is prepared in a copy beforehand, lest the inner loops carry code for all of them.
+    pub(super) fn prepared_while_read(&self) -> bool {
+        self.activation == Activation::Silu || (self.norm.is_none() && self.activation == Activation::None)
+    }
 }
-pub(super) use with_prologue;
 
 impl<T: Scalar> ConvInput<'_, T> {
     /// Reads `lanes` channels from `c` on of pixel number `pixel`, prepared by `prologue`.

@@ -1,3 +1,6 @@
+use super::conv2d_by;
+use super::cost::Algorithm;
+use super::winograd::Winograd;
 use crate::reference::{ACTIVATIONS, Rng, Stored, WEIGHT_TYPES, conv, finish, relative, tolerance};
 use crate::*;
 use half::{bf16, f16};
@@ -18,6 +21,10 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
     packed.unpack_f32(&mut back);
     assert_eq!(back, weights.values);
 
+    let mut algorithms = vec![Algorithm::Implicit];
+    if Winograd::applies(&x, shape, weights.dtype) {
+        algorithms.push(Algorithm::Winograd);
+    }
     let mut want = conv(&x, &weights.values, shape);
     let bias = rng.values(cout);
     let (residual, before): (Vec<T>, Vec<T>) = (rng.scalars(want.len()), rng.scalars(want.len()));
@@ -31,26 +38,22 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
     finish(&mut want, cout, &e, &before);
     for isa in Isa::available() {
         let workspace = Workspace::new();
-        let mut out = before.clone();
-        conv2d(&x, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
-        let error = relative(&out, &want);
-        assert!(
-            error < tolerance::<T>(3e-5),
-            "{} seed {seed} {shape:?} {size:?} up {upsample} {}: {error:e}",
-            isa.name(),
-            weights.dtype_name()
-        );
+        for &algorithm in &algorithms {
+            let mut out = before.clone();
+            conv2d_by(algorithm, &x, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
+            let error = relative(&out, &want);
+            assert!(
+                error < tolerance::<T>(5e-5),
+                "{} {algorithm:?} seed {seed} {shape:?} {size:?} up {upsample} {:?}: {error:e}",
+                isa.name(),
+                weights.dtype
+            );
+        }
     }
 }
 
 fn rng_type(seed: u64) -> WeightType {
     Rng::new(seed ^ 77).pick(&WEIGHT_TYPES)
-}
-
-impl Stored {
-    fn dtype_name(&self) -> String {
-        format!("{:?}", self.dtype)
-    }
 }
 
 proptest! {
@@ -114,4 +117,48 @@ fn an_interrupted_convolution_returns() {
         &Context::new(&workspace).with_interrupt(&stop),
     );
     assert!(out.iter().all(|&v| v == 7.0));
+}
+
+/// Activations as a VAE has them: a smooth picture in each channel, of different size and mean, with noise; then norm and SiLU.
+fn realistic(rng: &mut Rng, size: usize, c: usize) -> (Vec<f32>, ChannelAffine) {
+    let waves: Vec<[f32; 5]> = (0..c).map(|_| std::array::from_fn(|_| rng.normal())).collect();
+    let mut x = Vec::with_capacity(size * size * c);
+    for (py, px) in (0..size).flat_map(|y| (0..size).map(move |x| (y as f32, x as f32))) {
+        for [a, fy, fx, mean, size] in &waves {
+            x.push(mean * 3.0 + size.exp() * ((py * fy * 0.3 + px * fx * 0.3 + a).sin() + 0.3 * rng.normal()));
+        }
+    }
+    let workspace = Workspace::new();
+    let (gamma, beta) = (vec![0.8; c], vec![0.1; c]);
+    let norm = GroupNorm { groups: 32, eps: 1e-6, gamma: &gamma, beta: &beta };
+    let affine = group_norm_affine(&x, 1, size * size, &norm, &Context::new(&workspace));
+    (x, affine)
+}
+
+#[test]
+fn winograd_keeps_its_error_bound_on_realistic_activations() {
+    for (cin, upsample) in [(512, false), (128, false), (512, true), (128, true)] {
+        let rng = &mut Rng::new(cin as u64);
+        let (x, affine) = realistic(rng, 16, cin);
+        let shape = ConvShape::same3x3(cin, 32);
+        let weights: Vec<f32> = rng.values(32 * cin * 9).iter().map(|v| v / (9.0 * cin as f32).sqrt()).collect();
+        let packed = PackedConv::from_f32(&weights, shape);
+        let x =
+            ConvInput { norm: Some(&affine), activation: Activation::Silu, upsample, ..ConvInput::new(&x, 1, 16, 16) };
+        let want = conv(&x, &weights, shape);
+        for isa in Isa::available() {
+            let (workspace, mut out) = (Workspace::new(), vec![0.0f32; want.len()]);
+            let cx = Context::new(&workspace).with_isa(isa);
+            conv2d_by(Algorithm::Winograd, &x, &packed, &mut out, &Epilogue::default(), &cx);
+            let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+            let error =
+                norm(&mut out.iter().zip(&want).map(|(g, w)| f64::from(*g) - w)) / norm(&mut want.iter().copied());
+            let worst = relative(&out, &want);
+            println!(
+                "{} {cin} channels, doubled {upsample}: error {error:.1e} of the norm, {worst:.1e} at worst",
+                isa.name()
+            );
+            assert!(error < 5e-6 && worst < 2e-5, "{} {cin} {upsample}: {error:e}, worst {worst:e}", isa.name());
+        }
+    }
 }

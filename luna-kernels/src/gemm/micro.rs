@@ -87,11 +87,9 @@ pub(crate) struct Multiply<'a> {
     pub(crate) accumulate: bool,
 }
 
-impl Kernel for Multiply<'_> {
-    type Out = ();
-
+impl Multiply<'_> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn all_groups<S: Simd, O: Accumulate>(self, s: S) {
         let Self { groups, k, .. } = self;
         assert!(self.k0.is_multiple_of(LINE) && self.k0 + k <= self.depth);
         assert!(self.a.len() >= groups.rows * self.depth && self.b.len() >= k * NR && self.c.len() >= groups.rows * NR);
@@ -102,9 +100,55 @@ impl Kernel for Multiply<'_> {
                 let a = self.a.as_ptr().add(group.start * self.depth + self.k0 * rows);
                 let c = self.c.as_mut_ptr().add(group.start * NR);
                 let tile = Tile { k, a, b: self.b.as_ptr(), c, accumulate: self.accumulate };
-                tile.dispatch(s, rows, self.columns);
+                tile.dispatch::<S, O>(s, rows, self.columns);
             }
         }
+    }
+}
+
+impl Kernel for Multiply<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.all_groups::<S, Floats>(s);
+    }
+}
+
+/// The same over words that hold pairs of bf16.
+pub(crate) struct MultiplyPairs<'a>(pub(crate) Multiply<'a>);
+
+impl Kernel for MultiplyPairs<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.0.all_groups::<S, Pairs>(s);
+    }
+}
+
+/// What one lane holds, and so how a product is added.
+trait Accumulate {
+    fn add<S: Simd>(s: S, x: S::V, w: S::V, sum: S::V) -> S::V;
+}
+
+/// One f32.
+struct Floats;
+
+/// Two bf16.
+struct Pairs;
+
+impl Accumulate for Floats {
+    #[inline(always)]
+    fn add<S: Simd>(s: S, x: S::V, w: S::V, sum: S::V) -> S::V {
+        s.fma(x, w, sum)
+    }
+}
+
+impl Accumulate for Pairs {
+    #[inline(always)]
+    fn add<S: Simd>(s: S, x: S::V, w: S::V, sum: S::V) -> S::V {
+        s.dot_bf16(x, w, sum)
     }
 }
 
@@ -122,12 +166,12 @@ impl Tile {
     /// # Safety
     /// `a` holds `rows` packed rows of depth `k`, `b` `k` rows of 32, `c` `rows` rows of 32.
     #[inline(always)]
-    unsafe fn dispatch<S: Simd>(self, s: S, rows: usize, columns: usize) {
+    unsafe fn dispatch<S: Simd, O: Accumulate>(self, s: S, rows: usize, columns: usize) {
         macro_rules! by_rows {
             ($($r:literal)*) => {
                 match rows {
                     // SAFETY: the row count of the tile is that of the group.
-                    $($r if $r <= S::ROWS => unsafe { self.across::<S, $r>(s, columns) },)*
+                    $($r if $r <= S::ROWS => unsafe { self.across::<S, O, $r>(s, columns) },)*
                     _ => unreachable!("groups hold at most {} rows", S::ROWS),
                 }
             };
@@ -136,20 +180,20 @@ impl Tile {
     }
 
     #[inline(always)]
-    unsafe fn across<S: Simd, const R: usize>(self, s: S, columns: usize) {
+    unsafe fn across<S: Simd, O: Accumulate, const R: usize>(self, s: S, columns: usize) {
         let mut j = 0;
         while j < columns {
             // SAFETY: `j` and what a tile spans stay within the 32 columns of the panel.
             unsafe {
                 let part = Self { b: self.b.add(j), c: self.c.add(j), ..self };
                 if columns - j <= S::LANES {
-                    part.run::<S, R, 1>(s);
+                    part.run::<S, O, R, 1>(s);
                     j += S::LANES;
                 } else if S::COLS == 4 {
-                    part.run::<S, R, 4>(s);
+                    part.run::<S, O, R, 4>(s);
                     j += 4 * S::LANES;
                 } else {
-                    part.run::<S, R, 2>(s);
+                    part.run::<S, O, R, 2>(s);
                     j += 2 * S::LANES;
                 }
             }
@@ -157,7 +201,7 @@ impl Tile {
     }
 
     #[inline(always)]
-    unsafe fn run<S: Simd, const R: usize, const C: usize>(self, s: S) {
+    unsafe fn run<S: Simd, O: Accumulate, const R: usize, const C: usize>(self, s: S) {
         // SAFETY: see `dispatch`; all offsets below stay within its sizes.
         unsafe {
             let mut sums = [[s.zero(); C]; R];
@@ -172,17 +216,17 @@ impl Tile {
             for _ in 0..self.k / LINE {
                 let mut kk = 0;
                 while kk < LINE {
-                    step::<S, R, C>(s, &mut sums, a.add(kk), b.add(kk * NR));
-                    step::<S, R, C>(s, &mut sums, a.add(kk + 1), b.add((kk + 1) * NR));
-                    step::<S, R, C>(s, &mut sums, a.add(kk + 2), b.add((kk + 2) * NR));
-                    step::<S, R, C>(s, &mut sums, a.add(kk + 3), b.add((kk + 3) * NR));
+                    step::<S, O, R, C>(s, &mut sums, a.add(kk), b.add(kk * NR));
+                    step::<S, O, R, C>(s, &mut sums, a.add(kk + 1), b.add((kk + 1) * NR));
+                    step::<S, O, R, C>(s, &mut sums, a.add(kk + 2), b.add((kk + 2) * NR));
+                    step::<S, O, R, C>(s, &mut sums, a.add(kk + 3), b.add((kk + 3) * NR));
                     kk += 4;
                 }
                 a = a.add(R * LINE);
                 b = b.add(LINE * NR);
             }
             for kk in 0..self.k % LINE {
-                step::<S, R, C>(s, &mut sums, a.add(kk), b.add(kk * NR));
+                step::<S, O, R, C>(s, &mut sums, a.add(kk), b.add(kk * NR));
             }
             for (r, row) in sums.iter().enumerate() {
                 for (j, sum) in row.iter().enumerate() {
@@ -195,7 +239,12 @@ impl Tile {
 
 /// One depth: a row of weights times one value of each row.
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const C: usize>(s: S, sums: &mut [[S::V; C]; R], a: *const f32, b: *const f32) {
+unsafe fn step<S: Simd, O: Accumulate, const R: usize, const C: usize>(
+    s: S,
+    sums: &mut [[S::V; C]; R],
+    a: *const f32,
+    b: *const f32,
+) {
     // SAFETY: the caller is within `dispatch`'s sizes.
     unsafe {
         let mut w = [s.zero(); C];
@@ -209,7 +258,7 @@ unsafe fn step<S: Simd, const R: usize, const C: usize>(s: S, sums: &mut [[S::V;
         for (r, row) in sums.iter_mut().enumerate() {
             let x = s.splat(*a.add(r * LINE));
             for (sum, w) in row.iter_mut().zip(w) {
-                *sum = s.fma(x, w, *sum);
+                *sum = O::add(s, x, w, *sum);
             }
         }
     }

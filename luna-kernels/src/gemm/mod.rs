@@ -13,7 +13,7 @@ use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::workspace::Buffer;
 use epilogue::{Finish, OutPtr};
-use micro::{Groups, Multiply};
+use micro::{Groups, Multiply, MultiplyPairs};
 use rayon::prelude::*;
 use rows::{LINE, Rows};
 use std::ops::Range;
@@ -22,6 +22,10 @@ pub use epilogue::Epilogue;
 
 /// Depth of one pass over a panel: 128 KiB of f32 weights, which stay in the second-level cache beside the packed rows.
 const DEPTH: usize = 1024;
+/// Depth of one pass for a few rows, where widening the weights is most of the work: 16 KiB, which never leave the first-level cache.
+const FEW_ROWS_DEPTH: usize = 128;
+/// Rows up to which that holds.
+const FEW_ROWS: usize = 14;
 /// Packed rows of one task, in f32 elements: 1 MiB.
 const BLOCK_ELEMENTS: usize = 1 << 18;
 /// Packed rows shared by all tasks, in f32 elements: 16 MiB.
@@ -32,6 +36,8 @@ pub(crate) struct Product<'a, T, R> {
     pub(crate) rows: &'a R,
     pub(crate) m: usize,
     pub(crate) panels: Panels<'a>,
+    /// Rows and panels hold words of two bf16 each.
+    pub(crate) pairs: bool,
     pub(crate) out: OutPtr<T>,
     pub(crate) epilogue: Epilogue<'a, T>,
 }
@@ -125,10 +131,12 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
     /// One panel of one block: product into scratch, epilogue to the output.
     fn panel(&self, isa: Isa, p: usize, first: usize, packed: &[f32], groups: Groups, scratch: &mut Scratch) {
         let columns = self.panels.columns(p);
-        for k0 in (0..self.panels.k).step_by(DEPTH) {
-            let k = DEPTH.min(self.panels.k - k0);
+        let widened = self.panels.dtype() != crate::WeightType::F32;
+        let step = if widened && groups.rows() <= FEW_ROWS { FEW_ROWS_DEPTH } else { DEPTH };
+        for k0 in (0..self.panels.k).step_by(step) {
+            let k = step.min(self.panels.k - k0);
             let b = self.panels.widened(isa, p, k0, k, &mut scratch.weights);
-            isa.run(Multiply {
+            let multiply = Multiply {
                 a: packed,
                 depth: self.depth(),
                 k0,
@@ -138,7 +146,15 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 groups,
                 columns,
                 accumulate: k0 > 0,
-            });
+            };
+            if self.pairs {
+                isa.run_dot_bf16(MultiplyPairs(multiply));
+            } else {
+                isa.run(multiply);
+            }
+        }
+        if self.panels.k == 0 {
+            scratch.sums.fill(0.0);
         }
         let sums = &scratch.sums[..groups.rows() * NR];
         isa.run(Finish {

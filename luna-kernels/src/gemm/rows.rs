@@ -41,6 +41,31 @@ impl<T: Scalar> Rows for Matrix<'_, T> {
     }
 }
 
+/// A matrix of bf16 in memory, packed as words of two; its depth counts words.
+pub(crate) struct PairMatrix<'a, T> {
+    pub(crate) data: &'a [T],
+    /// Elements, not words, from one row to the next.
+    pub(crate) stride: usize,
+    pub(crate) out_stride: usize,
+}
+
+impl<T: Scalar> Rows for PairMatrix<'_, T> {
+    #[inline(always)]
+    fn pack<S: Simd>(&self, s: S, first: usize, count: usize, depth: usize, packed: &mut [f32]) {
+        assert!(T::IS_BF16 && packed.len() >= count * depth.next_multiple_of(LINE));
+        for r in 0..count {
+            let row = &self.data[(first + r) * self.stride..][..2 * depth];
+            // SAFETY: the row holds `depth` words, read without alignment; the packed group holds line `[k/16][r]` for each of them.
+            unsafe { pack_run(s, row.as_ptr().cast::<f32>(), depth, packed.as_mut_ptr().add(r * LINE), count * LINE) };
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self, row: usize) -> usize {
+        row * self.out_stride
+    }
+}
+
 /// A matrix read across: row `i` is column `i` of memory, `stride` elements from one depth to the next.
 pub(crate) struct Transposed<'a, T> {
     pub(crate) data: &'a [T],

@@ -61,11 +61,16 @@ impl Simd for Avx2 {
         div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
         fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
         nfma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fnmadd_ps(a, b, c);
+        split_bf16(pairs: __m256) -> (__m256, __m256) = {
+            let raw = _mm256_castps_si256(pairs);
+            let high = _mm256_and_si256(raw, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(raw)), _mm256_castsi256_ps(high))
+        };
         min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
         max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
         round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         scale2(v: __m256, n: __m256) -> __m256 = {
-            let n = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_set1_ps(-252.0), n));
+            let n = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(n);
             _mm256_mul_ps(_mm256_mul_ps(v, pow2(half)), pow2(_mm256_sub_epi32(n, half)))
         };
@@ -107,11 +112,6 @@ impl Simd for Avx2 {
         };
         load_e5m2(p: *const u8) -> __m256 =
             _mm256_cvtph_ps(_mm_slli_epi16::<8>(_mm_cvtepu8_epi16(_mm_loadl_epi64(p.cast()))));
-        load_bf16_pairs(p: *const u16) -> (__m256, __m256) = {
-            let raw = _mm256_loadu_si256(p.cast());
-            let high = _mm256_and_si256(raw, _mm256_set1_epi32(0xffff_0000_u32 as i32));
-            (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(raw)), _mm256_castsi256_ps(high))
-        };
     }
 
     #[inline(always)]

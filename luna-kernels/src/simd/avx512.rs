@@ -4,9 +4,9 @@ use super::Simd;
 use crate::isa::Kernel;
 use std::arch::x86_64::*;
 
-/// The token of AVX-512; made only in [`call`].
+/// The token of AVX-512, with AVX512-BF16 where `BF16`; made only in [`call`] and [`call_bf16`].
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
 /// Runs a kernel with AVX-512 instructions.
 ///
@@ -14,7 +14,16 @@ pub(crate) struct Avx512(());
 /// The machine has the features named below.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")]
 pub(crate) unsafe fn call<K: Kernel>(kernel: K) -> K::Out {
-    kernel.run(Avx512(()))
+    kernel.run(Avx512::<false>(()))
+}
+
+/// Runs a kernel with AVX-512 instructions and the dot products of AVX512-BF16.
+///
+/// # Safety
+/// The machine has the features named below.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi2")]
+pub(crate) unsafe fn call_bf16<K: Kernel>(kernel: K) -> K::Out {
+    kernel.run(Avx512::<true>(()))
 }
 
 /// Declares register operations that need nothing but the instruction set.
@@ -45,7 +54,7 @@ fn head(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 14;
@@ -59,6 +68,11 @@ impl Simd for Avx512 {
         div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
         fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         nfma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fnmadd_ps(a, b, c);
+        split_bf16(pairs: __m512) -> (__m512, __m512) = {
+            let raw = _mm512_castps_si512(pairs);
+            let high = _mm512_and_si512(raw, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(raw)), _mm512_castsi512_ps(high))
+        };
         min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         round(a: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
@@ -97,11 +111,22 @@ impl Simd for Avx512 {
         };
         load_e5m2(p: *const u8) -> __m512 =
             _mm512_cvtph_ps(_mm256_slli_epi16::<8>(_mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()))));
-        load_bf16_pairs(p: *const u16) -> (__m512, __m512) = {
-            let raw = _mm512_loadu_si512(p.cast());
-            let high = _mm512_and_si512(raw, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(raw)), _mm512_castsi512_ps(high))
-        };
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        if BF16 {
+            // SAFETY: the token exists only where AVX512-BF16 does; any bits are pairs of bf16.
+            return unsafe {
+                _mm512_dpbf16_ps(
+                    c,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b),
+                )
+            };
+        }
+        let ((a0, a1), (b0, b1)) = (self.split_bf16(a), self.split_bf16(b));
+        self.fma(a1, b1, self.fma(a0, b0, c))
     }
 
     #[inline(always)]

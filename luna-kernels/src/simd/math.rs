@@ -32,7 +32,7 @@ impl Activation {
             Self::Gelu => gelu(s, x),
             Self::GeluTanh => {
                 // 0.5 (1 + tanh u) = sigmoid(2u), u = √(2/π) (x + 0.044715 x³)
-                let cubic = s.fma(s.mul(x, x), s.splat(0.071_354_81), s.splat(1.595_769_1));
+                let cubic = s.fma(s.mul(x, x), s.splat(0.071_354_81), s.splat(1.595_769));
                 s.mul(x, sigmoid(s, s.mul(x, cubic)))
             }
             Self::QuickGelu => s.mul(x, sigmoid(s, s.mul(x, s.splat(1.702)))),
@@ -62,12 +62,16 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 /// `e^-x` is taken as a power of two of a rounded exponent: what that loses for large `|x|` is far below the sum with 1, or the result.
 #[inline(always)]
 fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
-    // Kept below 2^124, so that the reciprocal stays a normal number.
-    let y = s.min(s.splat(124.0), s.mul(x, s.splat(-std::f32::consts::LOG2_E)));
+    // Kept below 2^124, so that the reciprocal stays a normal number, and finite, so that the fraction is one.
+    let y = s.mul(x, s.splat(-std::f32::consts::LOG2_E));
+    let y = s.min(s.splat(124.0), s.max(s.splat(-250.0), y));
     let n = s.round(y);
     let f = s.sub(y, n);
+    // Coefficients of 2^f by least relative error; the linear one is near ln 2, not equal to it.
+    #[allow(clippy::approx_constant)]
+    let powers = [9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0];
     let mut p = s.splat(1.326_472_7e-3);
-    for c in [9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0] {
+    for c in powers {
         p = s.fma(p, f, s.splat(c));
     }
     s.recip(s.add(s.splat(1.0), s.scale2(p, n)))

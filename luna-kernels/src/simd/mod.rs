@@ -41,13 +41,21 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b`.
     fn nfma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c` plus, per lane, the product of two pairs of bf16 that fill the lane's bits.
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        let ((a0, a1), (b0, b1)) = (self.split_bf16(a), self.split_bf16(b));
+        self.fma(a1, b1, self.fma(a0, b0, c))
+    }
+    /// Separates the pairs of bf16 that fill the lanes' bits: the first of each pair, the second of each pair.
+    fn split_bf16(self, pairs: Self::V) -> (Self::V, Self::V);
     /// The smaller.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The greater.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The nearest integral value, ties to even.
     fn round(self, a: Self::V) -> Self::V;
-    /// `v * 2^n` for integral `n` of at most 252; 0 for very negative `n`.
+    /// `v * 2^n` for integral `n` in -252..=252.
     fn scale2(self, v: Self::V, n: Self::V) -> Self::V;
     /// `1 / a` to within 2 units in the last place, for normal `a` with a normal reciprocal.
     fn recip(self, a: Self::V) -> Self::V;
@@ -120,11 +128,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// As `load`.
     unsafe fn load_e5m2(self, p: *const u8) -> Self::V;
-    /// Reads `LANES` pairs of bf16 and separates them: the first of each pair, the second of each pair.
-    ///
-    /// # Safety
-    /// `p` is valid for reading `2 * LANES` elements.
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> (Self::V, Self::V);
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);
 

@@ -44,11 +44,16 @@ impl Simd for Neon {
         div(a: float32x4_t, b: float32x4_t) -> float32x4_t = vdivq_f32(a, b);
         fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
         nfma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmsq_f32(c, a, b);
+        split_bf16(pairs: float32x4_t) -> (float32x4_t, float32x4_t) = {
+            let raw = vreinterpretq_u32_f32(pairs);
+            let high = vandq_u32(raw, vdupq_n_u32(0xffff_0000));
+            (vreinterpretq_f32_u32(vshlq_n_u32::<16>(raw)), vreinterpretq_f32_u32(high))
+        };
         min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
         max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
         round(a: float32x4_t) -> float32x4_t = vrndnq_f32(a);
         scale2(v: float32x4_t, n: float32x4_t) -> float32x4_t = {
-            let n = vcvtq_s32_f32(vmaxq_f32(vdupq_n_f32(-252.0), n));
+            let n = vcvtq_s32_f32(n);
             let half = vshrq_n_s32::<1>(n);
             vmulq_f32(vmulq_f32(v, pow2(half)), pow2(vsubq_s32(n, half)))
         };
@@ -135,15 +140,6 @@ impl Simd for Neon {
         unsafe {
             let lanes = p.cast::<[u8; 4]>().read_unaligned().map(e5m2_to_f32);
             vld1q_f32(lanes.as_ptr())
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> (float32x4_t, float32x4_t) {
-        // SAFETY: the caller gives eight readable elements; NEON is there.
-        unsafe {
-            let raw = vreinterpretq_u32_u16(vld1q_u16(p));
-            let high = vandq_u32(raw, vdupq_n_u32(0xffff_0000));
-            (vreinterpretq_f32_u32(vshlq_n_u32::<16>(raw)), vreinterpretq_f32_u32(high))
         }
     }
     #[inline(always)]

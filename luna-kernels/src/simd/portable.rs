@@ -64,6 +64,10 @@ impl Simd for Portable {
         self.sub(c, self.mul(a, b))
     }
     #[inline(always)]
+    fn split_bf16(self, pairs: Lanes) -> (Lanes, Lanes) {
+        (pairs.map(|x| f32::from_bits(x.to_bits() << 16)), pairs.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000)))
+    }
+    #[inline(always)]
     fn min(self, a: Lanes, b: Lanes) -> Lanes {
         zip(a, b, |a, b| if a < b { a } else { b })
     }
@@ -78,7 +82,7 @@ impl Simd for Portable {
     #[inline(always)]
     fn scale2(self, v: Lanes, n: Lanes) -> Lanes {
         zip(v, n, |v, n| {
-            let n = (n as i32).max(-252);
+            let n = n as i32;
             v * pow2(n >> 1) * pow2(n - (n >> 1))
         })
     }
@@ -149,13 +153,6 @@ impl Simd for Portable {
     unsafe fn load_e5m2(self, p: *const u8) -> Lanes {
         // SAFETY: as `load`.
         unsafe { widen(p, e5m2_to_f32) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16_pairs(self, p: *const u16) -> (Lanes, Lanes) {
-        // SAFETY: the caller gives eight readable elements.
-        let raw: [u16; 8] = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
-        let wide = |i: usize| f32::from_bits(u32::from(raw[i]) << 16);
-        ([wide(0), wide(2), wide(4), wide(6)], [wide(1), wide(3), wide(5), wide(7)])
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}

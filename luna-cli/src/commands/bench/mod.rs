@@ -98,9 +98,9 @@ fn load(model: &BenchModel, runtime: &Runtime) -> Result<(NamedVae, Work)> {
         BenchModel::Existing(choice) => choice.load_opened(&checkpoint, runtime)?,
     };
     let found = checkpoint.recognise();
-    let component = found.component(ComponentKind::Vae).ok_or_else(|| {
-        Error::new(ErrorKind::Internal, "a VAE was loaded from a file in which none was recognised")
-    })?;
+    let component = found
+        .component(ComponentKind::Vae)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "a VAE was loaded from a file in which none was recognised"))?;
     let work = Work::of(&checkpoint, component, named.vae.factor());
     Ok((named, work))
 }

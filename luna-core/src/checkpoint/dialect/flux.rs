@@ -71,8 +71,8 @@ fn double_block(index: &str, rest: &str) -> Stored {
 
 fn single_block(index: &str, rest: &str, hidden: usize) -> Stored {
     let fused = [
-        ("attn.to_q", "linear1", Part::RowsFrom(0 * hidden)),
-        ("attn.to_k", "linear1", Part::RowsFrom(1 * hidden)),
+        ("attn.to_q", "linear1", Part::RowsFrom(0)),
+        ("attn.to_k", "linear1", Part::RowsFrom(hidden)),
         ("attn.to_v", "linear1", Part::RowsFrom(2 * hidden)),
         ("proj_mlp", "linear1", Part::RowsFrom(3 * hidden)),
     ];

@@ -141,7 +141,7 @@ mod tests {
             let block: usize = parts[1].parse().unwrap();
             match (parts[0], parts[2], parts[3]) {
                 ("input_blocks", "0", "op") => [3, 6, 9].contains(&block),
-                ("input_blocks", "0", _) => block < 12 && block % 3 != 0,
+                ("input_blocks", "0", _) => block < 12 && !block.is_multiple_of(3),
                 ("output_blocks", "0", _) => block < 12,
                 ("output_blocks", "1", "conv") => block == 2,
                 ("output_blocks", "2", "conv") => [5, 8].contains(&block),

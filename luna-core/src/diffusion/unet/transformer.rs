@@ -57,7 +57,7 @@ impl Heads {
             Rule::Width(width) => channels / width,
             Rule::Stated(levels) => levels.iter().find(|(own, _)| *own == channels).map_or(0, |(_, heads)| *heads),
         };
-        if heads == 0 || channels % heads != 0 {
+        if heads == 0 || !channels.is_multiple_of(heads) {
             return Err(Error::new(ErrorKind::InvalidFile, "the transformer's channels do not divide into heads")
                 .expected("8 heads (SD1.x), heads of width 64 (SD2.x, SDXL), or what a config.json states")
                 .found(format!("{channels} channels at `{path}`"))

@@ -27,8 +27,7 @@ fn damaged_files_never_panic() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    let mut limits = Limits::default();
-    limits.image_pixels = 1 << 20;
+    let limits = Limits { image_pixels: 1 << 20, ..Limits::default() };
     for format in FORMATS {
         let whole = file(format);
         for _ in 0..400 {
@@ -48,14 +47,11 @@ fn damaged_files_never_panic() {
 fn sizes_meet_their_limits() {
     for format in FORMATS {
         let whole = file(format);
-        let mut limits = Limits::default();
-        limits.image_side = 47;
+        let limits = Limits { image_side: 47, ..Limits::default() };
         assert_eq!(decode(&whole, &limits).unwrap_err().kind(), ErrorKind::LimitExceeded);
-        let mut limits = Limits::default();
-        limits.image_pixels = 48 * 32 - 1;
+        let limits = Limits { image_pixels: 48 * 32 - 1, ..Limits::default() };
         assert_eq!(decode(&whole, &limits).unwrap_err().kind(), ErrorKind::LimitExceeded);
-        let mut limits = Limits::default();
-        limits.picture_file_bytes = whole.len() as u64 - 1;
+        let limits = Limits { picture_file_bytes: whole.len() as u64 - 1, ..Limits::default() };
         assert_eq!(decode(&whole, &limits).unwrap_err().kind(), ErrorKind::LimitExceeded);
     }
 }

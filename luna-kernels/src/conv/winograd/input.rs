@@ -5,12 +5,13 @@
 
 use super::{Grid, tile::Tile};
 use crate::conv::ConvInput;
-use crate::conv::prologue::{Prologue, with_prologue};
+use crate::conv::prologue::{NormSilu, Plain, Prologue};
 use crate::gemm::epilogue::OutPtr;
 use crate::gemm::rows::LINE;
 use crate::isa::Kernel;
 use crate::scalar::Scalar;
 use crate::simd::Simd;
+use crate::simd::math::Activation;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -37,7 +38,11 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for InputG
         while first < self.tiles.end {
             let place = self.grid.place(first);
             let run = (self.grid.across - place.tx).min(self.tiles.end - first);
-            with_prologue!(self.x, S, Chosen => self.channels::<S, Chosen<S>>(s, first, run));
+            if self.x.activation == Activation::Silu {
+                self.channels::<S, NormSilu<S>>(s, first, run);
+            } else {
+                self.channels::<S, Plain<S>>(s, first, run);
+            }
             first += run;
         }
     }

@@ -4,6 +4,7 @@
 
 use super::{Grid, tile::Tile};
 use crate::gemm::epilogue::{Epilogue, OutPtr};
+use crate::gemm::rows::LINE;
 use crate::isa::Kernel;
 use crate::panel::NR;
 use crate::scalar::Scalar;
@@ -59,23 +60,26 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> OutputTiles<'_, T
                 row[x] = value;
             }
         }
+        // By way of memory, so that the epilogue's code exists once and not for each pixel.
+        let mut pixels = [[[0.0f32; LINE]; M]; M];
+        for (row, pixels) in rows.into_iter().zip(&mut pixels) {
+            for (value, pixel) in P::output(s, row).into_iter().zip(pixels) {
+                // SAFETY: no vector is longer than a line.
+                unsafe { s.store(pixel.as_mut_ptr(), value) };
+            }
+        }
         let place = self.grid.place(tile);
         let (step, phase) = (self.grid.step, self.grid.phase);
+        let (y0, x0) = (place.ty * M * step + phase.0, place.tx * M * step + phase.1);
+        let (down, across) = ((self.grid.ho - y0).div_ceil(step).min(M), (self.grid.wo - x0).div_ceil(step).min(M));
         let count = S::LANES.min(self.columns - j);
-        for (i, row) in rows.into_iter().enumerate() {
-            let y = (place.ty * M + i) * step + phase.0;
-            if y >= self.grid.ho {
-                break;
-            }
-            for (k, value) in P::output(s, row).into_iter().enumerate() {
-                let x = (place.tx * M + k) * step + phase.1;
-                if x < self.grid.wo {
-                    let at = ((place.image * self.grid.ho + y) * self.grid.wo + x) * self.cout + self.column + j;
-                    // SAFETY: this task alone writes these channels of this tile's pixels; residual and bias have been checked
-                    // against the output's shape where the convolution began.
-                    unsafe { self.epilogue.finish(s, value, self.column + j, at, self.out, count) };
-                }
-            }
+        for pixel in 0..down * across {
+            let (i, k) = (pixel / across, pixel % across);
+            let (y, x) = (y0 + i * step, x0 + k * step);
+            let at = ((place.image * self.grid.ho + y) * self.grid.wo + x) * self.cout + self.column + j;
+            // SAFETY: this task alone writes these channels of this tile's pixels; residual and bias have been checked against the
+            // output's shape where the convolution began.
+            unsafe { self.epilogue.finish(s, s.load(pixels[i][k].as_ptr()), self.column + j, at, self.out, count) };
         }
     }
 }

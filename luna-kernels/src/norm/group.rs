@@ -1,9 +1,10 @@
-//! Group, layer and root-mean-square norms.
+//! Group norm.
 //!
-//! Enters: channels-last activations. Leaves: normalised activations, or (for group norm) one scale and shift per channel that the next
-//! convolution applies as it reads.
+//! Enters: channels-last activations. Leaves: one scale and shift per channel, which the next convolution applies as it reads, or the
+//! activations with them applied.
 
-use crate::isa::{Context, Isa, Kernel};
+use super::CHUNK;
+use crate::isa::{Context, Kernel};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::simd::math::Activation;
@@ -30,9 +31,6 @@ pub struct GroupNorm<'a> {
     /// `[c]`.
     pub beta: &'a [f32],
 }
-
-/// Elements of one task.
-const CHUNK: usize = 1 << 15;
 
 /// Computes a group norm over `x`, `[b, hw, c]`, as a scale and shift per channel.
 ///
@@ -225,113 +223,4 @@ impl<T: Scalar> Kernel for Affine<'_, T> {
             }
         }
     }
-}
-
-/// Which statistic a row norm removes.
-#[derive(Clone, Copy, PartialEq)]
-enum RowKind {
-    Layer,
-    RootMeanSquare,
-}
-
-/// Parameters of a norm over rows of `c` values.
-#[derive(Clone, Copy, Debug)]
-pub struct RowNorm<'a> {
-    /// Row length.
-    pub c: usize,
-    /// Added to the variance (or mean square).
-    pub eps: f32,
-    /// `[c]`; ones where absent.
-    pub gamma: Option<&'a [f32]>,
-    /// `[c]`; zeros where absent.
-    pub beta: Option<&'a [f32]>,
-}
-
-/// Layer norm of each row of `x`, `[rows, c]`: mean 0, variance 1, then gamma and beta.
-///
-/// # Panics
-/// If a slice does not have the size its shape says.
-pub fn layer_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
-    row_norm(x, out, norm, RowKind::Layer, cx);
-}
-
-/// Root-mean-square norm of each row of `x`, `[rows, c]`: mean square 1, then gamma and beta.
-///
-/// # Panics
-/// If a slice does not have the size its shape says.
-pub fn rms_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
-    row_norm(x, out, norm, RowKind::RootMeanSquare, cx);
-}
-
-fn row_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, kind: RowKind, cx: &Context<'_>) {
-    let c = norm.c;
-    assert_eq!(x.len(), out.len(), "input and output must have the same size");
-    assert!(c > 0 && x.len().is_multiple_of(c), "input must be [rows, {c}]");
-    for weight in [norm.gamma, norm.beta].into_iter().flatten() {
-        assert_eq!(weight.len(), c, "gamma and beta must hold c values");
-    }
-    let rows = (CHUNK / c).max(1);
-    let isa: Isa = cx.isa();
-    out.par_chunks_mut(rows * c).zip(x.par_chunks(rows * c)).for_each(|(out, x)| {
-        if !cx.interrupted() {
-            isa.run(NormRows { x, out, norm: *norm, kind });
-        }
-    });
-}
-
-struct NormRows<'a, T> {
-    x: &'a [T],
-    out: &'a mut [T],
-    norm: RowNorm<'a>,
-    kind: RowKind,
-}
-
-impl<T: Scalar> Kernel for NormRows<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let c = self.norm.c;
-        for (x, out) in self.x.chunks_exact(c).zip(self.out.chunks_exact_mut(c)) {
-            let mean = if self.kind == RowKind::Layer { row_sum(s, x, 0.0, false) / c as f64 } else { 0.0 };
-            let square = row_sum(s, x, mean as f32, true) / c as f64;
-            let inverse = (1.0 / (square + f64::from(self.norm.eps)).sqrt()) as f32;
-            let mut j = 0;
-            while j < c {
-                let lanes = S::LANES.min(c - j);
-                // SAFETY: the rows and the weights, where present, hold `lanes` values from `j` on.
-                unsafe {
-                    let v =
-                        s.mul(s.sub(T::load_head(s, x.as_ptr().add(j), lanes), s.splat(mean as f32)), s.splat(inverse));
-                    let gamma = self.norm.gamma.map_or(s.splat(1.0), |w| s.load_head(w.as_ptr().add(j), lanes));
-                    let beta = self.norm.beta.map_or(s.zero(), |w| s.load_head(w.as_ptr().add(j), lanes));
-                    T::store_head(s, out.as_mut_ptr().add(j), s.fma(v, gamma, beta), lanes);
-                }
-                j += S::LANES;
-            }
-        }
-    }
-}
-
-/// Sum of `x - pilot`, or of its squares; runs of 64 vectors in f32, joined in f64.
-#[inline(always)]
-fn row_sum<S: Simd, T: Scalar>(s: S, x: &[T], pilot: f32, squared: bool) -> f64 {
-    let mut total = 0.0;
-    for run in x.chunks(64 * S::LANES) {
-        let mut sum = s.zero();
-        let whole = run.len() / S::LANES * S::LANES;
-        let mut j = 0;
-        while j < whole {
-            // SAFETY: `j + LANES` is within the run.
-            let d = s.sub(unsafe { T::load(s, run.as_ptr().add(j)) }, s.splat(pilot));
-            sum = if squared { s.fma(d, d, sum) } else { s.add(sum, d) };
-            j += S::LANES;
-        }
-        total += f64::from(s.sum(sum));
-        for v in &run[whole..] {
-            let d = f64::from(v.to_f32() - pilot);
-            total += if squared { d * d } else { d };
-        }
-    }
-    total
 }

@@ -1,0 +1,171 @@
+//! The output folder, and how a finished file gets into it. Enters: names and bytes. Leaves: files below the folder,
+//! never elsewhere, each under a name that nobody had. It encodes nothing and retries nothing.
+
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use super::template::Name;
+use crate::{
+    Error, ErrorKind, Result,
+    files::{IfExists, Scratch, first_free, publish_from, sync_folder},
+};
+
+/// Where rejects are kept.
+pub(super) const DISCARDED: &str = "_discarded";
+
+pub(super) struct Root {
+    /// Without links, so that what lies below can be compared with it.
+    path: PathBuf,
+    /// Failures to come, for tests of what cannot be had at will: a full disk, say.
+    #[cfg(test)]
+    pub(super) faults: std::sync::Mutex<Vec<io::ErrorKind>>,
+}
+
+/// A file whose bytes are on the disk, and what is to become of it.
+pub(super) struct Finished<'a> {
+    pub(super) scratch: Scratch,
+    pub(super) folder: &'a Path,
+    pub(super) name: &'a Name,
+    pub(super) if_exists: IfExists,
+}
+
+impl Root {
+    /// Makes the folder if it is missing.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let refused = |error| Error::io(format!("open the output folder {}", path.display()), error);
+        fs::create_dir_all(path).map_err(refused)?;
+        Ok(Self {
+            path: fs::canonicalize(path).map_err(refused)?,
+            #[cfg(test)]
+            faults: Default::default(),
+        })
+    }
+
+    /// Where these folders lie, made if they are missing. Links are followed as long as they stay below the root.
+    pub(super) fn folder(&self, parts: &[String]) -> Result<PathBuf> {
+        let mut folder = self.path.clone();
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder).map_err(|error| Error::io(format!("make {}", folder.display()), error))?;
+        }
+        for part in parts {
+            folder.push(part);
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io(format!("make the folder {}", folder.display()), error));
+                }
+                _ => {}
+            }
+            let found = fs::symlink_metadata(&folder);
+            let found = found.map_err(|error| Error::io(format!("look at {}", folder.display()), error))?;
+            if found.is_symlink() {
+                folder = self.inside(&folder)?;
+            } else if !found.is_dir() {
+                let error = Error::new(ErrorKind::InvalidInput, format!("{} is no folder", folder.display()));
+                return Err(error.remedy("choose another folder for the pictures"));
+            }
+        }
+        Ok(folder)
+    }
+
+    fn inside(&self, link: &Path) -> Result<PathBuf> {
+        let target = fs::canonicalize(link).map_err(|error| Error::io(format!("follow {}", link.display()), error))?;
+        if target.starts_with(&self.path) && target.is_dir() {
+            return Ok(target);
+        }
+        Err(Error::new(ErrorKind::InvalidInput, format!("{} leads out of the output folder", link.display()))
+            .expected(format!("a folder below {}", self.path.display()))
+            .found(target.display().to_string()))
+    }
+
+    /// A path below the root, for records; the path itself where it is not below.
+    pub(super) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.path).unwrap_or(path)
+    }
+
+    pub(super) fn absolute(&self, relative: &Path) -> PathBuf {
+        self.path.join(relative)
+    }
+
+    /// Brings the bytes to the disk, nameless or under `kept`.
+    pub(super) fn write(&self, folder: &Path, bytes: &[u8], kept: Option<&Path>) -> Result<Scratch> {
+        let write = || {
+            #[cfg(test)]
+            if let Some(kind) = self.faults.lock().unwrap().pop() {
+                return Err(kind.into());
+            }
+            let mut scratch = match kept {
+                Some(path) => Scratch::keep_at(path)?,
+                None => Scratch::create(folder)?,
+            };
+            scratch.file().write_all(bytes)?;
+            scratch.file().sync_all()?;
+            Ok(scratch)
+        };
+        write().map_err(|error: io::Error| Error::io(format!("write into {}", folder.display()), error))
+    }
+
+    /// Gives a finished file its name; `try_name` hears of each path before it is tried.
+    pub(super) fn publish(&self, file: Finished<'_>, try_name: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+        let Finished { mut scratch, folder, name, if_exists } = file;
+        let refused = |path: &Path, error| Error::io(format!("write {}", path.display()), error);
+        let single = folder.join(name.file(1));
+        let path = match if_exists {
+            IfExists::Replace if name.counter.is_none() => {
+                if fs::symlink_metadata(&single).is_ok_and(|found| !found.is_file()) {
+                    return Err(Error::new(ErrorKind::InvalidInput, format!("{} is no plain file", single.display()))
+                        .remedy("choose another name; links and folders are not replaced"));
+                }
+                try_name(&single)?;
+                scratch.publish_over(&single).map_err(|error| refused(&single, error))?;
+                single
+            }
+            IfExists::Refuse if name.counter.is_none() => {
+                try_name(&single)?;
+                scratch.publish_new(&single).map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => {
+                        Error::new(ErrorKind::InvalidInput, format!("{} exists already", single.display()))
+                            .remedy("choose another name, or allow a number to be added")
+                    }
+                    _ => refused(&single, error),
+                })?;
+                single
+            }
+            _ => {
+                let first = first_number(folder, name).map_err(|error| refused(folder, error))?;
+                let mut failure = None;
+                let published = publish_from(first, |number| {
+                    let path = folder.join(name.file(number));
+                    if let Err(error) = try_name(&path) {
+                        failure = Some(error);
+                        return Err(io::ErrorKind::Other.into());
+                    }
+                    scratch.publish_new(&path).map(|()| path)
+                });
+                match (failure, published) {
+                    (Some(error), _) => return Err(error),
+                    (None, published) => published.map_err(|error| refused(&single, error))?,
+                }
+            }
+        };
+        // The file stands under its name now; a refusal to sync the folder must not have it written twice.
+        let _ = sync_folder(folder);
+        Ok(path)
+    }
+}
+
+/// One more than the highest number in the folder, or the first one free behind a plain name.
+fn first_number(folder: &Path, name: &Name) -> io::Result<u64> {
+    if name.counter.is_none() {
+        return Ok(first_free(|number| fs::symlink_metadata(folder.join(name.file(number))).is_ok()));
+    }
+    let mut highest = 0;
+    for entry in fs::read_dir(folder)? {
+        if let Some(number) = entry?.file_name().to_str().and_then(|file| name.number_of(file)) {
+            highest = highest.max(number);
+        }
+    }
+    Ok(highest.saturating_add(1))
+}

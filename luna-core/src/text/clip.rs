@@ -1,0 +1,213 @@
+//! The CLIP text encoder: a causal transformer with learned positions. Enters: a checkpoint, then token embeddings.
+//! Leaves: encodings and the text projection. It must not know prompts or which diffusion model listens.
+//!
+//! `x ← x + out(attention(norm₁(x)))`, `x ← x + fc₂(act(fc₁(norm₂(x))))`. Source: openai/CLIP, open_clip.
+
+use super::wish::{Batch, Hidden, Wish};
+use crate::{
+    Error, ErrorKind, Result,
+    nn::{Activation, AttentionCall, Embedding, Linear, LinearCall, Pass, RowNorm, Tensor, Weights, attention},
+};
+use luna_kernels::AttentionMask;
+use serde_json::Value;
+
+/// The width of a head in every CLIP text encoder known.
+const HEAD: usize = 64;
+const EPS: f32 = 1e-5;
+/// Tokens of a chunk.
+pub(super) const CHUNK: usize = 77;
+
+/// The activation between the two layers of a CLIP's feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClipActivation {
+    /// `x · sigmoid(1.702 x)`: OpenAI's models.
+    QuickGelu,
+    /// The exact GELU: OpenCLIP's models.
+    Gelu,
+}
+
+impl ClipActivation {
+    /// What a `config.json` calls `hidden_act`.
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "quick_gelu" => Some(Self::QuickGelu),
+            "gelu" => Some(Self::Gelu),
+            _ => None,
+        }
+    }
+
+    /// What a `config.json` states.
+    pub(super) fn stated(config: &Value) -> Result<Option<Self>> {
+        let Some(name) = config["hidden_act"].as_str() else { return Ok(None) };
+        Self::named(name).map(Some).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "config.json names an activation that no CLIP is known to have")
+                .expected("quick_gelu or gelu")
+                .found(name)
+        })
+    }
+}
+
+/// Layers of a CLIP text encoder.
+pub(super) struct Clip {
+    pub(super) table: Embedding,
+    positions: Embedding,
+    blocks: Vec<Block>,
+    final_norm: RowNorm,
+    pub(super) projection: Option<Linear>,
+}
+
+struct Block {
+    norm1: RowNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    norm2: RowNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: usize,
+    activation: Activation,
+}
+
+impl Clip {
+    /// Loads it from transformers' names, with sizes from the weights: heads of 64 unless `config` states their number.
+    pub(super) fn load(weights: &Weights, config: Option<&Value>, activation: ClipActivation) -> Result<Self> {
+        let model = weights.at("text_model");
+        let table = Embedding::load(&model.at("embeddings.token_embedding"))?;
+        let positions = Embedding::load(&model.at("embeddings.position_embedding"))?;
+        let width = table.channels();
+        check_positions(&positions, width)?;
+        let heads = heads(width, config)?;
+        let activation = match activation {
+            ClipActivation::QuickGelu => Activation::QuickGelu,
+            ClipActivation::Gelu => Activation::Gelu,
+        };
+        let layers = model.at("encoder.layers");
+        let blocks = (0..layers.count("layer_norm1.weight"))
+            .map(|layer| Block::load(&layers.at(layer), width, heads, activation))
+            .collect::<Result<_>>()?;
+        let final_norm = RowNorm::layer_norm(&model.at("final_layer_norm"), width, EPS)?;
+        let projection = weights.at("text_projection");
+        let projection = if projection.has("weight") {
+            let outputs = projection.shape("weight")?[0];
+            Some(Linear::load(&projection, width, outputs)?)
+        } else {
+            None
+        };
+        Ok(Self { table, positions, blocks, final_norm, projection })
+    }
+
+    pub(super) fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The position embeddings of the first `tokens` places, `[tokens, channels]` in f32.
+    pub(super) fn positions(&self, tokens: usize, pass: &Pass) -> Result<Tensor> {
+        if tokens > self.positions.entries() {
+            return Err(Error::new(ErrorKind::InvalidInput, "a sequence is too long for CLIP")
+                .expected(format!("at most {} tokens", self.positions.entries()))
+                .found(tokens.to_string())
+                .remedy("cut it into chunks of 77 tokens"));
+        }
+        let places: Vec<u32> = (0..tokens as u32).collect();
+        self.positions.forward(&places, crate::Precision::F32, pass)
+    }
+
+    /// `batch` is causal, so padding at its end changes nothing before it.
+    pub(super) fn forward(&self, batch: Batch, wish: Wish, pass: &Pass) -> Result<Hidden> {
+        let (run, kept) = wish.layers(self.blocks.len());
+        let mut x = batch.x;
+        let mut inner = None;
+        for (done, block) in (1..).zip(&self.blocks[..run]) {
+            x = block.forward(x, pass)?;
+            if kept == Some(done) && done < run {
+                inner = Some(x.copy()?);
+            }
+        }
+        let (inner, last) = match (kept, inner) {
+            (Some(_), Some(inner)) => (Some(inner), Some(self.final_norm.forward(&x, pass)?)),
+            (Some(_), None) => (Some(x.clone()), Some(self.final_norm.forward(&x, pass)?)),
+            (None, _) => (None, Some(self.final_norm.forward(&x, pass)?)),
+        };
+        let encoding = match (inner, &last) {
+            (Some(inner), _) if wish.norm_inner => self.final_norm.forward(&inner, pass)?,
+            (Some(inner), _) => inner,
+            (None, Some(last)) => last.clone(),
+            (None, None) => unreachable!("one of the two is always there"),
+        };
+        Ok(Hidden { encoding, last })
+    }
+}
+
+/// One position embedding for each token of a chunk, as long as a token embedding.
+fn check_positions(positions: &Embedding, width: usize) -> Result<()> {
+    if positions.channels() != width {
+        return Err(Error::new(ErrorKind::InvalidFile, "token and position embeddings differ in width")
+            .expected(width.to_string())
+            .found(positions.channels().to_string()));
+    }
+    if positions.entries() != CHUNK {
+        return Err(Error::new(ErrorKind::Unsupported, "this CLIP takes chunks of another length")
+            .expected("77 position embeddings")
+            .found(positions.entries().to_string()));
+    }
+    Ok(())
+}
+
+fn heads(width: usize, config: Option<&Value>) -> Result<usize> {
+    let stated = config.and_then(|config| config["num_attention_heads"].as_u64());
+    let heads = stated.map_or(width / HEAD, |heads| heads as usize);
+    if heads == 0 || !width.is_multiple_of(heads) {
+        return Err(Error::new(ErrorKind::InvalidFile, "the width of this CLIP is no multiple of its heads")
+            .expected(match stated {
+                Some(heads) => format!("a multiple of {heads}, as config.json states"),
+                None => "a multiple of 64, the width of a head in every known CLIP".into(),
+            })
+            .found(width.to_string())
+            .remedy("put the config.json of the model beside its weights"));
+    }
+    Ok(heads)
+}
+
+impl Block {
+    fn load(weights: &Weights, width: usize, heads: usize, activation: Activation) -> Result<Self> {
+        let norm = |name| RowNorm::layer_norm(&weights.at(name), width, EPS);
+        let attention = weights.at("self_attn");
+        let square = |name| Linear::load(&attention.at(name), width, width);
+        let hidden = weights.at("mlp.fc1").shape("weight")?[0];
+        Ok(Self {
+            norm1: norm("layer_norm1")?,
+            q: square("q_proj")?,
+            k: square("k_proj")?,
+            v: square("v_proj")?,
+            out: square("out_proj")?,
+            norm2: norm("layer_norm2")?,
+            fc1: Linear::load(&weights.at("mlp.fc1"), width, hidden)?,
+            fc2: Linear::load(&weights.at("mlp.fc2"), hidden, width)?,
+            heads,
+            activation,
+        })
+    }
+
+    fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let normed = self.norm1.forward(&x, pass)?;
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
+        let (q, k, v) = (q?, k?, v?);
+        pass.recycle(normed);
+        let call = AttentionCall { mask: AttentionMask::Causal, ..AttentionCall::heads(self.heads) };
+        let mixed = attention(&q, &k, &v, call, pass)?;
+        [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
+        let y = self.out.forward_with(&mixed, LinearCall { residual: Some(&x), ..LinearCall::default() }, pass)?;
+        pass.recycle(mixed);
+        pass.recycle(x);
+        let normed = self.norm2.forward(&y, pass)?;
+        let call = LinearCall { activation: self.activation, residual: None };
+        let hidden = self.fc1.forward_with(&normed, call, pass)?;
+        pass.recycle(normed);
+        let z = self.fc2.forward_with(&hidden, LinearCall { residual: Some(&y), ..LinearCall::default() }, pass)?;
+        pass.recycle(hidden);
+        pass.recycle(y);
+        pass.step()?;
+        Ok(z)
+    }
+}

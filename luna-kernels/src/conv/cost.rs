@@ -1,0 +1,38 @@
+//! Which algorithm a convolution takes.
+//!
+//! Enters: the shapes of a layer. Leaves: the cheaper algorithm, by counts of work with measured weights.
+
+use super::winograd::Winograd;
+use super::{ConvInput, PackedConv};
+use crate::panel::NR;
+use crate::scalar::Scalar;
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// A matrix product over patches gathered as it goes.
+    Implicit,
+    /// Minimal filtering of 3×3 kernels.
+    Winograd,
+}
+
+/// The cheaper algorithm for a layer.
+pub(super) fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorithm {
+    let (h, width) = x.size();
+    if !Winograd::applies(x, w.shape, w.dtype()) {
+        return Algorithm::Implicit;
+    }
+    let (ho, wo) = w.shape.output(h, width);
+    let (channels, panels) = (w.shape.cin as f64, w.shape.cout.div_ceil(NR) as f64);
+    // In units of one row of a panel (32 multiply-adds); transforms as measured on AVX-512.
+    let pixels = (x.b * ho * wo) as f64;
+    let implicit = pixels * 9.0 * channels * (panels + 0.5);
+    let (tiles, positions) = if x.upsample {
+        ((x.b * x.h.div_ceil(4) * x.w.div_ceil(4) * 4) as f64, 25.0)
+    } else {
+        ((x.b * ho.div_ceil(4) * wo.div_ceil(4)) as f64, 36.0)
+    };
+    let transforms = tiles * (channels * 25.0 + panels * 200.0) + (tiles / 84.0).ceil() * panels * channels * 150.0;
+    let winograd = tiles * positions * channels * panels + transforms;
+    if winograd < implicit { Algorithm::Winograd } else { Algorithm::Implicit }
+}
