@@ -111,15 +111,20 @@ impl DenoiserCase {
 
     /// Writes the model as people have it: a file, or a folder with config.json where the fixture has one.
     pub fn write(&self, folder: &Path) -> PathBuf {
+        self.write_instead(folder, &self.model())
+    }
+
+    /// As [`DenoiserCase::write`] with another file in the model's place.
+    pub fn write_instead(&self, folder: &Path, model: &[u8]) -> PathBuf {
         let Some(config) = &self.config else {
             let path = folder.join(&self.name).with_extension("safetensors");
-            fs::write(&path, self.model()).unwrap();
+            fs::write(&path, model).unwrap();
             return path;
         };
         let path = folder.join(&self.name);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("config.json"), config).unwrap();
-        fs::write(path.join("diffusion_pytorch_model.safetensors"), self.model()).unwrap();
+        fs::write(path.join("diffusion_pytorch_model.safetensors"), model).unwrap();
         path
     }
 }
