@@ -125,6 +125,27 @@ fn products_of_many_blocks_match() {
     check_linear::<f32>(4, 300, 33, 1030);
 }
 
+#[test]
+fn empty_operands_are_no_exception() {
+    let workspace = Workspace::new();
+    let cx = Context::new(&workspace);
+    let mut out = [5.0f32; 4];
+    let e = Epilogue { bias: Some(&[1.0, 2.0]), ..Epilogue::default() };
+    linear(&[], 2, &PackedMatrix::from_f32(&[], 2, 0), &mut out, &e, &cx);
+    assert_eq!(out, [1.0, 2.0, 1.0, 2.0]);
+    linear(&[], 0, &PackedMatrix::from_f32(&[1.0, 2.0], 2, 1), &mut [], &e, &cx);
+    let shape = MatmulShape { batch: 1, m: 2, n: 2, k: 0 };
+    let nothing = Operand::<f32>::contiguous(&[], 2, 0);
+    matmul(&nothing, &Operand::contiguous(&[], 0, 2), &mut out, shape, &e, &cx);
+    assert_eq!(out, [1.0, 2.0, 1.0, 2.0]);
+    let w = PackedConv::from_f32(&[1.0; 18], ConvShape::same3x3(1, 2));
+    conv2d(&ConvInput::<f32>::new(&[], 0, 4, 4), &w, &mut [], &e, &cx);
+    let norm = GroupNorm { groups: 1, eps: 1e-6, gamma: &[1.0], beta: &[0.0] };
+    assert_eq!(group_norm_affine::<f32>(&[], 0, 4, &norm, &cx), ChannelAffine::default());
+    softmax_rows::<f32>(&mut [], 3, &cx);
+    nchw_to_nhwc::<f32, f32>(&[], &mut [], ImageShape { b: 0, c: 3, h: 1, w: 1 });
+}
+
 fn check_norms(seed: u64, b: usize, hw: usize, groups: usize, c: usize) {
     let rng = &mut Rng::new(seed);
     // A mean far from zero, where careless sums lose all digits.

@@ -24,7 +24,7 @@ pub fn parameter(name: &str, shape: &[usize]) -> Vec<f16> {
             let bound = (3.0 / inputs.iter().product::<usize>() as f64).sqrt();
             centred.map(|value| value * bound).collect()
         }
-        _ if name.ends_with(".weight") => centred.map(|value| 1.0 + 0.2 * value).collect(),
+        _ if name.ends_with(".weight") || name.ends_with(".scale") => centred.map(|value| 1.0 + 0.2 * value).collect(),
         _ => centred.map(|value| 0.1 * value).collect(),
     };
     values.into_iter().map(|value| f16::from_f32(value as f32)).collect()

@@ -3,9 +3,9 @@
 
 use luna_core::{Error, ErrorKind, Limits, Precision, Runtime, checkpoint::Checkpoint, vae::Vae};
 use luna_tests::{
-    hostile,
+    fuzz, hostile, random,
     safetensors_file::{f16_tensor, file},
-    vae,
+    vae, workspace,
 };
 use std::fs;
 
@@ -150,4 +150,29 @@ fn a_config_that_disagrees_with_the_shapes_is_refused() {
     let error = Vae::open(&path, &Runtime::cpu().unwrap()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidFile);
     assert!(error.to_string().contains("latent_channels"), "{error}");
+}
+
+/// The fuzz target over its saved inputs and hostile files, each as it is and with a few bytes changed.
+#[test]
+fn the_fuzz_target_holds_on_saved_inputs() {
+    let mut inputs: Vec<Vec<u8>> = workspace::files("fuzz/seeds/checkpoint")
+        .iter()
+        .map(|path| fs::read(workspace::root().join(path)).unwrap())
+        .collect();
+    assert!(inputs.len() >= 15, "the saved inputs are missing");
+    inputs.extend(hostile::files().into_iter().map(|hostile| hostile.bytes));
+    for (index, input) in inputs.iter().enumerate() {
+        fuzz::checkpoint(input);
+        let mut places = random::uniform(&index.to_string(), 200);
+        for _ in 0..40 {
+            let mut changed = input.clone();
+            for _ in 0..2 {
+                let (place, value) = (places.next().unwrap(), places.next().unwrap());
+                if let Some(byte) = changed.get_mut((place * input.len() as f64) as usize) {
+                    *byte = (value * 256.0) as u8;
+                }
+            }
+            fuzz::checkpoint(&changed);
+        }
+    }
 }

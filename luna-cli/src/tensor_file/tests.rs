@@ -1,3 +1,5 @@
+//! Latent and picture files, written and read back; files that are wrong.
+
 use super::*;
 use luna_core::{Latent, LatentScale};
 

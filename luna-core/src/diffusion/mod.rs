@@ -122,6 +122,3 @@ fn no_denoiser(found: &Recognition) -> Error {
         (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 //! Timesteps to embeddings: sinusoids of falling frequency, then two linear layers with SiLU between.
 
 use crate::{
-    Result,
+    Error, ErrorKind, Result,
     nn::{Activation, Linear, LinearCall, Pass, Tensor, Weights},
 };
 use candle_core::{DType, Device};
@@ -59,10 +59,14 @@ impl Embedder {
     }
 }
 
-/// Outputs and inputs of the linear layer at a place.
+/// Outputs and inputs of the linear layer, or 1×1 convolution, at a place.
 pub(super) fn matrix(weights: &Weights) -> Result<(usize, usize)> {
-    let shape = weights.shape("weight")?;
-    Ok((shape[0], shape.get(1).copied().unwrap_or(1)))
+    match *weights.shape("weight")? {
+        [outputs, inputs, 1, 1] | [outputs, inputs] if outputs > 0 && inputs > 0 => Ok((outputs, inputs)),
+        ref other => Err(Error::new(ErrorKind::InvalidFile, format!("`{}.weight` is no matrix", weights.path()))
+            .expected("[outputs, inputs], no side 0")
+            .found(format!("{other:?}"))),
+    }
 }
 
 /// Where embeddings live: f32 on the CPU, whatever the activations' precision; the weights' precision elsewhere.

@@ -88,6 +88,18 @@ impl Axes {
     }
 }
 
+/// The width of a head, which the norm of its queries shows; it divides the tokens' width.
+pub(super) fn head_width(norm: &Weights, width: usize) -> Result<usize> {
+    match *norm.shape("weight")? {
+        [head] if head > 0 && width % head == 0 => Ok(head),
+        ref other => {
+            Err(Error::new(ErrorKind::InvalidFile, format!("`{}.weight` does not fit the tokens", norm.path()))
+                .expected(format!("[head width], a divisor of {width}"))
+                .found(format!("{other:?}")))
+        }
+    }
+}
+
 /// Places of a picture's patches, row by row.
 pub(super) fn grid(first: usize, rows: usize, columns: usize) -> impl Iterator<Item = [usize; 3]> {
     (0..rows).flat_map(move |row| (0..columns).map(move |column| [first, row, column]))

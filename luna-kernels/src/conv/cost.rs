@@ -32,7 +32,7 @@ pub(super) fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorit
     } else {
         ((x.b * ho.div_ceil(4) * wo.div_ceil(4)) as f64, 36.0)
     };
-    let transforms = tiles * (channels * 25.0 + panels * 200.0) + (tiles / 126.0).ceil() * panels * channels * 150.0;
+    let transforms = tiles * (channels * 25.0 + panels * 200.0) + (tiles / 84.0).ceil() * panels * channels * 150.0;
     let winograd = tiles * positions * channels * panels + transforms;
     if winograd < implicit { Algorithm::Winograd } else { Algorithm::Implicit }
 }

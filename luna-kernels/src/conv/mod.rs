@@ -208,6 +208,9 @@ fn conv2d_by<T: Scalar>(
         assert!(norm.scale.len() == x.b * cin && norm.shift.len() == x.b * cin, "norm must hold [b, cin] values");
     }
     e.check(cout, out.len());
+    if out.is_empty() {
+        return;
+    }
     if !x.prepared_while_read() {
         let mut data = cx.workspace().take::<T>(x.data.len());
         match x.norm {

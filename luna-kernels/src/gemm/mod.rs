@@ -153,6 +153,9 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 isa.run(multiply);
             }
         }
+        if self.panels.k == 0 {
+            scratch.sums.fill(0.0);
+        }
         let sums = &scratch.sums[..groups.rows() * NR];
         isa.run(Finish {
             sums,

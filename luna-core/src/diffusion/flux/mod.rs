@@ -10,7 +10,7 @@ use super::{
     Facts,
     network::Step,
     timestep::{Embedder, matrix, sinusoids},
-    transformer::{Axes, PATCH, PatchOrder, check_stated, grid},
+    transformer::{Axes, PATCH, PatchOrder, check_stated, grid, head_width},
 };
 use crate::{
     Result,
@@ -49,7 +49,7 @@ impl Flux {
         let (_, context) = matrix(&weights.at("context_embedder"))?;
         let (outputs, _) = matrix(&weights.at("proj_out"))?;
         let (double, single) = (weights.at("transformer_blocks"), weights.at("single_transformer_blocks"));
-        let head = double.at(0).at("attn").shape("norm_q.weight")?[0];
+        let head = head_width(&double.at(0).at("attn.norm_q"), width)?;
         let axes = Axes::read(config, "axes_dims_rope", head, [2, 7, 7], THETA)?;
         check_stated(config, "attention_head_dim", head)?;
         check_stated(config, "in_channels", inputs)?;

@@ -35,7 +35,7 @@ impl Layer {
     /// `weights` stands at the level; both parts bear the number `index` there.
     fn load(weights: &Weights, index: usize, inputs: usize, shared: &Shared) -> Result<Self> {
         let (resnet, transformer) = (weights.at("resnets").at(index), weights.at("attentions").at(index));
-        let channels = resnet.shape("conv1.weight")?[0];
+        let [channels, ..] = resnet.conv_shape("conv1.weight")?;
         for channels in [inputs, channels] {
             if channels % GROUPS != 0 {
                 return Err(Error::new(ErrorKind::InvalidFile, "the UNet's channels do not fit its norms")

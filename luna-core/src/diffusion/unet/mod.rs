@@ -169,14 +169,8 @@ struct Sizes {
 
 impl Sizes {
     fn read(weights: &Weights) -> Result<Self> {
-        let conv = |name: &str| match *weights.shape(name)? {
-            [outputs, inputs, 3, 3] => Ok((outputs, inputs)),
-            ref other => Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{name}` has a wrong shape"))
-                .expected("a 3×3 convolution")
-                .found(format!("{other:?}"))),
-        };
-        let (model, inputs) = conv("conv_in.weight")?;
-        let (outputs, _) = conv("conv_out.weight")?;
+        let [model, inputs, ..] = weights.conv_shape("conv_in.weight")?;
+        let [outputs, ..] = weights.conv_shape("conv_out.weight")?;
         Ok(Self { inputs, outputs, model, levels: weights.at("down_blocks").count("resnets.0.conv1.weight") })
     }
 }

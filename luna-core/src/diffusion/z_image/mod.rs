@@ -9,7 +9,7 @@ use super::{
     Facts,
     network::Step,
     timestep::{Embedder, matrix, sinusoids},
-    transformer::{Axes, PATCH, PatchOrder, check_stated, grid, no_control},
+    transformer::{Axes, PATCH, PatchOrder, check_stated, grid, head_width, no_control},
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -49,8 +49,8 @@ impl ZImage {
         let (picture_in, text_in) = (weights.at("all_x_embedder.2-1"), weights.at("cap_embedder"));
         let ((width, inputs), (_, context)) = (matrix(&picture_in)?, matrix(&text_in.at(1))?);
         let layers = weights.at("layers");
-        let head = layers.at(0).at("attention").shape("norm_q.weight")?[0];
-        check_stated(config, "n_heads", width / head.max(1))?;
+        let head = head_width(&layers.at(0).at("attention.norm_q"), width)?;
+        check_stated(config, "n_heads", width / head)?;
         let time = Embedder::load(&weights.at("t_embedder.mlp"), ["0", "2"])?;
         let blocks = |name: &str| -> Result<Vec<Block>> {
             let place = weights.at(name);

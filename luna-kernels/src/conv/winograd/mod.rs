@@ -4,7 +4,7 @@
 //! transformed inputs of all positions are packed once, then each panel of 32 output channels is transformed, multiplied and transformed
 //! back before the next, so that only the transformed inputs of one block exist at a time.
 //!
-//! Weights are transformed for each block and panel instead of once at load: it costs about one part in fifty of the products of a block
+//! Weights are transformed for each block and panel instead of once at load: it costs about one part in thirty of the products of a block
 //! and saves the fourfold memory that transformed weights would take, for all weight types alike.
 
 mod input;
@@ -33,8 +33,8 @@ use weights::WeightRows;
 const CHANNELS: usize = 128;
 /// Elements from one position's transformed weights to the next.
 const WEIGHTS_STRIDE: usize = CHANNELS * NR + LINE;
-/// Most tiles multiplied together: their sums of all positions, 576 KiB, stay in the second-level cache.
-const CHUNK: usize = 126;
+/// Most tiles multiplied together: their sums of all positions, 384 KiB, stay in the second-level cache.
+const CHUNK: usize = 84;
 /// Channels whose taps are widened at a time, where they are not f32.
 const WIDENED: usize = 32;
 /// Transformed inputs (in f32 elements) up to which each task keeps its own: 6 MiB.

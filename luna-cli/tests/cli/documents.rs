@@ -1,0 +1,74 @@
+//! What the README and the manual say is what the program does.
+
+use super::{Bench, text};
+use luna_tests::{markdown, vae, workspace};
+use std::fs;
+
+/// Every `luna-cli` line of the README's `sh` blocks, run in order in a folder that has the files it names.
+#[test]
+fn the_commands_of_the_readme_work() {
+    let bench = Bench::new();
+    let picture = luna_core::picture::read_picture(&bench.path("photo.png"), &luna_core::Limits::default()).unwrap();
+    let pixels = luna_core::picture::Pixels::of(&picture, 0);
+    let jpeg = luna_core::picture::Format::JPEG;
+    let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
+    fs::write(bench.path("photo.jpg"), bytes).unwrap();
+    fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
+    let mut run = 0;
+    for path in ["README.md", "docs/cli.md"] {
+        for line in markdown::shell_lines(&workspace::text(path)) {
+            let line = line.replacen("cargo run --release -p luna-cli -- ", "luna-cli ", 1);
+            let Some(arguments) = line.strip_prefix("luna-cli ") else { continue };
+            let arguments = arguments.split(['|', '>', '#']).next().unwrap_or_default();
+            let output = bench.run(arguments);
+            assert!(output.status.success(), "{path}: luna-cli {arguments}: {}", text(&output.stderr));
+            run += 1;
+        }
+    }
+    assert!(run >= 10, "only {run} commands were found");
+}
+
+#[test]
+fn the_manual_and_the_completions_name_every_command() {
+    let bench = Bench::new();
+    let commands = ["demo", "encode", "decode", "inspect", "bench"];
+    bench.ok("man pages");
+    let mut pages = bench.ok("man");
+    for command in commands {
+        pages += &fs::read_to_string(bench.path("pages").join(format!("luna-cli-{command}.1"))).unwrap();
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = bench.ok(&format!("completions {shell}"));
+        assert!(commands.iter().all(|command| script.contains(command)), "{shell}");
+    }
+    for option in ["max\\-memory", "size\\-rule", "latent\\-format"] {
+        assert!(pages.contains(option), "the manual does not name {option}");
+    }
+}
+
+/// The table of exit statuses, the kinds and the help say the same.
+#[test]
+fn the_documented_statuses_are_those_of_the_kinds() {
+    let manual = workspace::text("docs/cli.md");
+    for kind in luna_core::ErrorKind::ALL {
+        let status = if kind == luna_core::ErrorKind::Cancelled { 130 } else { kind.code() + 1 };
+        let row = format!("| {status} | `{}` |", kind.name());
+        assert!(manual.contains(&row), "docs/cli.md lacks the row {row}");
+    }
+}
+
+#[test]
+fn every_option_is_documented() {
+    let bench = Bench::new();
+    let manual = workspace::text("docs/cli.md");
+    let mut found = 0;
+    for command in ["demo", "encode", "decode", "inspect", "bench"] {
+        let help = bench.ok(&format!("{command} --help"));
+        for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+            let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };
+            assert!(manual.contains(&format!("`--{name}")), "docs/cli.md does not tell --{name} of {command}");
+            found += 1;
+        }
+    }
+    assert!(found > 20);
+}
