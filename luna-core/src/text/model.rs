@@ -91,11 +91,9 @@ impl TextModel {
         let components = wanted(checkpoint, &found, options.kind).map_err(at)?;
         let shared = options.clip_tokenizer.clone().unwrap_or_else(|| Arc::new(ClipTokenizer::new()));
         let options = TextLoadOptions { clip_tokenizer: Some(shared), ..options.clone() };
-        let mut encoders = components
-            .into_iter()
-            .map(|(kind, component)| Encoder::load(checkpoint, component, kind, runtime, &options))
-            .collect::<Result<Vec<_>>>()
-            .map_err(at)?;
+        // Packing weights is work for the runtime's threads.
+        let load = |(kind, component)| Encoder::load(checkpoint, component, kind, runtime, &options);
+        let mut encoders = runtime.run(|| components.into_iter().map(load).collect::<Result<Vec<_>>>()).map_err(at)?;
         encoders.sort_by_key(|encoder| encoder.kind);
         if let Some(twins) = encoders.windows(2).find(|pair| pair[0].kind == pair[1].kind) {
             let message = format!("the file holds {} twice", twins[0].kind);
