@@ -422,7 +422,9 @@ mod bad_input {
             let all: Vec<_> = case.tensors().iter().map(|(name, shape)| tensor(name, shape)).collect();
             // A layer in the middle is missing.
             let mut incomplete = all.clone();
-            let norms = |name: &str| name.contains("norm") && !name.contains("noise_refiner");
+            // ldm files number the norms of residual blocks.
+            let norm = |name: &str| name.contains("norm") || name.ends_with(".in_layers.0.weight");
+            let norms = |name: &str| norm(name) && !name.contains("noise_refiner");
             let index = incomplete.iter().rposition(|tensor| norms(&tensor.0)).unwrap();
             let missing = incomplete.remove(index).0;
             let error = refusal(case.write_instead(folder.path(), &safetensors_file::file(&incomplete, &[])));

@@ -53,7 +53,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image> {
             finish(decoder, limits)
         }
         Readable::Jpeg => {
-            check_complete_jpeg(bytes)?;
+            check_jpeg(bytes)?;
             finish(JpegDecoder::new(reader).map_err(wrong_file)?, limits)
         }
         Readable::Webp => finish(WebPDecoder::new(reader).map_err(wrong_file)?, limits),
@@ -126,17 +126,30 @@ fn wrong_file(error: ImageError) -> Error {
     Error::new(kind, message).found(error.to_string()).source(error)
 }
 
-/// The decoder fills what a truncated JPEG lacks with grey; a half picture is refused here instead.
-fn check_complete_jpeg(bytes: &[u8]) -> Result<()> {
-    if has_end_of_image(bytes).is_some() {
-        return Ok(());
+/// The decoder fills what a truncated JPEG lacks with grey, and mixes up the colours of a baseline JPEG that has them in
+/// scans of their own; both are refused here instead.
+fn check_jpeg(bytes: &[u8]) -> Result<()> {
+    match scans_to_end(bytes) {
+        Some(Scans::Readable) => Ok(()),
+        Some(Scans::OnePerColour) => Err(Error::new(ErrorKind::Unsupported, "this kind of JPEG cannot be read")
+            .expected("a progressive JPEG, or a baseline one with all colours in one scan")
+            .found("a baseline JPEG with one scan for each colour")
+            .remedy("save it as PNG, or as a JPEG without optimised tables")),
+        None => Err(Error::new(ErrorKind::InvalidFile, "the JPEG is truncated")
+            .expected("an end-of-image marker")
+            .found(format!("the end of the file after {} bytes", bytes.len()))),
     }
-    let error = Error::new(ErrorKind::InvalidFile, "the JPEG is truncated");
-    Err(error.expected("an end-of-image marker").found(format!("the end of the file after {} bytes", bytes.len())))
+}
+
+enum Scans {
+    Readable,
+    OnePerColour,
 }
 
 /// Walks the markers (so that a thumbnail's end does not count) up to the end of the image.
-fn has_end_of_image(bytes: &[u8]) -> Option<()> {
+fn scans_to_end(bytes: &[u8]) -> Option<Scans> {
+    let mut baseline_colours = 0;
+    let mut scans = Scans::Readable;
     const RESTART: std::ops::RangeInclusive<u8> = 0xd0..=0xd7;
     let mut at = 2;
     loop {
@@ -146,10 +159,15 @@ fn has_end_of_image(bytes: &[u8]) -> Option<()> {
         let marker = bytes[at];
         at += 1;
         match marker {
-            0xd9 => return Some(()),
+            0xd9 => return Some(scans),
             0x00 | 0x01 => {}
             marker if RESTART.contains(&marker) => {}
             _ => {
+                match marker {
+                    0xc0 | 0xc1 => baseline_colours = *bytes.get(at + 7)?,
+                    0xda if *bytes.get(at + 2)? < baseline_colours => scans = Scans::OnePerColour,
+                    _ => {}
+                }
                 let length = bytes.get(at..at + 2)?;
                 at += usize::from(u16::from_be_bytes([length[0], length[1]]));
             }
