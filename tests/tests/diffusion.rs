@@ -425,7 +425,7 @@ mod bad_input {
             // ldm files number the norms of residual blocks.
             let norm = |name: &str| name.contains("norm") || name.ends_with(".in_layers.0.weight");
             let norms = |name: &str| norm(name) && !name.contains("noise_refiner");
-            let index = incomplete.iter().rposition(|tensor| norms(&tensor.0)).unwrap();
+            let index = incomplete.iter().rposition(|tensor| norms(&tensor.0)).unwrap_or(incomplete.len() / 2);
             let missing = incomplete.remove(index).0;
             let error = refusal(case.write_instead(folder.path(), &safetensors_file::file(&incomplete, &[])));
             assert!(
@@ -435,8 +435,7 @@ mod bad_input {
             );
             // A layer that no network has.
             let mut strange = all.clone();
-            let (name, _) = case.tensors().iter().next_back().unwrap();
-            let (stem, _) = name.rsplit_once('.').unwrap();
+            let stem = case.tensors().keys().rev().find_map(|name| Some(name.rsplit_once('.')?.0)).unwrap();
             strange.push(tensor(&format!("{stem}.time_mixer"), &vec![1]));
             let error = refusal(case.write_instead(folder.path(), &safetensors_file::file(&strange, &[])));
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{}: {error}", case.name);
