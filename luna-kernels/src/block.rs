@@ -2,11 +2,15 @@
 //!
 //! Enters: a size in bytes. Leaves: slices of plain numbers over that memory. It must not know what the numbers mean.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
+use memmap2::MmapMut;
+use std::alloc::{Layout, handle_alloc_error};
 
 /// Alignment of every block: one cache line, which is also one 512-bit vector.
 const ALIGN: usize = 64;
+
+/// From this size on a block is pages of its own, which go back to the system when it is dropped. An allocator may keep
+/// what is freed for itself, and a model would never be gone.
+const MAPPED: usize = 1 << 17;
 
 /// Types for which every bit pattern, all zeros included, is a value.
 ///
@@ -27,28 +31,31 @@ unsafe impl Plain for half::f16 {}
 
 /// Owned, zero-initialised memory aligned to 64 bytes.
 pub(crate) struct Block {
-    ptr: NonNull<u8>,
+    memory: Memory,
     bytes: usize,
 }
 
-// SAFETY: the block owns its memory and hands it out only under the usual borrow rules.
-unsafe impl Send for Block {}
-// SAFETY: as above, `&Block` gives shared slices only.
-unsafe impl Sync for Block {}
+enum Memory {
+    Mapped(MmapMut),
+    Allocated(Vec<Line>),
+}
+
+/// One cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; ALIGN]);
 
 impl Block {
     /// Allocates `bytes` zero bytes, rounded up to whole cache lines.
     pub(crate) fn zeroed(bytes: usize) -> Self {
-        let layout = Self::layout(bytes);
-        // SAFETY: `layout` has a non-zero size.
-        let ptr = unsafe { alloc_zeroed(layout) };
-        let ptr = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
-        Self { ptr, bytes: layout.size() }
-    }
-
-    fn layout(bytes: usize) -> Layout {
-        let size = bytes.max(1).checked_next_multiple_of(ALIGN).expect("block size overflows usize");
-        Layout::from_size_align(size, ALIGN).expect("block size fits an allocation")
+        let bytes = bytes.max(1).checked_next_multiple_of(ALIGN).expect("block size overflows usize");
+        let memory = if bytes >= MAPPED {
+            let layout = Layout::from_size_align(bytes, ALIGN).expect("block size fits an allocation");
+            Memory::Mapped(MmapMut::map_anon(bytes).unwrap_or_else(|_| handle_alloc_error(layout)))
+        } else {
+            Memory::Allocated(vec![Line([0; ALIGN]); bytes / ALIGN])
+        };
+        Self { memory, bytes }
     }
 
     /// Bytes held, a multiple of 64.
@@ -59,21 +66,22 @@ impl Block {
     /// The first `len` numbers of the block.
     pub(crate) fn as_slice<T: Plain>(&self, len: usize) -> &[T] {
         assert!(len.checked_mul(size_of::<T>()).is_some_and(|need| need <= self.bytes));
-        // SAFETY: in bounds (checked), aligned to 64, initialised, and any bit pattern is a `T`.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr().cast(), len) }
+        let start = match &self.memory {
+            Memory::Mapped(pages) => pages.as_ptr(),
+            Memory::Allocated(lines) => lines.as_ptr().cast(),
+        };
+        // SAFETY: in bounds (checked), aligned to 64 (a line, or a page), initialised, and any bit pattern is a `T`.
+        unsafe { std::slice::from_raw_parts(start.cast(), len) }
     }
 
     /// The first `len` numbers of the block, writable.
     pub(crate) fn as_mut_slice<T: Plain>(&mut self, len: usize) -> &mut [T] {
         assert!(len.checked_mul(size_of::<T>()).is_some_and(|need| need <= self.bytes));
+        let start = match &mut self.memory {
+            Memory::Mapped(pages) => pages.as_mut_ptr(),
+            Memory::Allocated(lines) => lines.as_mut_ptr().cast(),
+        };
         // SAFETY: as in `as_slice`, and `&mut self` makes the access unique.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().cast(), len) }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this very layout.
-        unsafe { dealloc(self.ptr.as_ptr(), Self::layout(self.bytes)) }
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), len) }
     }
 }

@@ -75,6 +75,11 @@ impl VaeCase {
         }
     }
 
+    /// Names and shapes of the model's tensors.
+    pub fn tensors(&self) -> &BTreeMap<String, Vec<usize>> {
+        &self.tensors
+    }
+
     /// The bytes of the model's file, weights in f16.
     pub fn model(&self) -> Vec<u8> {
         let tensors: Vec<_> = self
