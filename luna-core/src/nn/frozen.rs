@@ -4,7 +4,7 @@
 use super::Tensor;
 use crate::Result;
 use luna_kernels::{PackedConv, PackedMatrix};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The weight of one layer as the device computes with it.
 pub(crate) enum FrozenWeight {
@@ -16,12 +16,24 @@ pub(crate) enum FrozenWeight {
     Tensor(Tensor),
 }
 
+/// What a layer does with its weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LayerRole {
+    /// Multiplies: a linear layer or a convolution.
+    Product,
+    /// Looks rows up.
+    Table,
+    /// Scales or stands for itself: a norm or a single vector.
+    Vector,
+}
+
 /// One weight-bearing layer. Nothing in it ever changes.
 pub(crate) struct FrozenLayer {
     /// Its number in the model, dense from 0.
     pub(crate) index: usize,
     /// Its canonical path, such as `decoder.mid_block.resnets.0.conv1`.
     pub(crate) path: String,
+    pub(crate) role: LayerRole,
     /// The logical shape of its weight.
     pub(crate) shape: Vec<usize>,
     pub(crate) weight: FrozenWeight,
@@ -34,6 +46,7 @@ pub(crate) struct FrozenLayer {
 #[derive(Default)]
 pub(crate) struct FrozenWeights {
     layers: Vec<Arc<FrozenLayer>>,
+    layout: OnceLock<blake3::Hash>,
 }
 
 impl FrozenWeights {
@@ -42,6 +55,22 @@ impl FrozenWeights {
         let layer = Arc::new(FrozenLayer { index: self.layers.len(), ..layer });
         self.layers.push(layer.clone());
         layer
+    }
+
+    /// All layers.
+    pub(crate) fn layers(&self) -> &[Arc<FrozenLayer>] {
+        &self.layers
+    }
+
+    /// BLAKE3 of numbers, paths and shapes: equal for models that the same patches fit.
+    pub(crate) fn layout(&self) -> blake3::Hash {
+        *self.layout.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            for layer in &self.layers {
+                hasher.update(layer.path.as_bytes()).update(format!(" {:?} {}", layer.shape, layer.index).as_bytes());
+            }
+            hasher.finalize()
+        })
     }
 
     /// Bytes held in memory.

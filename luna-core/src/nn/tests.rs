@@ -81,7 +81,7 @@ fn convolutions_agree() {
         let weight = stored(&checkpoint, &format!("{name}.weight"));
         in_pass(|pass| {
             let plain = conv.forward(&x, pass)?;
-            let reference = portable::conv2d(&x, &weight, bias.as_ref(), spec, ConvCall::default())?;
+            let reference = portable::conv2d(&x, &weight, bias.as_ref(), spec, ConvCall::default(), pass)?;
             assert_close(&plain, &reference, 1e-5);
             if spec.kernel == 1 {
                 assert_close(&conv.forward_consuming(x.copy()?, pass)?, &reference, 1e-5);
@@ -97,7 +97,7 @@ fn convolutions_agree() {
                     residual: (!upsample).then_some(&residual),
                 };
                 let ours = conv.forward_with(&x, call, pass)?;
-                assert_close(&ours, &portable::conv2d(&x, &weight, bias.as_ref(), spec, call)?, 1e-5);
+                assert_close(&ours, &portable::conv2d(&x, &weight, bias.as_ref(), spec, call, pass)?, 1e-5);
             }
             Ok(())
         });
@@ -113,9 +113,9 @@ fn norms_and_activations_agree() {
     let group = GroupNorm::load(&weights, 12, 3, 1e-5).unwrap();
     let rows = [RowNorm::layer_norm(&weights, 12, 1e-5).unwrap(), RowNorm::rms_norm(&weights, 12, 1e-6).unwrap()];
     in_pass(|pass| {
-        assert_close(&group.forward(&x, pass)?, &portable::group_norm(&x, &group)?, 1e-5);
+        assert_close(&group.forward(&x, pass)?, &portable::group_norm(&x, &group, pass)?, 1e-5);
         for norm in &rows {
-            assert_close(&norm.forward(&x, pass)?, &portable::row_norm(&x, norm)?, 1e-5);
+            assert_close(&norm.forward(&x, pass)?, &portable::row_norm(&x, norm, pass)?, 1e-5);
         }
         use Activation::{Gelu, GeluTanh, None, QuickGelu, Relu, Silu};
         for activation in [None, Silu, Gelu, GeluTanh, QuickGelu, Relu] {

@@ -11,7 +11,7 @@ use super::{
     wish::{Batch, Hidden, Pooling, Wish},
 };
 use crate::{
-    Call, Error, ErrorKind, Precision, Result, Runtime,
+    Call, Error, ErrorKind, Patches, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, ElementType, dialect},
     nn::{Embedding, FrozenWeights, Pass, Tensor, Weights},
     tokenizer::{ChunkRule, ClipTokenizer, FileTokenizer, PromptTokenizer},
@@ -191,7 +191,7 @@ impl Encoder {
     pub(super) fn encode(&self, sequences: &[&Sequence], run: &Run) -> Result<Vec<Encoding>> {
         let batches = batches(sequences);
         let layers = run.wish.layers(self.layers()).0;
-        let pass = Pass::new(run.runtime, run.call, batches.len() * layers);
+        let pass = Pass::new(run.runtime, run.call, batches.len() * layers).with_patches(run.patches);
         let mut encodings = Vec::with_capacity(sequences.len());
         for batch in batches {
             encodings.extend(run.runtime.run(|| self.encode_batch(batch, run, &pass))?);
@@ -283,6 +283,7 @@ impl Encoder {
 pub(super) struct Run<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) call: &'a Call,
+    pub(super) patches: Option<&'a Patches>,
     pub(super) precision: Precision,
     pub(super) wish: Wish,
     /// Whether hidden places may not be looked at.

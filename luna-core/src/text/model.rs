@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Limits, Result, Runtime,
     checkpoint::{Checkpoint, Component, ComponentKind, Recognition},
+    nn::FrozenWeights,
     tokenizer::ClipTokenizer,
 };
 use std::{
@@ -111,6 +112,11 @@ impl TextModel {
             vocabulary: encoder.vocabulary(),
             unused: encoder.unused.clone(),
         })
+    }
+
+    /// The layers of its text encoders, for those who resolve patches.
+    pub(crate) fn frozen(&self) -> impl Iterator<Item = (EncoderKind, &FrozenWeights)> {
+        self.encoders.iter().map(|encoder| (encoder.kind, &encoder.frozen))
     }
 
     /// Bytes of its weights in memory.

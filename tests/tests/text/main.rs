@@ -4,6 +4,7 @@
 mod bad_input;
 mod cache;
 mod clip;
+mod lora;
 mod models;
 mod others;
 mod storage;
