@@ -100,6 +100,10 @@ impl Denoiser {
         self.frozen.bytes()
     }
 
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// Its layers, for those who resolve patches.
     pub(crate) fn frozen(&self) -> &FrozenWeights {
         &self.frozen

@@ -99,6 +99,7 @@ impl Conv2d {
         match patch.weight(layer, self.pixels(x, call)?, &pass.cx())? {
             PatchedWeight::Frozen => self.product(x, &layer.weight, bias.as_ref(), call, pass),
             PatchedWeight::Built(weight) => self.product(x, &weight, bias.as_ref(), call, pass),
+            PatchedWeight::Merged(weight) => self.product(x, weight, bias.as_ref(), call, pass),
             PatchedWeight::Branch(branch) => {
                 let narrow = ConvCall { after: Activation::None, residual: None, ..call };
                 let hidden = self.product(x, &branch.down, None, narrow, pass)?;

@@ -25,8 +25,11 @@ pub(super) struct Affine<'a> {
     pub(super) bias: Option<&'a Tensor>,
 }
 
-impl Affine<'_> {
-    pub(super) const NONE: Self = Self { scale: 1.0, bias: None };
+impl<'a> Affine<'a> {
+    /// No scale.
+    fn with(bias: Option<&'a Tensor>) -> Self {
+        Self { scale: 1.0, bias }
+    }
 }
 
 /// A frozen linear layer. The CPU keeps the weight once, packed, in the type the file stores.
@@ -61,11 +64,10 @@ impl Linear {
         let rows = x.elem_count() / layer.shape[1].max(1);
         match patch.weight(layer, rows, &pass.cx())? {
             PatchedWeight::Frozen => product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass),
-            PatchedWeight::Built(weight) => {
-                product(x, &weight, Affine { scale: 1.0, bias: bias.as_ref() }, call, pass)
-            }
+            PatchedWeight::Built(weight) => product(x, &weight, Affine::with(bias.as_ref()), call, pass),
+            PatchedWeight::Merged(weight) => product(x, weight, Affine::with(bias.as_ref()), call, pass),
             PatchedWeight::Branch(branch) => {
-                let hidden = product(x, &branch.down, Affine::NONE, LinearCall::default(), pass)?;
+                let hidden = product(x, &branch.down, Affine::with(None), LinearCall::default(), pass)?;
                 let own = |call| product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass);
                 with_branch(own, hidden, &branch, call, pass)
             }
@@ -103,7 +105,7 @@ pub(super) fn with_branch(
     let y = own(first)?;
     let y = match &branch.up {
         FrozenWeight::Matrix(up) => cpu::linear_onto(y, &hidden, up, pass)?,
-        up => (y + product(&hidden, up, Affine::NONE, LinearCall::default(), pass)?)?,
+        up => (y + product(&hidden, up, Affine::with(None), LinearCall::default(), pass)?)?,
     };
     pass.recycle(hidden);
     pass.check()?;

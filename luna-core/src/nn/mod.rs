@@ -27,7 +27,7 @@ pub(crate) use attention::{AttentionCall, SelfAttention, attention};
 pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use embedding::Embedding;
-pub(crate) use frozen::{FrozenLayer, FrozenWeights, LayerRole};
+pub(crate) use frozen::{FrozenLayer, FrozenWeights, Identity, LayerRole};
 pub(crate) use gated_mlp::GatedMlp;
 pub(crate) use geglu::geglu;
 pub(crate) use join::join_channels;

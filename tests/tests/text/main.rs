@@ -5,6 +5,7 @@ mod bad_input;
 mod cache;
 mod clip;
 mod lora;
+mod lora_proof;
 mod models;
 mod others;
 mod storage;
