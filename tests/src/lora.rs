@@ -33,7 +33,7 @@ pub struct LoraCase {
 /// If there are none, or one cannot be read.
 pub fn cases() -> Vec<LoraCase> {
     let file = Checkpoint::open(folder().join("expected.safetensors"), &Limits::default()).unwrap();
-    let cases: Vec<_> = file.tensors().map(|view| {
+    let cases = file.tensors().map(|view| {
         let (model, stack) = view.name.split_once('/').unwrap();
         let entry = |entry: &str| {
             let (name, strength) = entry.split_once('@').unwrap();
@@ -75,9 +75,9 @@ pub fn open(model: &str, name: &str) -> Arc<LoraFile> {
 /// # Panics
 /// If one cannot be read.
 pub fn stack(model: &str, files: &[(&str, f64)]) -> LoraStack {
-    files.iter().fold(LoraStack::new(), |stack, (name, strength)| {
-        stack.with(open(model, name), *strength, *strength).unwrap()
-    })
+    files
+        .iter()
+        .fold(LoraStack::new(), |stack, (name, strength)| stack.with(open(model, name), *strength, *strength).unwrap())
 }
 
 /// Two threads for all tests.

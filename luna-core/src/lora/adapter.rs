@@ -291,7 +291,11 @@ impl Group {
     fn kronecker(&mut self) -> Result<[KroneckerSide; 2]> {
         let mut side = |whole, a, b, core| -> Result<KroneckerSide> {
             if let Some(whole) = self.take(whole) {
-                return if whole.count() > 0 { Ok(KroneckerSide::Whole(whole)) } else { Err(half().found("no values")) };
+                return if whole.count() > 0 {
+                    Ok(KroneckerSide::Whole(whole))
+                } else {
+                    Err(half().found("no values"))
+                };
             }
             let core = self.take(core);
             let transposed = core.is_some();

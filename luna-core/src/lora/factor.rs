@@ -18,8 +18,17 @@ pub(super) struct Factor {
 
 impl Factor {
     /// # Errors
-    /// `Unsupported` for elements that are no floats.
+    /// `Unsupported` for elements that are no floats; a single whole number, as some files have for alpha, becomes one.
     pub(super) fn new(view: TensorView) -> Result<Self> {
+        let whole = match (view.element, view.bytes) {
+            (ElementType::I64, &[a, b, c, d, e, f, g, h]) => Some(i64::from_le_bytes([a, b, c, d, e, f, g, h])),
+            (ElementType::I32, &[a, b, c, d]) => Some(i32::from_le_bytes([a, b, c, d]).into()),
+            _ => None,
+        };
+        if let Some(whole) = whole {
+            let bytes = (whole as f32).to_le_bytes();
+            return Ok(Self { shape: view.shape.to_vec(), element: ElementType::F32, bytes: bytes.as_slice().into() });
+        }
         if !view.element.is_float() {
             return Err(Error::new(ErrorKind::Unsupported, format!("tensor `{}` is not of a float type", view.name))
                 .expected("F32, F16, BF16, F8_E4M3, F8_E5M2 or F64")

@@ -12,7 +12,11 @@ pub(super) fn made_for(adapters: &[Adapter]) -> Option<&'static str> {
     if starts("double_blocks_") || starts("single_transformer_blocks_") || starts("single_blocks_") {
         return Some("Flux");
     }
-    if starts("noise_refiner_") || starts("context_refiner_") || holds("_adaLN_modulation_") || holds("_feed_forward_w1") {
+    if starts("noise_refiner_")
+        || starts("context_refiner_")
+        || holds("_adaLN_modulation_")
+        || holds("_feed_forward_w1")
+    {
         return Some("Z-Image");
     }
     if starts("joint_blocks_") {

@@ -136,9 +136,8 @@ impl MergedCopies {
         call: &Call,
     ) -> Result<BTreeMap<EncoderKind, Prepared>> {
         let encoders = model.frozen().filter_map(|(kind, frozen)| Some((kind, frozen, patches.get(&kind)?)));
-        let prepare = |(kind, frozen, patches)| {
-            Ok((kind, self.prepare_layers((frozen, model.runtime()), patches, mode, call)?))
-        };
+        let prepare =
+            |(kind, frozen, patches)| Ok((kind, self.prepare_layers((frozen, model.runtime()), patches, mode, call)?));
         encoders.map(prepare).collect()
     }
 

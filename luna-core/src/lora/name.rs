@@ -177,9 +177,27 @@ const WRAPPERS: &[&str] = &["lycoris_", "base_model.model."];
 
 /// Where the names of layers of denoisers start.
 const DENOISER_ROOTS: &[&str] = &[
-    "down_blocks_", "up_blocks_", "mid_block_", "input_blocks_", "output_blocks_", "middle_block_", "conv_in", "conv_out",
-    "time_embed", "label_emb", "add_embedding", "double_blocks_", "single_blocks_", "transformer_blocks_",
-    "single_transformer_blocks_", "noise_refiner_", "context_refiner_", "joint_blocks_", "img_in", "txt_in", "x_embedder",
+    "down_blocks_",
+    "up_blocks_",
+    "mid_block_",
+    "input_blocks_",
+    "output_blocks_",
+    "middle_block_",
+    "conv_in",
+    "conv_out",
+    "time_embed",
+    "label_emb",
+    "add_embedding",
+    "double_blocks_",
+    "single_blocks_",
+    "transformer_blocks_",
+    "single_transformer_blocks_",
+    "noise_refiner_",
+    "context_refiner_",
+    "joint_blocks_",
+    "img_in",
+    "txt_in",
+    "x_embedder",
 ];
 
 /// Where the names of layers of text encoders start.

@@ -58,7 +58,8 @@ impl Rotation {
             let place = |row: usize| if self.staged { shuffled(row, (self.size / 2) << stage) } else { row };
             let before = std::mem::replace(&mut turned, vec![0.0; base.len()]);
             let mut rows: Vec<Option<&mut [f32]>> = turned.chunks_exact_mut(columns).map(Some).collect();
-            let mut targets: Vec<_> = (0..self.outputs).map(|row| rows[place(row)].take().expect("each once")).collect();
+            let mut targets: Vec<_> =
+                (0..self.outputs).map(|row| rows[place(row)].take().expect("each once")).collect();
             targets.par_iter_mut().enumerate().for_each(|(row, target)| {
                 let (block, inside) = (row / self.size, row % self.size);
                 let turn = &turns[block * self.size * self.size..][..self.size * self.size];

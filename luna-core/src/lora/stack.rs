@@ -14,10 +14,7 @@ use crate::{
     nn::{LayerPatch, Patches},
     text::{EncoderKind, TextModel},
 };
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// One LoRA of a stack.
 #[derive(Debug, Clone)]
@@ -191,9 +188,10 @@ impl Resolution<'_, '_> {
                 None if homes.is_empty() => file.elsewhere += 1,
                 None => {
                     let search = file.unmatched.len() < NEAREST;
-                    let nearest = homes.first().filter(|_| search).and_then(|home| {
-                        self.targets[*home].nearest(&adapter.layer.flat).map(str::to_owned)
-                    });
+                    let nearest = homes
+                        .first()
+                        .filter(|_| search)
+                        .and_then(|home| self.targets[*home].nearest(&adapter.layer.flat).map(str::to_owned));
                     file.unmatched.push(Unmatched { key: adapter.key.clone(), nearest });
                 }
             }

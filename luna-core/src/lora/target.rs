@@ -10,11 +10,7 @@ use crate::{
     nn::{FrozenLayer, FrozenWeights},
     text::EncoderKind,
 };
-use std::{
-    collections::HashMap,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 /// What a model is, for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,9 +121,7 @@ fn other_names(kind: ModelKind, frozen: &FrozenWeights) -> Box<dyn Fn(&str) -> V
             let hidden = embedder.map_or(0, |layer| layer.matrix().0);
             Box::new(move |canonical| dialect::flux_names(canonical, hidden).into())
         }
-        ModelKind::Denoiser(Family::ZImage) => {
-            Box::new(|canonical| vec![dialect::z_image_single_file_name(canonical)])
-        }
+        ModelKind::Denoiser(Family::ZImage) => Box::new(|canonical| vec![dialect::z_image_single_file_name(canonical)]),
         ModelKind::Text(kind, _) if kind.is_clip() => Box::new(|canonical| vec![dialect::open_clip_name(canonical)]),
         _ => Box::new(|_| Vec::new()),
     }

@@ -68,7 +68,7 @@ impl Linear {
             PatchedWeight::Merged(weight) => product(x, weight, Affine::with(bias.as_ref()), call, pass),
             PatchedWeight::Branch(branch) => {
                 let hidden = product(x, &branch.down, Affine::with(None), LinearCall::default(), pass)?;
-                let own = |call| product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass);
+                let own = |call: LinearCall| product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass);
                 with_branch(own, hidden, &branch, call, pass)
             }
         }

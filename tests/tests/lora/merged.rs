@@ -58,8 +58,7 @@ fn all_modes_give_the_same() {
 fn equal_stacks_share_and_others_wait() {
     let model = Model::open("sd15_ldm");
     let copies = MergedCopies::new(1 << 30);
-    let [one, same, other] =
-        [STACKS[0], STACKS[0], STACKS[1]].map(|files| model.resolve(&stack("sd15_ldm", files)));
+    let [one, same, other] = [STACKS[0], STACKS[0], STACKS[1]].map(|files| model.resolve(&stack("sd15_ldm", files)));
     let first = merged(&copies, &model, &one);
     let second = merged(&copies, &model, &same);
     assert!(Arc::ptr_eq(&first.patches, &second.patches) && copies.copies() == 1);
@@ -120,8 +119,12 @@ fn a_copy_is_released_by_panics_errors_and_cancellation() {
     });
     assert!(panicked && copies.copies() == 0);
     // In the middle of merging.
+    let call = Call::new().on_progress(|progress| {
+        if progress.done == 3 {
+            std::panic::resume_unwind(Box::new("in the middle"));
+        }
+    });
     let panicked = std::thread::scope(|scope| {
-        let call = Call::new().on_progress(|progress| assert!(progress.done < 3, "in the middle"));
         scope.spawn(|| copies.prepare(&model.denoiser, &one.patches, ApplyMode::Merged, &call)).join().is_err()
     });
     assert!(panicked && copies.copies() == 0);
@@ -147,9 +150,8 @@ fn budgets_and_models_are_checked() {
     let error = small.prepare(&model.denoiser, &resolved.patches, ApplyMode::Merged, &Call::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     let auto = |forwards| ApplyMode::Auto { forwards: NonZeroUsize::new(forwards) };
-    let prepare = |copies: &MergedCopies, mode| {
-        copies.prepare(&model.denoiser, &resolved.patches, mode, &Call::new()).unwrap()
-    };
+    let prepare =
+        |copies: &MergedCopies, mode| copies.prepare(&model.denoiser, &resolved.patches, mode, &Call::new()).unwrap();
     assert_eq!(prepare(&small, auto(100)).not_merged, Some(NotMerged::NoRoom));
     let copies = MergedCopies::new(1 << 30);
     assert_eq!(prepare(&copies, auto(1)).not_merged, Some(NotMerged::FewForwards));

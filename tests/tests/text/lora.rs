@@ -47,11 +47,7 @@ fn lora(drawn: &[Drawn], layers: &[String], named: impl Fn(&str) -> [String; 3])
             let (_, shape, _) = drawn.iter().find(|(own, ..)| *own == format!("{layer}.weight")).unwrap();
             let [down, up] = factors(layer, shape[0], shape[1]);
             let [down_name, up_name, alpha] = named(layer);
-            [
-                (down_name, vec![RANK, shape[1]], down),
-                (up_name, vec![shape[0], RANK], up),
-                (alpha, vec![], vec![ALPHA]),
-            ]
+            [(down_name, vec![RANK, shape[1]], down), (up_name, vec![shape[0], RANK], up), (alpha, vec![], vec![ALPHA])]
         })
         .collect()
 }
@@ -116,9 +112,12 @@ fn compare(what: &str, ours: &[&TextModel], options: &TextOptions, theirs: &[&Te
 fn clips_are_changed_under_every_name() {
     let layers = clip_layers();
     for (shape, prefixes) in [
-        (&CLIP_L, &["lora_te_", "lora_te1_", "text_encoder.", "text_encoders.clip_l.transformer.", "base_model.model."][..]),
-        (&CLIP_G, &["lora_te2_", "lora_te_", "text_encoder_2.", "clip_g."]),
-        (&CLIP_H, &["lora_te_", "lora_te1_"]),
+        (
+            &CLIP_L,
+            &["lora_te_", "lora_te1_", "text_encoder.", "text_encoders.clip_l.transformer.", "base_model.model."][..],
+        ),
+        (&CLIP_G, &["lora_te2_", "lora_te_", "text_encoder_2.", "clip_g."][..]),
+        (&CLIP_H, &["lora_te_", "lora_te1_"][..]),
     ] {
         let base = clip(shape);
         let model = clip_model(shape);
@@ -176,7 +175,12 @@ fn language_models_are_changed() {
     let ids = [TokenIds { ids: vec![5, 9, 23, 77, 130, 1], mask: None }, TokenIds { ids: vec![8, 1], mask: None }];
     for (base, kind, layers, prefixes) in [
         (t5(), EncoderKind::T5, &t5_layers[..], &["lora_te3_", "lora_te2_", "text_encoder_2.", "t5."][..]),
-        (qwen3(), EncoderKind::Qwen3, &qwen_layers, &["lora_te_", "text_encoder.", "lora_te1_model_", "base_model.model.model."]),
+        (
+            qwen3(),
+            EncoderKind::Qwen3,
+            &qwen_layers,
+            &["lora_te_", "text_encoder.", "lora_te1_model_", "base_model.model.model."][..],
+        ),
     ] {
         let layers: Vec<String> = layers.iter().map(|layer| (*layer).to_owned()).collect();
         let model = model_as(&base, Some(kind));
@@ -204,8 +208,7 @@ fn the_cache_follows_the_stack() {
     let (base, model) = (clip(&CLIP_L), clip_model(&CLIP_L));
     let cache = ConditioningCache::new(1 << 22);
     let conditioner = Conditioner::new(&[&model]).unwrap().with_cache(&cache);
-    let cached =
-        |options: &TextOptions| conditioner.encode(&["a cat".into()], options).unwrap().prompts[0].cached;
+    let cached = |options: &TextOptions| conditioner.encode(&["a cat".into()], options).unwrap().prompts[0].cached;
     let tensors = lora(&base, &clip_layers(), kohya("lora_te_"));
     let other = lora(&base, &clip_layers()[1..], kohya("lora_te_"));
     let with = |tensors: &[Drawn], strength| with(&stack(tensors, strength), &[&model]);

@@ -16,7 +16,7 @@ pub(crate) fn sd_unet(checkpoint: &Checkpoint, component: &Component) -> impl Fn
 }
 
 /// Canonical → ldm names of a UNet with these canonical layer paths, whatever names its file bears.
-pub(crate) fn sd_unet_ldm<'a>(paths: impl Iterator<Item = &'a str>) -> impl Fn(&str) -> String {
+pub(crate) fn sd_unet_ldm<'a>(paths: impl Iterator<Item = &'a str>) -> impl Fn(&str) -> String + 'static {
     let layout = Layout::of_paths(&paths.collect());
     move |canonical| layout.name(canonical)
 }
@@ -229,7 +229,8 @@ mod tests {
             }
         }
         let (read, told) = (layout(), Layout::of_paths(&paths.iter().map(String::as_str).collect()));
-        let names = |layout: &Layout| paths.iter().map(|path| layout.name(&format!("{path}.weight"))).collect::<Vec<_>>();
+        let names =
+            |layout: &Layout| paths.iter().map(|path| layout.name(&format!("{path}.weight"))).collect::<Vec<_>>();
         assert_eq!(names(&read), names(&told));
         assert!(names(&told).iter().all(|name| name.starts_with("input_blocks") || name.starts_with("output_blocks")));
     }

@@ -101,12 +101,7 @@ impl Patches {
     ///
     /// # Errors
     /// `Cancelled`, and those of building a layer.
-    pub(crate) fn merged(
-        &self,
-        model: &FrozenWeights,
-        pass: &Pass,
-        lease: impl Send + Sync + 'static,
-    ) -> Result<Self> {
+    pub(crate) fn merged(&self, model: &FrozenWeights, pass: &Pass, lease: impl Send + Sync + 'static) -> Result<Self> {
         self.check(model)?;
         let merge = |(index, patch): (&usize, &LayerPatch)| {
             let (layer, patch) = (&model.layers()[*index], Patch { patch, rule: self.rule });
