@@ -5,9 +5,8 @@ use luna_core::{
     text::{Conditioner, Prompt, Recipe, TextModel, TextOptions, TokenIds},
 };
 use luna_tests::text::{
-    Answers, CLIP_G, CLIP_L, Drawn, RUNTIME, assert_close, clip_model, file, folder, kept, model_as, prompts, qwen3, t5,
+    Answers, CLIP_G, CLIP_L, Drawn, RUNTIME, assert_close, clip_model, folder, kept, model_as, prompts, qwen3, t5,
 };
-use safetensors::Dtype;
 use std::num::NonZeroUsize;
 
 fn opened(drawn: &[Drawn], tokenizer: &str) -> TextModel {
