@@ -1,13 +1,13 @@
 //! LoRAs on text encoders: the encoding must be that of a model whose weights were changed in its file, by plain
 //! arithmetic written here.
 
-use crate::models::{
-    CLIP_G, CLIP_H, CLIP_L, Drawn, checkpoint, clip, clip_model, draw, file, model_as, open_clip, qwen3, t5,
-};
 use luna_core::{
     ErrorKind, Limits,
     lora::{LoraFile, LoraStack, ResolveOptions},
     text::{Conditioner, ConditioningCache, EncoderKind, TextModel, TextOptions, TokenIds},
+};
+use luna_tests::text::{
+    CLIP_G, CLIP_H, CLIP_L, Drawn, checkpoint, clip, clip_model, draw, file, model_as, open_clip, qwen3, t5,
 };
 use safetensors::Dtype;
 use std::sync::Arc;
@@ -162,7 +162,7 @@ fn both_encoders_of_sdxl_take_their_own() {
     // One file.
     let parts: [(&str, &[Drawn]); 2] =
         [("conditioner.embedders.0.transformer.", &l), ("conditioner.embedders.1.model.", &open_clip(g))];
-    let both = TextModel::load(&checkpoint(&parts), &crate::models::RUNTIME, &Default::default()).unwrap();
+    let both = TextModel::load(&checkpoint(&parts), &luna_tests::text::RUNTIME, &Default::default()).unwrap();
     let resolved = stack.resolve_text(&both, &strict()).unwrap();
     assert_eq!((resolved.coverage.applied(), resolved.coverage.files[0].elsewhere), (7, 0));
     compare("one file", &[&both], &with(&stack, &[&both]), &[&reference_l, &reference_g]);

@@ -1,12 +1,12 @@
 //! Nothing that is done with LoRAs changes a model, and nothing of it stays behind.
 
-use crate::models::{draw, file, model_as, qwen3};
 use luna_core::{
     Call, CancelToken, Limits,
     lora::{ApplyMode, LoraFile, LoraStack, MergedCopies, ResolveOptions},
     memory,
     text::{Conditioner, EncoderKind, TextModel, TextOptions, TokenIds},
 };
+use luna_tests::text::{draw, file, model_as, qwen3};
 use safetensors::Dtype;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},

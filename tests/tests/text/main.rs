@@ -6,6 +6,5 @@ mod cache;
 mod clip;
 mod lora;
 mod lora_proof;
-mod models;
 mod others;
 mod storage;
