@@ -4,9 +4,11 @@
 pub mod diffusion;
 pub mod fuzz;
 pub mod hostile;
+pub mod lora;
 pub mod markdown;
 pub mod random;
 pub mod safetensors_file;
+pub mod text;
 pub mod vae;
 pub mod workspace;
 

@@ -1,10 +1,10 @@
 //! The conditioning cache: what hits and what never may.
 
-use crate::models::{CLIP_L, clip, clip_model, fixture, model_as, qwen3};
 use luna_core::{
     PictureSizes, Precision,
     text::{Conditioner, ConditioningCache, EmbeddingFolders, Prompt, TextOptions, TokenIds},
 };
+use luna_tests::text::{CLIP_L, clip, clip_model, fixture, model_as, qwen3};
 use std::{num::NonZeroUsize, sync::Arc};
 
 #[test]
@@ -43,8 +43,6 @@ fn whatever_changes_a_conditioning_misses() {
         (&changed, "a cat", base.clone()),
         (&model, "a cat", TextOptions { precision: Precision::Bf16, ..base.clone() }),
         (&model, "a cat", TextOptions { clip_skip: NonZeroUsize::new(2), ..base.clone() }),
-        (&model, "a cat", TextOptions { patches: "a LoRA at 0.7".into(), ..base.clone() }),
-        (&model, "a cat", TextOptions { patches: "a LoRA at 0.8".into(), ..base.clone() }),
     ];
     for round in [false, true] {
         for (model, prompt, options) in &cases {
