@@ -1,6 +1,8 @@
 //! Files that appear whole or not at all. Enters: bytes and a path. Leaves: a file that is on the disk, under the
 //! name that was asked for or a numbered one. It knows nothing of what the bytes mean; every writer of Luna uses it.
 
+mod folders;
+mod stamp;
 mod system;
 
 use std::{
@@ -12,6 +14,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind, Result};
+pub(crate) use folders::folders_below;
+pub(crate) use stamp::Stamp;
 pub(crate) use system::{Scratch, same_file, sync_folder};
 
 /// What a writer does where a file of that name stands already.

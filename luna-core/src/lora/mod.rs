@@ -3,12 +3,14 @@
 //! never changed, and nothing is locked.
 
 mod adapter;
+mod cache;
 mod coverage;
 mod delta;
 mod factor;
 mod family;
 mod file;
 mod fit;
+mod folder;
 mod merge;
 mod name;
 mod pair;
@@ -18,7 +20,9 @@ mod stack;
 mod target;
 
 pub use adapter::DoraConvention;
+pub use cache::{CachedLora, LoraCache, LoraCacheUsage, LoraSource};
 pub use coverage::{Applied, Coverage, FileCoverage, Unmatched, Unsupported, WrongShape};
 pub use file::LoraFile;
+pub use folder::LoraFolders;
 pub use merge::{ApplyMode, MergedCopies, NotMerged, Prepared};
 pub use stack::{LoraStack, ResolveOptions, Resolved, ResolvedText, StackEntry};

@@ -5,14 +5,13 @@
 //! first. A leased or pinned model never goes. It knows no model family.
 
 mod shelf;
-mod stamp;
 
 use crate::{
     Error, ErrorKind, Limits, Result,
     checkpoint::{Checkpoint, ComponentKind},
+    files::Stamp,
 };
 use shelf::{Claim, Shelf};
-use stamp::Stamp;
 use std::{
     any::{Any, TypeId},
     collections::HashMap,

@@ -3,8 +3,8 @@
 
 use super::kind::EncoderKind;
 use crate::{
-    Error, ErrorKind, Limits, Result, checkpoint::Checkpoint, limits::check_at_most, nn::StoredTensor,
-    tokenizer::EmbeddingLookup,
+    Error, ErrorKind, Limits, Result, checkpoint::Checkpoint, files::folders_below, limits::check_at_most,
+    nn::StoredTensor, tokenizer::EmbeddingLookup,
 };
 use std::{
     cell::RefCell,
@@ -13,9 +13,6 @@ use std::{
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
-
-/// Folders looked through below the given ones.
-const MOST_FOLDERS: usize = 10_000;
 
 /// The folders that `embedding:name` is looked up in, with all folders below them.
 #[derive(Debug, Clone, Default)]
@@ -149,7 +146,7 @@ impl EmbeddingFolders {
             return None;
         }
         self.roots.iter().find_map(|root| {
-            folders(root).into_iter().find_map(|folder| {
+            folders_below(root).into_iter().find_map(|folder| {
                 let stem = folder.join(relative);
                 let with = |extension: &str| {
                     let mut path = stem.clone().into_os_string();
@@ -199,23 +196,6 @@ impl EmbeddingFolders {
         }
         Ok(Inversion { width, rows: values.chunks_exact(width).map(Arc::from).collect() })
     }
-}
-
-/// A folder and all below it, in the order of their names.
-fn folders(root: &Path) -> Vec<PathBuf> {
-    let mut all = vec![root.to_owned()];
-    let mut next = 0;
-    while next < all.len() && all.len() < MOST_FOLDERS {
-        let entries = std::fs::read_dir(&all[next]).into_iter().flatten().flatten();
-        let mut below: Vec<PathBuf> = entries
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .map(|entry| entry.path())
-            .collect();
-        below.sort();
-        all.extend(below);
-        next += 1;
-    }
-    all
 }
 
 /// What one encoder finds in the folders while one prompt is read. Every name is looked up once.
