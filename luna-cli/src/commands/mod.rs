@@ -5,15 +5,17 @@ mod bench;
 mod decode;
 mod demo;
 mod encode;
+mod forward;
 mod inspect;
 mod manual;
 mod outcome;
 mod save;
 
-pub use bench::{BenchOutcome, Timing};
+pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use encode::EncodeOutcome;
+pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
@@ -34,9 +36,11 @@ pub enum Outcome {
     Demo(DemoOutcome),
     Encode(EncodeOutcome),
     Decode(DecodeOutcome),
+    Forward(ForwardOutcome),
     Inspect(InspectOutcome),
     Save(SaveOutcome),
     Bench(BenchOutcome),
+    BenchUnet(DenoiserBenchOutcome),
     /// Text that is the result itself, such as a completion script.
     Text {
         text: String,
@@ -60,6 +64,7 @@ impl Command {
             Self::Demo(args) => args.report,
             Self::Encode(args) => args.report,
             Self::Decode(args) => args.report,
+            Self::Forward(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
             Self::Bench(args) => args.report,
@@ -80,11 +85,17 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Decode(args) => {
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
+        Command::Forward(args) => {
+            Outcome::Forward(forward::run(&settings::Forward::new(args, environment)?, &interrupt::token()?, output)?)
+        }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
-        Command::Bench(args) => {
-            Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
-        }
+        Command::Bench(args) => match settings::Bench::new(args, environment)? {
+            settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
+            settings::Bench::Denoiser(settings) => {
+                Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
+            }
+        },
         Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
         Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },
     })

@@ -2,8 +2,8 @@
 
 use super::units;
 use crate::commands::{
-    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
-    SaveOutcome, Timing, VaeOutcome,
+    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
+    EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, Timing, VaeOutcome,
 };
 use luna_core::Error;
 use std::{
@@ -17,9 +17,11 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Demo(outcome) => demo(out, outcome),
         Outcome::Encode(outcome) => encode(out, outcome),
         Outcome::Decode(outcome) => decode(out, outcome),
+        Outcome::Forward(outcome) => forward(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
+        Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
         Outcome::Text { text } => out.write_all(text.as_bytes()),
     }
 }
@@ -31,8 +33,9 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Encode(encode) => (Some(&encode.vae), vec![&encode.call]),
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
+        Outcome::Forward(forward) => return forward_notes(forward),
         Outcome::Save(save) => return save.notes.clone(),
-        Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
+        Outcome::Inspect(_) | Outcome::BenchUnet(_) | Outcome::Text { .. } => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
@@ -100,6 +103,30 @@ fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
     line(out, "model", model(&decode.vae))?;
     line(out, "time", how(&decode.call))?;
     peak(out, decode.peak_memory_bytes)
+}
+
+fn forward(out: &mut impl Write, forward: &ForwardOutcome) -> io::Result<()> {
+    writeln!(out, "{}: prediction", forward.output.display())?;
+    for call in &forward.calls {
+        line(out, "shape", format!("{}, {} context tokens", shape(&call.shape), call.context_tokens))?;
+        line(out, "time", format!("{} in {}", units::seconds(call.seconds), call.precision))?;
+        line(out, "attention", call.attention.to_owned())?;
+    }
+    line(out, "from", forward.input.display().to_string())?;
+    let DenoiserOutcome { name, family, weight_bytes, load_seconds, .. } = &forward.model;
+    let (bytes, seconds) = (units::bytes(*weight_bytes), units::seconds(*load_seconds));
+    line(out, "model", format!("{name}, {family}, {bytes} of weights, loaded in {seconds}"))?;
+    peak(out, forward.peak_memory_bytes)
+}
+
+fn forward_notes(forward: &ForwardOutcome) -> Vec<String> {
+    let fallbacks = forward.calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
+    let ignored = match &forward.ignored[..] {
+        [] => None,
+        [one] => Some(format!("the input's tensor `{one}` was not used")),
+        [first, ..] => Some(format!("{} tensors of the input such as `{first}` were not used", forward.ignored.len())),
+    };
+    fallbacks.chain(ignored).collect()
 }
 
 fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
@@ -197,6 +224,26 @@ fn bench(out: &mut impl Write, bench: &BenchOutcome) -> io::Result<()> {
     writeln!(out)?;
     if let Some(peak) = bench.peak_gflops {
         line(out, "peak", format!("{peak:.0} GFLOP/s in f32, measured just now"))?;
+    }
+    peak(out, bench.peak_memory_bytes)
+}
+
+fn bench_unet(out: &mut impl Write, bench: &DenoiserBenchOutcome) -> io::Result<()> {
+    let DenoiserBenchOutcome { model, precision, device, threads, callers, .. } = bench;
+    writeln!(out, "{}, {}, {} parameters", model.name, model.family, units::count(bench.parameters))?;
+    let (shape, tokens) = (shape(&bench.shape), bench.context_tokens);
+    writeln!(
+        out,
+        "{shape} with {tokens} context tokens, {precision} on {device}, {threads} threads, {callers} callers\n"
+    )?;
+    let (best, median) = (units::seconds(bench.best_seconds), units::seconds(bench.median_seconds));
+    line(out, "a call", format!("{best} at best, {median} in the middle, attention {}", bench.attention))?;
+    line(out, "all", format!("{} calls a second", units::three_digits(bench.calls_per_second)))?;
+    line(out, "loading", units::seconds(model.load_seconds))?;
+    line(out, "weights", units::bytes(model.weight_bytes))?;
+    let held = [("loaded", bench.loaded_memory_bytes), ("running", bench.running_memory_bytes)];
+    for (name, bytes) in held {
+        bytes.map_or(Ok(()), |bytes| line(out, name, format!("{} held by the process", units::bytes(bytes))))?;
     }
     peak(out, bench.peak_memory_bytes)
 }

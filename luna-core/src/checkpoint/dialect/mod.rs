@@ -1,14 +1,16 @@
 //! Key dialects: from the canonical name of a tensor to the name a file stores it under, one file for each family.
 //! Canonical names are those of diffusers and transformers.
 
+mod clip;
 mod flux;
-mod text;
+mod llama_cpp;
 mod unet;
 mod vae;
 mod z_image;
 
+pub(crate) use clip::clip;
 pub(crate) use flux::flux;
-pub(crate) use text::{clip, plain};
+pub(crate) use llama_cpp::text;
 pub(crate) use unet::sd_unet;
 pub(crate) use vae::{kl_vae, taesd};
 pub(crate) use z_image::z_image;

@@ -1,0 +1,30 @@
+//! What `forward` is to do.
+
+use super::{Compute, Environment, compute, if_exists};
+use crate::args::ForwardArgs;
+use luna_core::{AttentionMode, Result, files::IfExists};
+use std::path::PathBuf;
+
+/// Settings of `forward`.
+#[derive(Debug)]
+pub struct Forward {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    pub model: PathBuf,
+    pub attention: AttentionMode,
+    pub compute: Compute,
+    pub if_exists: IfExists,
+}
+
+impl Forward {
+    pub fn new(args: ForwardArgs, environment: &Environment) -> Result<Self> {
+        Ok(Self {
+            input: args.input,
+            output: args.output,
+            model: args.model,
+            attention: args.attention.unwrap_or_default(),
+            compute: compute(args.compute, environment)?,
+            if_exists: if_exists(args.write.no_clobber),
+        })
+    }
+}
