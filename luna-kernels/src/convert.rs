@@ -44,6 +44,11 @@ impl<A: Scalar, B: Scalar> Kernel for Convert<'_, A, B> {
 /// # Panics
 /// If the lengths differ.
 pub fn convert_weights<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Context<'_>) {
+    T::convert_weights(from, to, cx);
+}
+
+/// [`convert_weights`], compiled once for each element type.
+pub(crate) fn convert_weights_of<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Context<'_>) {
     assert_eq!(
         Some(from.bytes.len()),
         from.dtype.bytes(to.len()),
