@@ -14,7 +14,7 @@ use luna_core::{
     memory,
 };
 use serde::Serialize;
-use std::{num::NonZeroUsize, time::Instant};
+use std::time::Instant;
 
 /// Context tokens of each item: one chunk of a CLIP.
 const TOKENS: usize = 77;
