@@ -4,10 +4,12 @@
 mod bench;
 mod forward;
 mod save;
+mod text;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use forward::Forward;
 pub use save::{MetadataSource, Save};
+pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 
 use crate::{
     args::{ComputeArgs, DecodeArgs, DemoArgs, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

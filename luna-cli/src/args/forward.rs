@@ -1,8 +1,7 @@
 //! What was typed after `forward`.
 
-use super::{ComputeArgs, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, ReportArgs, WriteArgs};
 use clap::Args;
-use luna_core::AttentionMode;
 use std::path::PathBuf;
 
 /// One step of a sampler: a denoiser's raw prediction for a noisy latent
@@ -26,13 +25,8 @@ pub struct ForwardArgs {
     /// A denoiser's file, a checkpoint with a denoiser in it, or a diffusers folder
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub model: PathBuf,
-    /// How attention is computed: auto, flash (chunks of queries and keys), split (chunks of queries) or pytorch (all
-    /// scores of a head at once) [default: auto]
-    ///
-    /// A choice between speed and memory: the prediction is the same within rounding. All but pytorch take memory
-    /// linear in the number of tokens.
-    #[arg(long, value_name = "MODE", help_heading = "Computing")]
-    pub attention: Option<AttentionMode>,
+    #[command(flatten)]
+    pub attention: AttentionArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

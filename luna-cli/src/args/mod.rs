@@ -4,16 +4,20 @@
 mod forward;
 mod groups;
 mod save;
+mod text;
 
 pub use forward::ForwardArgs;
-pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
+pub use groups::{
+    AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
+};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
+pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 
 use clap::{Parser, Subcommand};
-use luna_core::AttentionMode;
 use std::{num::NonZeroUsize, path::PathBuf};
 
-const ABOUT: &str = "Encode pictures to latents and decode them, with any Stable Diffusion, SDXL, SD3 or Flux VAE";
+const ABOUT: &str =
+    "Pictures to latents and back, prompts to conditioning, with any Stable Diffusion, SDXL, SD3 or Flux model";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,12 +26,13 @@ Examples:
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
   luna-cli forward step.safetensors -o out.safetensors --model v1-5-pruned-emaonly.safetensors
+  luna-cli text 'a (red:1.3) fox' -o cond.safetensors --negative blurry --checkpoint sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -51,7 +56,9 @@ pub enum Command {
     Decode(DecodeArgs),
     Forward(ForwardArgs),
     Inspect(InspectArgs),
-    // Boxed, as it has by far the most options.
+    // Boxed, as those with by far the most options.
+    Text(Box<TextArgs>),
+    Tokenize(Box<TokenizeArgs>),
     Save(Box<SaveArgs>),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
@@ -173,9 +180,8 @@ pub struct BenchArgs {
     /// How many call the one UNet at the same time, each --runs times [default: 1]
     #[arg(long, value_name = "N")]
     pub callers: Option<NonZeroUsize>,
-    /// How the UNet's attention is computed: auto, flash, split or pytorch [default: auto]
-    #[arg(long, value_name = "MODE")]
-    pub attention: Option<AttentionMode>,
+    #[command(flatten)]
+    pub attention: AttentionArgs,
     /// Measure one direction of a VAE only
     #[arg(long, value_enum, value_name = "DIRECTION")]
     pub only: Option<Direction>,

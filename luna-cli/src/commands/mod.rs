@@ -10,6 +10,9 @@ mod inspect;
 mod manual;
 mod outcome;
 mod save;
+mod text;
+mod text_file;
+mod tokenize;
 
 pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
@@ -19,6 +22,8 @@ pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
+pub use text::TextOutcome;
+pub use tokenize::TokenizeOutcome;
 
 use crate::{
     args::{Command, ReportArgs},
@@ -41,8 +46,10 @@ pub enum Outcome {
     Save(SaveOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
+    Text(TextOutcome),
+    Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
-    Text {
+    Script {
         text: String,
     },
 }
@@ -67,6 +74,8 @@ impl Command {
             Self::Forward(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
+            Self::Text(args) => args.report,
+            Self::Tokenize(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
@@ -89,6 +98,10 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Forward(forward::run(&settings::Forward::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Text(args) => {
+            Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
         Command::Bench(args) => match settings::Bench::new(args, environment)? {
             settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
@@ -96,7 +109,7 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
                 Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
             }
         },
-        Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
-        Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },
+        Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
+        Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })
 }

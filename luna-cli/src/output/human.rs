@@ -1,5 +1,7 @@
 //! Outcomes and errors in lines for a person.
 
+mod text;
+
 use super::units;
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
@@ -20,9 +22,11 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Forward(outcome) => forward(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
+        Outcome::Text(outcome) => text::text(out, outcome),
+        Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
-        Outcome::Text { text } => out.write_all(text.as_bytes()),
+        Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }
 
@@ -35,7 +39,9 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
         Outcome::Forward(forward) => return forward_notes(forward),
         Outcome::Save(save) => return save.notes.clone(),
-        Outcome::Inspect(_) | Outcome::BenchUnet(_) | Outcome::Text { .. } => (None, Vec::new()),
+        Outcome::Text(outcome) => return text::notes(outcome),
+        Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
+        Outcome::Inspect(_) | Outcome::BenchUnet(_) | Outcome::Script { .. } => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());

@@ -77,7 +77,7 @@ impl VaeBench {
         let unet_only = [
             ("--batch", args.batch.is_some()),
             ("--callers", args.callers.is_some()),
-            ("--attention", args.attention.is_some()),
+            ("--attention", args.attention.attention.is_some()),
         ];
         refuse(unet_only, "vae")?;
         Ok(Self {
@@ -107,7 +107,7 @@ impl DenoiserBench {
             batch: args.batch.unwrap_or(NonZeroUsize::MIN.saturating_add(1)),
             callers: args.callers.unwrap_or(NonZeroUsize::MIN),
             runs: args.runs as usize,
-            attention: args.attention.unwrap_or_default(),
+            attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
         })
     }

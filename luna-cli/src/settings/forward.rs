@@ -22,7 +22,7 @@ impl Forward {
             input: args.input,
             output: args.output,
             model: args.model,
-            attention: args.attention.unwrap_or_default(),
+            attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
             if_exists: if_exists(args.write.no_clobber),
         })

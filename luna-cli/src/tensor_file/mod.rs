@@ -1,10 +1,12 @@
-//! Latents, pictures and steps of a sampler as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
-//! about them, or a file. Knows no model.
+//! Latents, pictures, conditionings and steps of a sampler as `.safetensors` files. Enters: a path, or values. Leaves:
+//! values with what the file says about them, or a file. Knows no model.
 
+mod conditioning;
 mod latent;
 mod step;
 mod write;
 
+pub use conditioning::{Named, read_tokens, write_conditionings};
 pub use latent::{LatentSource, read_latent, write_latent};
 pub use step::{read_steps, write_predictions};
 pub use write::{Tensor, half_bytes, to_bytes};
