@@ -223,8 +223,9 @@ fn any_single_wrong_byte_of_a_header_is_no_panic() {
     assert!(refused > 200, "{refused}");
     let mut endless = start(3, 0, 1);
     put_text(&mut endless, "list");
+    endless.extend(9u32.to_le_bytes());
     for _ in 0..100_000 {
-        endless.extend([9u32.to_le_bytes(), 9u32.to_le_bytes()].concat());
+        endless.extend(9u32.to_le_bytes());
         endless.extend(1u64.to_le_bytes());
     }
     assert_eq!(open(endless).unwrap_err().kind(), ErrorKind::LimitExceeded);

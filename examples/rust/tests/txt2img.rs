@@ -29,16 +29,13 @@ fn the_picture_is_what_comfyui_makes() {
         let picture = read_picture(&out, &Limits::default()).unwrap();
         let theirs = expected.tensor("picture").unwrap();
         assert_eq!(picture.shape()[1..], *theirs.shape, "{case}");
-        let differences: Vec<f32> =
-            picture.data().iter().zip(theirs.to_f32().unwrap()).map(|(ours, theirs)| (ours - theirs).abs()).collect();
-        // A picture has 8 bits: half a step by rounding, a little more where the two sums differ.
-        let (most, mean) = (differences.iter().copied().fold(0.0, f32::max), differences.iter().sum::<f32>());
-        let mean = mean / differences.len() as f32;
-        assert!(
-            most < 1.5 / 255.0 && mean < 0.4 / 255.0,
-            "{case}: {} steps at most, {} on average",
-            most * 255.0,
-            mean * 255.0
-        );
+        // Both programs cut values off to whole steps of 8 bits, ComfyUI when it saves.
+        let step = |value: f32| (255.0 * value).floor() as i32;
+        let ours = picture.data().iter().map(|value| (255.0 * value).round() as i32);
+        let differences: Vec<i32> =
+            ours.zip(theirs.to_f32().unwrap()).map(|(ours, theirs)| (ours - step(theirs)).abs()).collect();
+        let most = differences.iter().copied().max().unwrap();
+        let unequal = differences.iter().filter(|difference| **difference > 0).count() * 100 / differences.len();
+        assert!(most <= 1 && unequal < 3, "{case}: {most} steps at most, {unequal} % are not the same");
     }
 }
