@@ -87,11 +87,13 @@ fn q6_k(block: &[u8], run: usize, out: &mut [f32; RUN]) {
     let high = &block[128 + side * 32..][..RUN];
     let factors = &block[192 + run * 2..][..2];
     let (low_shift, high_shift) = (quarter / 2 * 4, quarter * 2);
-    for part in 0..2 {
-        let factor = d * f32::from(factors[part] as i8);
-        for l in part * 16..part * 16 + 16 {
-            let q = low[l] >> low_shift & 15 | (high[l] >> high_shift & 3) << 4;
-            out[l] = factor * (f32::from(q) - 32.0);
+    for ((values, &factor), (low, high)) in
+        out.chunks_exact_mut(16).zip(factors).zip(low.chunks_exact(16).zip(high.chunks_exact(16)))
+    {
+        let factor = d * f32::from(factor as i8);
+        for (value, (&low, &high)) in values.iter_mut().zip(low.iter().zip(high)) {
+            let q = low >> low_shift & 15 | (high >> high_shift & 3) << 4;
+            *value = factor * (f32::from(q) - 32.0);
         }
     }
 }
