@@ -3,11 +3,13 @@
 
 mod bench;
 mod forward;
+mod lora;
 mod save;
 mod text;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use forward::Forward;
+pub use lora::Loras;
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 

@@ -1,6 +1,6 @@
 //! What was typed after `forward`.
 
-use super::{AttentionArgs, ComputeArgs, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, LoraArgs, ReportArgs, WriteArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -25,6 +25,8 @@ pub struct ForwardArgs {
     /// A denoiser's file, a checkpoint with a denoiser in it, or a diffusers folder
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub lora: LoraArgs,
     #[command(flatten)]
     pub attention: AttentionArgs,
     #[command(flatten)]

@@ -3,6 +3,7 @@
 
 mod forward;
 mod groups;
+mod lora;
 mod save;
 mod text;
 
@@ -10,6 +11,7 @@ pub use forward::ForwardArgs;
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };
+pub use lora::{LoraArgs, ModeArg};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 
@@ -25,7 +27,7 @@ Examples:
   luna-cli encode photo.jpg -o latent.safetensors         with the bundled demonstration model, moonlet
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
-  luna-cli forward step.safetensors -o out.safetensors --model v1-5-pruned-emaonly.safetensors
+  luna-cli forward step.safetensors -o out.safetensors --model v1-5-pruned-emaonly.safetensors --lora ink.safetensors:0.8
   luna-cli text 'a (red:1.3) fox' -o cond.safetensors --negative blurry --checkpoint sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";

@@ -2,6 +2,7 @@
 
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
+    loras::{self, LoraOutcome},
     outcome::{FallbackOutcome, runtime},
 };
 use crate::{
@@ -28,6 +29,8 @@ pub struct ForwardOutcome {
     /// Tensors of the input that mean nothing here.
     pub ignored: Vec<String>,
     pub model: DenoiserOutcome,
+    /// What became of the LoRAs, where any were given.
+    pub loras: Option<LoraOutcome>,
     /// One, or one for each item where items are called one by one.
     pub calls: Vec<StepOutcome>,
     pub peak_memory_bytes: Option<u64>,
@@ -88,7 +91,10 @@ pub fn run(settings: &settings::Forward, token: &CancelToken, output: &Output) -
     let denoiser = Denoiser::load(&checkpoint, &runtime, &load)?;
     drop(checkpoint);
     let load_seconds = start.elapsed().as_secs_f64();
-    let options = ForwardOptions { precision, call: output.watched_call("denoising", token), ..Default::default() };
+    let call = output.watched_call("denoising", token);
+    let prepared = loras::prepare(&denoiser, &settings.loras, file.steps.len(), &call)?;
+    let (patches, loras) = prepared.unzip();
+    let options = ForwardOptions { precision, patches, call, ..Default::default() };
     let mut calls = Vec::new();
     let mut predictions = Vec::new();
     for step in &file.steps {
@@ -116,6 +122,7 @@ pub fn run(settings: &settings::Forward, token: &CancelToken, output: &Output) -
         layout: file.layout.name(),
         ignored: file.ignored,
         model,
+        loras,
         calls,
         peak_memory_bytes: memory::peak_resident(),
     })

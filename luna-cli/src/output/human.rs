@@ -5,7 +5,7 @@ mod text;
 use super::units;
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
-    EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, Timing, VaeOutcome,
+    EncodeOutcome, ForwardOutcome, InspectOutcome, LoraOutcome, Outcome, SaveOutcome, Timing, VaeOutcome,
 };
 use luna_core::Error;
 use std::{
@@ -118,6 +118,10 @@ fn forward(out: &mut impl Write, forward: &ForwardOutcome) -> io::Result<()> {
         line(out, "time", format!("{} in {}", units::seconds(call.seconds), call.precision))?;
         line(out, "attention", call.attention.to_owned())?;
     }
+    if let Some(loras) = &forward.loras {
+        let mut files = loras.coverage.files.iter();
+        files.try_for_each(|file| line(out, "LoRA", format!("{file}, {}", loras.mode)))?;
+    }
     line(out, "from", forward.input.display().to_string())?;
     let DenoiserOutcome { name, family, weight_bytes, load_seconds, .. } = &forward.model;
     let (bytes, seconds) = (units::bytes(*weight_bytes), units::seconds(*load_seconds));
@@ -132,7 +136,8 @@ fn forward_notes(forward: &ForwardOutcome) -> Vec<String> {
         [one] => Some(format!("the input's tensor `{one}` was not used")),
         [first, ..] => Some(format!("{} tensors of the input such as `{first}` were not used", forward.ignored.len())),
     };
-    fallbacks.chain(ignored).collect()
+    let loras = forward.loras.iter().flat_map(LoraOutcome::notes);
+    fallbacks.chain(ignored).chain(loras).collect()
 }
 
 fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {

@@ -32,6 +32,7 @@ fn the_commands_of_the_readme_work() {
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
     let unet = diffusion::case("sd15_ldm");
     fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
+    fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
     fs::write(bench.path("step.safetensors"), unet.step_file(false)).unwrap();
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);

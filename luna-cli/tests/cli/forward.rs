@@ -8,6 +8,7 @@ use super::{
 use luna_core::{AttentionMode, ErrorKind, Limits, checkpoint::Checkpoint};
 use luna_tests::{
     diffusion::{self, DenoiserCase},
+    lora,
     safetensors_file::{Tensor, f32_tensor, file},
     vae::relative_error,
 };
@@ -130,6 +131,70 @@ fn timesteps_may_be_whole_numbers_and_unknown_tensors_are_told() {
     let whole = [7i64, 900].iter().flat_map(|step| step.to_le_bytes()).collect();
     let whole = step(("timesteps".to_owned(), "I64", vec![2], whole));
     assert_eq!(whole, step(f32_tensor("timesteps", &[2], &[7.0, 900.0])));
+}
+
+/// Every kind of LoRA alone and several at once, applied with the call and merged, against what ComfyUI, PEFT and LyCORIS
+/// compute.
+#[test]
+fn loras_are_applied_as_others_apply_them() {
+    let mut checked = 0;
+    for expected in lora::cases() {
+        let (bench, case) = (Bench::new(), diffusion::case(&expected.model));
+        let model = put(&bench, &case, false);
+        let mut line = format!("forward step.safetensors -o out.safetensors --model {model}");
+        for (name, strength) in &expected.stack {
+            line += &format!(" --lora {}:{strength}", lora::path(&expected.model, name).display());
+        }
+        for mode in ["functional", "merged"] {
+            let told = bench.json(&format!("{line} --mode {mode}"));
+            assert_eq!(told["loras"]["mode"], mode, "{}", expected.name);
+            let files = told["loras"]["coverage"]["files"].as_array().unwrap();
+            assert_eq!(files.len(), expected.stack.len());
+            assert!(
+                files.iter().all(|file| !file["applied"].as_array().unwrap().is_empty()),
+                "{}: {told}",
+                expected.name
+            );
+            let error = relative_error(&read(&bench, "out.safetensors", "out").1, &expected.out);
+            assert!(error < 2e-4, "{} {mode}: {error:.2e}", expected.name);
+        }
+        checked += 1;
+    }
+    assert!(checked > 20);
+}
+
+#[test]
+fn what_became_of_a_lora_is_told() {
+    let (bench, case) = (Bench::new(), diffusion::case("sd15_ldm"));
+    let model = put(&bench, &case, false);
+    let names = ["lora_unet_middle_block_1_proj_in", "lora_unet_middle_block_1_proj_inn"];
+    let shapes = [("lora_down", [2, 64]), ("lora_up", [64, 2])];
+    let tensors: Vec<_> = names
+        .iter()
+        .flat_map(|name| shapes.map(|(part, shape)| f32_tensor(&format!("{name}.{part}.weight"), &shape, &[0.01; 128])))
+        .collect();
+    fs::write(bench.path("half.safetensors"), file(&tensors, &[])).unwrap();
+    let line = format!("forward step.safetensors -o x.safetensors --model {model}");
+    let output = bench.run(&format!("{line} --lora half.safetensors:0.5"));
+    let (told, notes) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{notes}");
+    assert!(told.contains("half at 0.5: 1 applied, 1 unmatched, functional"), "{told}");
+    assert!(notes.contains("no layer for `lora_unet_middle_block_1_proj_inn") && notes.contains("nearest"), "{notes}");
+    let told = bench.json(&format!("{line} --lora half.safetensors:0.5 --mode auto"));
+    assert_eq!(
+        (told["loras"]["mode"].as_str(), told["loras"]["not_merged"].as_str()),
+        (Some("functional"), Some("few_forwards"))
+    );
+    assert_eq!(told["loras"]["coverage"]["files"][0]["unmatched"].as_array().unwrap().len(), 1);
+    let words = fails(&bench, &format!("{line} --lora half.safetensors --strict"), ErrorKind::InvalidInput);
+    assert!(words.contains("does not fit the model wholly"), "{words}");
+    fs::write(bench.path("other.safetensors"), file(&tensors[2..], &[])).unwrap();
+    let words = fails(&bench, &format!("{line} --lora other.safetensors"), ErrorKind::InvalidInput);
+    assert!(words.contains("nothing of the LoRA stack applies"), "{words}");
+    fails(&bench, &format!("{line} --lora half.safetensors:strong"), ErrorKind::InvalidInput);
+    fails(&bench, &format!("{line} --lora none.safetensors"), ErrorKind::NotFound);
+    // Without a LoRA there is nothing to apply in any mode.
+    assert_eq!(bench.run(&format!("{line} --strict")).status.code(), Some(status(ErrorKind::InvalidInput)));
 }
 
 #[test]
