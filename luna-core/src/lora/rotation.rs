@@ -123,7 +123,7 @@ fn cayley(skew: &[f64], n: usize) -> Result<Vec<f32>> {
     for pivot in 0..n {
         let size = |row: &usize| rows[row * width + pivot].abs();
         let best = (pivot..n).max_by(|a, b| size(a).total_cmp(&size(b))).unwrap_or(pivot);
-        if !(size(&best) > 0.0) {
+        if size(&best) == 0.0 || !size(&best).is_finite() {
             return Err(Error::new(ErrorKind::InvalidFile, "the blocks of an OFT adapter cannot be inverted")
                 .expected("finite values"));
         }

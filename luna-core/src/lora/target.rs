@@ -109,8 +109,11 @@ impl<'a> Targets<'a> {
     }
 }
 
+/// See [`other_names`].
+type OtherNames = Box<dyn Fn(&str) -> Vec<Stored>>;
+
 /// From a canonical tensor name to what other dialects call it.
-fn other_names(kind: ModelKind, frozen: &FrozenWeights) -> Box<dyn Fn(&str) -> Vec<Stored>> {
+fn other_names(kind: ModelKind, frozen: &FrozenWeights) -> OtherNames {
     match kind {
         ModelKind::Denoiser(Family::SdUnet) => {
             let ldm = dialect::sd_unet_ldm(frozen.layers().iter().map(|layer| &*layer.path));
