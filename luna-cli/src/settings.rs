@@ -9,7 +9,7 @@ mod text;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use forward::Forward;
-pub use lora::Loras;
+pub use lora::{LoraInspect, Loras};
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 

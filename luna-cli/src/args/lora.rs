@@ -1,14 +1,20 @@
 //! LoRAs as they are typed, the same for every command that takes them.
 
-use clap::{Args, ValueEnum};
+use super::{ComputeArgs, ReportArgs};
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// Which LoRAs, and how they are applied.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "LoRA")]
 pub struct LoraArgs {
-    /// A LoRA file and its strength, which is 1 if not given; may be given several times, and the differences add
+    /// A LoRA and its strength, which is 1 if not given; may be given several times, and the differences add. A file,
+    /// or a name in the LoRA folders: the exact one, or the only one that starts so
     #[arg(long = "lora", value_name = "FILE[:STRENGTH]")]
     pub loras: Vec<String>,
+    /// A folder that LoRAs are looked up in by name, with all below it; may be given several times
+    #[arg(long, value_name = "FOLDER")]
+    pub lora_folder: Vec<PathBuf>,
     /// How they are applied; the results are the same but for rounding [default: functional]
     #[arg(long, value_enum, value_name = "MODE", requires = "loras")]
     pub mode: Option<ModeArg>,
@@ -26,4 +32,41 @@ pub enum ModeArg {
     Merged,
     /// Merged if the calls that follow are many enough
     Auto,
+}
+
+/// Look into LoRA files
+#[derive(Debug, Args)]
+pub struct LoraCommandArgs {
+    #[command(subcommand)]
+    pub command: LoraCommand,
+}
+
+/// What is done with a LoRA.
+#[derive(Debug, Subcommand)]
+pub enum LoraCommand {
+    Inspect(LoraInspectArgs),
+}
+
+/// Say what a LoRA file holds and, for a model, what of it applies
+///
+/// With a model, every adapter is accounted for: applied, without a layer (with the nearest layer's name), of a shape
+/// that does not fit, or of a kind that Luna refuses.
+#[derive(Debug, Args)]
+pub struct LoraInspectArgs {
+    /// A .safetensors file, a PEFT folder, or a name in the LoRA folders
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A folder that LoRAs are looked up in by name, with all below it; may be given several times
+    #[arg(long, value_name = "FOLDER")]
+    pub lora_folder: Vec<PathBuf>,
+    /// The checkpoint that it is held against: a denoiser, text encoders, or both
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Fail if anything that is for this model cannot be applied
+    #[arg(long, requires = "model")]
+    pub strict: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub report: ReportArgs,
 }

@@ -11,7 +11,7 @@ pub use forward::ForwardArgs;
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };
-pub use lora::{LoraArgs, ModeArg};
+pub use lora::{LoraArgs, LoraCommand, LoraCommandArgs, LoraInspectArgs, ModeArg};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 
@@ -34,7 +34,7 @@ Examples:
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_LORAS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -58,6 +58,7 @@ pub enum Command {
     Decode(DecodeArgs),
     Forward(ForwardArgs),
     Inspect(InspectArgs),
+    Lora(LoraCommandArgs),
     // Boxed, as those with by far the most options.
     Text(Box<TextArgs>),
     Tokenize(Box<TokenizeArgs>),

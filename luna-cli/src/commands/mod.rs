@@ -7,6 +7,7 @@ mod demo;
 mod encode;
 mod forward;
 mod inspect;
+mod lora_inspect;
 mod loras;
 mod manual;
 mod outcome;
@@ -21,6 +22,7 @@ pub use demo::DemoOutcome;
 pub use encode::EncodeOutcome;
 pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
+pub use lora_inspect::LoraInspectOutcome;
 pub use loras::LoraOutcome;
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
@@ -28,7 +30,7 @@ pub use text::TextOutcome;
 pub use tokenize::TokenizeOutcome;
 
 use crate::{
-    args::{Command, ReportArgs},
+    args::{Command, LoraCommand, LoraCommandArgs, ReportArgs},
     interrupt,
     output::Output,
     settings::{self, Environment},
@@ -45,6 +47,7 @@ pub enum Outcome {
     Decode(DecodeOutcome),
     Forward(ForwardOutcome),
     Inspect(InspectOutcome),
+    LoraInspect(LoraInspectOutcome),
     Save(SaveOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
@@ -75,6 +78,7 @@ impl Command {
             Self::Decode(args) => args.report,
             Self::Forward(args) => args.report,
             Self::Inspect(args) => args.report,
+            Self::Lora(LoraCommandArgs { command: LoraCommand::Inspect(args) }) => args.report,
             Self::Save(args) => args.report,
             Self::Text(args) => args.report,
             Self::Tokenize(args) => args.report,
@@ -100,6 +104,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Forward(forward::run(&settings::Forward::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Lora(LoraCommandArgs { command: LoraCommand::Inspect(args) }) => {
+            Outcome::LoraInspect(lora_inspect::run(&settings::LoraInspect::new(args, environment)?)?)
+        }
         Command::Text(args) => {
             Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
         }

@@ -1,5 +1,6 @@
 //! Outcomes and errors in lines for a person.
 
+mod lora;
 mod text;
 
 use super::units;
@@ -21,6 +22,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Decode(outcome) => decode(out, outcome),
         Outcome::Forward(outcome) => forward(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
+        Outcome::LoraInspect(outcome) => lora::inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
         Outcome::Text(outcome) => text::text(out, outcome),
         Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
@@ -41,7 +43,9 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Save(save) => return save.notes.clone(),
         Outcome::Text(outcome) => return text::notes(outcome),
         Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
-        Outcome::Inspect(_) | Outcome::BenchUnet(_) | Outcome::Script { .. } => (None, Vec::new()),
+        Outcome::Inspect(_) | Outcome::LoraInspect(_) | Outcome::BenchUnet(_) | Outcome::Script { .. } => {
+            (None, Vec::new())
+        }
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());

@@ -23,7 +23,7 @@ impl Forward {
             input: args.input,
             output: args.output,
             model: args.model,
-            loras: Loras::new(args.lora)?,
+            loras: Loras::new(args.lora, environment)?,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
             if_exists: if_exists(args.write.no_clobber),

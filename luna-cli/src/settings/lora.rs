@@ -1,8 +1,9 @@
 //! Which LoRAs a command applies. Shared by all that take `--lora`.
 
-use crate::args::{LoraArgs, ModeArg};
-use luna_core::{Error, ErrorKind, Result};
-use std::path::PathBuf;
+use super::{Compute, Environment, compute};
+use crate::args::{LoraArgs, LoraInspectArgs, ModeArg};
+use luna_core::{Error, ErrorKind, Result, lora::LoraFolders};
+use std::path::{Path, PathBuf};
 
 /// LoRAs in their order, and how they are applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,13 +23,59 @@ pub struct LoraEntry {
 
 impl Loras {
     /// # Errors
-    /// `InvalidInput` for a strength that is no finite number.
-    pub fn new(args: LoraArgs) -> Result<Self> {
+    /// `InvalidInput` for a strength that is no finite number; those of [`LoraFolders::find`].
+    pub fn new(args: LoraArgs, environment: &Environment) -> Result<Self> {
+        let folders = Folders::new(args.lora_folder, environment)?;
+        let found = |text: &String| {
+            let LoraEntry { file, strength } = entry(text)?;
+            Ok(LoraEntry { file: folders.find(file)?, strength })
+        };
         Ok(Self {
-            entries: args.loras.iter().map(|text| entry(text)).collect::<Result<_>>()?,
+            entries: args.loras.iter().map(found).collect::<Result<_>>()?,
             mode: args.mode.unwrap_or(ModeArg::Functional),
             strict: args.strict,
         })
+    }
+}
+
+/// Settings of `lora inspect`.
+#[derive(Debug)]
+pub struct LoraInspect {
+    pub file: PathBuf,
+    pub model: Option<PathBuf>,
+    pub strict: bool,
+    pub compute: Compute,
+}
+
+impl LoraInspect {
+    /// # Errors
+    /// As [`Loras::new`].
+    pub fn new(args: LoraInspectArgs, environment: &Environment) -> Result<Self> {
+        let file = Folders::new(args.lora_folder, environment)?.find(args.file)?;
+        let compute = compute(args.compute, environment)?;
+        Ok(Self { file, model: args.model, strict: args.strict, compute })
+    }
+}
+
+/// Where LoRAs are looked up by name; nowhere if no folder was given.
+struct Folders(Option<LoraFolders>);
+
+impl Folders {
+    fn new(given: Vec<PathBuf>, environment: &Environment) -> Result<Self> {
+        let typed = (!given.is_empty()).then_some(given);
+        let listed = |text: &str| {
+            Ok(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>())
+        };
+        let roots = environment.or_parsed(typed, "LUNA_LORAS", listed)?;
+        Ok(Self(roots.map(LoraFolders::new).transpose()?))
+    }
+
+    /// What stands at the path, else the LoRA of this name.
+    fn find(&self, file: PathBuf) -> Result<PathBuf> {
+        match &self.0 {
+            Some(folders) if !file.exists() => folders.find(&Path::new(&file).to_string_lossy()),
+            _ => Ok(file),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod errors;
 mod forward;
 mod inspect;
 mod interrupt;
+mod lora;
 mod memory;
 mod round_trip;
 mod text;

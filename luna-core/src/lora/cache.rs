@@ -309,8 +309,8 @@ impl Packed {
     }
 
     fn unpack(&self, limits: &Limits) -> Result<LoraFile> {
-        let bytes = zstd::bulk::decompress(&self.bytes, self.length)
-            .map_err(|error| Error::io("decompress a LoRA", error))?;
+        let bytes =
+            zstd::bulk::decompress(&self.bytes, self.length).map_err(|error| Error::io("decompress a LoRA", error))?;
         LoraFile::from_bytes(&self.name, bytes, limits)
     }
 }

@@ -3,4 +3,5 @@
 
 mod coverage;
 mod exact;
+mod fuzz;
 mod merged;
