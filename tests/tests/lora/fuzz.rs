@@ -10,7 +10,7 @@ fn the_fuzz_target_holds_on_saved_names() {
     for path in seeds {
         let input = fs::read(workspace::root().join(&path)).unwrap();
         fuzz::lora(&input);
-        let mut places = random::uniform(&path.to_string_lossy(), 600);
+        let mut places = random::uniform(&path, 600);
         for _ in 0..100 {
             let mut changed = input.clone();
             for _ in 0..3 {
