@@ -46,6 +46,14 @@ impl Block {
         Self { ptr, bytes: layout.size() }
     }
 
+    /// The same for memory that will be written whole and kept: in large pages where the system has them, so that the
+    /// first touch of gigabytes is no fault for every 4 KiB.
+    pub(crate) fn zeroed_for_weights(bytes: usize) -> Self {
+        let block = Self::zeroed(bytes);
+        crate::large_pages::advise(block.ptr.as_ptr(), block.bytes);
+        block
+    }
+
     fn layout(bytes: usize) -> Layout {
         let size = bytes.max(1).checked_next_multiple_of(ALIGN).expect("block size overflows usize");
         Layout::from_size_align(size, ALIGN).expect("block size fits an allocation")

@@ -47,6 +47,7 @@ mod gemm;
 mod instances;
 mod interrupt;
 mod isa;
+mod large_pages;
 mod layout;
 mod matmul;
 mod matrix;

@@ -22,7 +22,7 @@ impl PackedMatrix {
     /// # Panics
     /// If `w` does not hold `n * k` elements.
     pub fn pack(w: WeightView<'_>, n: usize, k: usize) -> Self {
-        Self { panels: PackedPanels::pack(w, n, k, |column, depth| column * k + depth) }
+        Self { panels: PackedPanels::pack_rows(w, n, k) }
     }
 
     /// Packs f32 values of this machine, row-major `[n, k]`.

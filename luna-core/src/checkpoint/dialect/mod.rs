@@ -8,7 +8,7 @@ mod vae;
 mod z_image;
 
 pub(crate) use flux::flux;
-pub(crate) use text::{clip, plain};
+pub(crate) use text::{clip, is_bare_clip, plain};
 pub(crate) use unet::sd_unet;
 pub(crate) use vae::{kl_vae, taesd};
 pub(crate) use z_image::z_image;
