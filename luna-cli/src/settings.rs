@@ -5,7 +5,7 @@ mod save;
 mod text;
 
 pub use save::{MetadataSource, Save};
-pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
+pub use text::{Encoders, Loras, PromptSource, Reading, Text, TextInput, Tokenize};
 
 use crate::{
     args::{BenchArgs, ComputeArgs, DecodeArgs, DemoArgs, Direction, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

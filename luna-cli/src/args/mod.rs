@@ -2,12 +2,14 @@
 //! looked up and nothing combined; that is for `settings`.
 
 mod groups;
+mod lora;
 mod save;
 mod text;
 
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };
+pub use lora::{LoraArg, LoraArgs};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 

@@ -1,6 +1,6 @@
 //! What was typed after `text` and `tokenize`.
 
-use super::{AttentionArgs, ComputeArgs, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, LoraArgs, ReportArgs, WriteArgs};
 use clap::Args;
 use luna_core::text::{EncoderKind, Recipe};
 use std::{num::NonZeroUsize, path::PathBuf};
@@ -34,6 +34,14 @@ pub struct TextArgs {
     pub syntax: SyntaxArgs,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub lora: LoraArgs,
+    /// Read <lora:NAME:MODEL:CLIP> tags in the prompts and apply them; they are text otherwise
+    #[arg(long, requires = "loras", help_heading = "LoRA")]
+    pub lora_tags: bool,
+    /// Where the LoRAs of tags lie; may be given several times
+    #[arg(long, value_name = "FOLDER", help_heading = "LoRA")]
+    pub loras: Vec<PathBuf>,
     #[command(flatten)]
     pub sizes: SizeArgs,
     #[command(flatten)]

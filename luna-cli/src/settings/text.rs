@@ -1,7 +1,7 @@
 //! What `text` and `tokenize` are to do.
 
 use super::{Compute, Environment, compute, if_exists};
-use crate::args::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
+use crate::args::{EncoderArgs, LoraArg, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 use luna_core::{
     AttentionMode, Error, ErrorKind, PictureSizes, Result,
     files::IfExists,
@@ -20,10 +20,23 @@ pub struct Text {
     /// Which layer of a CLIP, 1 for the last.
     pub clip_skip: Option<NonZeroUsize>,
     pub t5_mask: bool,
+    pub loras: Loras,
     pub sizes: Option<PictureSizes>,
     pub attention: AttentionMode,
     pub compute: Compute,
     pub if_exists: IfExists,
+}
+
+/// The LoRAs of a call.
+#[derive(Debug, Default, PartialEq)]
+pub struct Loras {
+    pub entries: Vec<LoraArg>,
+    /// Whether every part of them must apply.
+    pub strict: bool,
+    /// Whether prompts are searched for tags.
+    pub tags: bool,
+    /// Where the LoRAs of tags lie.
+    pub folders: Vec<PathBuf>,
 }
 
 /// What is encoded.
@@ -82,6 +95,12 @@ impl Text {
             reading: Reading::new(args.syntax, environment)?,
             clip_skip: clip_skip.map(layer_from_end).transpose()?,
             t5_mask,
+            loras: Loras {
+                entries: args.lora.lora,
+                strict: args.lora.lora_strict,
+                tags: args.lora_tags,
+                folders: args.loras,
+            },
             sizes: sizes(&args.sizes)?,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
