@@ -19,7 +19,6 @@ pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use encode::EncodeOutcome;
 pub use inspect::{ComponentOutcome, InspectOutcome};
-pub use loras::LoraOutcome;
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use text::TextOutcome;
