@@ -58,6 +58,18 @@ impl Block {
         Self { memory, bytes }
     }
 
+    /// The same for memory that will be written whole and kept: in large pages where the system has them, so that the
+    /// first touch of gigabytes is no fault for every 4 KiB.
+    pub(crate) fn zeroed_for_weights(bytes: usize) -> Self {
+        let block = Self::zeroed(bytes);
+        #[cfg(target_os = "linux")]
+        if let Memory::Mapped(pages) = &block.memory {
+            // A wish: where there are none, small pages do.
+            let _ = pages.advise(memmap2::Advice::HugePage);
+        }
+        block
+    }
+
     /// Bytes held, a multiple of 64.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

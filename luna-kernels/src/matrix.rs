@@ -25,7 +25,7 @@ impl PackedMatrix {
         if w.dtype.is_quantised() {
             return Self { panels: PackedPanels::pack_blocks(w, n, k) };
         }
-        Self { panels: PackedPanels::pack(w, n, k, |column, depth| column * k + depth) }
+        Self { panels: PackedPanels::pack_rows(w, n, k) }
     }
 
     /// Packs f32 values of this machine, row-major `[n, k]`.

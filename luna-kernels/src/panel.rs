@@ -81,7 +81,7 @@ impl PackedPanels {
         );
         let (stride, size) = (panel_bytes(w.dtype, k), w.dtype.block_bytes());
         let (bytes, row) = (stride * n.div_ceil(NR), k / w.dtype.block() * size);
-        let mut data = Block::zeroed(bytes);
+        let mut data = Block::zeroed_for_weights(bytes);
         if bytes > 0 {
             let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride);
             panels.zip(w.bytes.par_chunks(NR * row)).for_each(|(panel, rows)| {
@@ -91,6 +91,33 @@ impl PackedPanels {
                     }
                 }
             });
+        }
+        Self { dtype: w.dtype, n, k, data }
+    }
+
+    /// Packs `n` columns of depth `k` that are stored row-major, column after column.
+    pub(crate) fn pack_rows(w: WeightView<'_>, n: usize, k: usize) -> Self {
+        // bf16 lies in pairs of depths, as words: only an even depth has no half of one.
+        let (size, depth) = match w.dtype {
+            WeightType::BF16 if k.is_multiple_of(2) => (4, k / 2),
+            WeightType::BF16 => return Self::pack(w, n, k, |column, depth| column * k + depth),
+            other => (other.size(), k),
+        };
+        assert_eq!(
+            Some(w.bytes.len()),
+            n.checked_mul(k).and_then(|e| e.checked_mul(w.dtype.size())),
+            "weight bytes do not match {n}x{k}"
+        );
+        let (stride, row) = (panel_bytes(w.dtype, k), depth * size);
+        let bytes = stride * n.div_ceil(NR);
+        let mut data = Block::zeroed_for_weights(bytes);
+        if bytes > 0 {
+            let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride).zip(w.bytes.par_chunks(NR * row));
+            match size {
+                4 => panels.for_each(|(panel, rows)| across::<4>(rows, depth, panel)),
+                2 => panels.for_each(|(panel, rows)| across::<2>(rows, depth, panel)),
+                _ => panels.for_each(|(panel, rows)| across::<1>(rows, depth, panel)),
+            }
         }
         Self { dtype: w.dtype, n, k, data }
     }
@@ -121,6 +148,22 @@ fn pack_panel<const SIZE: usize>(
                 let from = element(column, depth) * SIZE;
                 let to = position(w.dtype, depth, j) * SIZE;
                 panel[to..to + SIZE].copy_from_slice(&w.bytes[from..from + SIZE]);
+            }
+        }
+    }
+}
+
+/// Writes rows of `depth` elements of `SIZE` bytes across the lines of a panel.
+fn across<const SIZE: usize>(rows: &[u8], depth: usize, panel: &mut [u8]) {
+    /// Depths at a time: what they read and write fits the first-level cache.
+    const DEPTHS: usize = 16;
+    let (lines, _) = panel.as_chunks_mut::<SIZE>();
+    for (block, lines) in lines.chunks_mut(DEPTHS * NR).enumerate() {
+        for (j, row) in rows.chunks_exact(depth * SIZE).enumerate() {
+            let (row, _) = row.as_chunks::<SIZE>();
+            match (<&mut [_; DEPTHS * NR]>::try_from(&mut *lines), row[block * DEPTHS..].first_chunk::<DEPTHS>()) {
+                (Ok(lines), Some(values)) if j < NR => (0..DEPTHS).for_each(|i| lines[i * NR + j] = values[i]),
+                _ => lines.chunks_exact_mut(NR).zip(&row[block * DEPTHS..]).for_each(|(line, value)| line[j] = *value),
             }
         }
     }

@@ -246,6 +246,17 @@ pub fn prompts() -> Vec<[String; 2]> {
     prompts
 }
 
+/// A small LoRA of kohya's names for a layer of [`CLIP_L`], alpha 1, rank 2.
+pub fn kohya_lora() -> Vec<u8> {
+    let name = |part: &str| format!("lora_te_text_model_encoder_layers_0_self_attn_q_proj.{part}");
+    let drawn = [
+        (name("lora_down.weight"), vec![2, 64], draw("down", 128, 0.0, 0.125)),
+        (name("lora_up.weight"), vec![64, 2], draw("up", 128, 0.0, 0.5)),
+        (name("alpha"), vec![], vec![1.0]),
+    ];
+    file(&[("", &drawn)], |_| Dtype::F32)
+}
+
 /// A model folder with the tokenizer of a fixture.
 pub fn folder(place: &Path, drawn: &[Drawn], tokenizer: &str) {
     std::fs::write(place.join("model.safetensors"), file(&[("", drawn)], |_| Dtype::F32)).unwrap();

@@ -1,6 +1,6 @@
 //! What was typed after `forward`.
 
-use super::{AttentionArgs, ComputeArgs, LoraArgs, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, LoraArgs, ModeArg, ReportArgs, WriteArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -27,6 +27,9 @@ pub struct ForwardArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub lora: LoraArgs,
+    /// How LoRAs are applied; the results are the same but for rounding [default: functional]
+    #[arg(long, value_enum, value_name = "MODE", requires = "loras", help_heading = "LoRA")]
+    pub mode: Option<ModeArg>,
     #[command(flatten)]
     pub attention: AttentionArgs,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! What was typed after `text` and `tokenize`.
 
-use super::{AttentionArgs, ComputeArgs, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, LoraArgs, ReportArgs, WriteArgs};
 use clap::Args;
 use luna_core::text::{EncoderKind, Recipe};
 use std::{num::NonZeroUsize, path::PathBuf};
@@ -34,6 +34,11 @@ pub struct TextArgs {
     pub syntax: SyntaxArgs,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub lora: LoraArgs,
+    /// Read <lora:NAME:MODEL:CLIP> tags in the prompts and apply them; they are text otherwise
+    #[arg(long, help_heading = "LoRA")]
+    pub lora_tags: bool,
     #[command(flatten)]
     pub sizes: SizeArgs,
     #[command(flatten)]

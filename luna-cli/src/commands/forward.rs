@@ -92,7 +92,8 @@ pub fn run(settings: &settings::Forward, token: &CancelToken, output: &Output) -
     drop(checkpoint);
     let load_seconds = start.elapsed().as_secs_f64();
     let call = output.watched_call("denoising", token);
-    let prepared = loras::prepare(&denoiser, &settings.loras, file.steps.len(), &call)?;
+    let prepared =
+        loras::prepare(&denoiser, &settings.loras, loras::apply_mode(settings.mode, file.steps.len()), &call)?;
     let (patches, loras) = prepared.unzip();
     let options = ForwardOptions { precision, patches, call, ..Default::default() };
     let mut calls = Vec::new();

@@ -2,10 +2,12 @@
 
 use crate::{args::ModeArg, settings::Loras};
 use luna_core::{
-    Call, Limits, Patches, Result,
+    Call, Error, ErrorKind, Limits, Patches, Result,
     diffusion::Denoiser,
     lora::{ApplyMode, Coverage, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions},
     memory,
+    text::{TextModel, TextOptions},
+    tokenizer::LoraTag,
 };
 use serde::Serialize;
 use std::{num::NonZeroUsize, sync::Arc};
@@ -41,20 +43,59 @@ impl LoraOutcome {
     }
 }
 
-/// Opens the files of a stack.
-///
-/// # Errors
-/// As [`LoraFile::open`].
-pub fn stack(loras: &Loras) -> Result<LoraStack> {
-    loras.entries.iter().try_fold(LoraStack::new(), |stack, entry| {
-        let file = LoraFile::open(&entry.file, &Limits::default())?;
-        stack.with(Arc::new(file), entry.strength, entry.strength)
-    })
+/// What became of the LoRAs on one model of text encoders.
+#[derive(Serialize)]
+pub struct TextLoraOutcome {
+    /// The model's name, as elsewhere in the outcome.
+    pub model: String,
+    #[serde(flatten)]
+    pub coverage: Coverage,
 }
 
-/// How a stack is resolved.
-pub fn resolve_options(loras: &Loras) -> ResolveOptions {
-    ResolveOptions { strict: loras.strict, ..ResolveOptions::default() }
+/// The stack that was asked for, and what the prompt's tags add to it.
+///
+/// # Errors
+/// As [`LoraFile::open`] and [`LoraStack::with`]; `NotFound` for a tag without a file.
+pub fn stack(loras: &Loras, tags: &[LoraTag]) -> Result<LoraStack> {
+    let limits = Limits::default();
+    let mut stack = LoraStack::new();
+    for lora in &loras.entries {
+        stack = stack.with(LoraFile::open(&lora.file, &limits)?.into(), lora.model, lora.clip)?;
+    }
+    for tag in tags {
+        let file = loras.folders.named(&tag.name)?;
+        stack = stack.with(LoraFile::open(file, &limits)?.into(), tag.model, tag.clip)?;
+    }
+    Ok(stack)
+}
+
+/// Adds a stack's patches for these text encoders to the options.
+///
+/// # Errors
+/// As [`LoraStack::resolve_text`]; nothing may apply to one model of several, but not to all.
+pub fn patch(
+    stack: &LoraStack,
+    strict: bool,
+    models: &[(TextModel, String)],
+    options: &mut TextOptions,
+) -> Result<Vec<TextLoraOutcome>> {
+    if stack.entries().is_empty() {
+        return Ok(Vec::new());
+    }
+    let resolve = ResolveOptions { strict, allow_nothing: models.len() > 1, ..ResolveOptions::default() };
+    let mut outcomes = Vec::new();
+    for (model, name) in models {
+        let resolved = stack.resolve_text(model, &resolve)?;
+        options.patches.extend(resolved.patches);
+        outcomes.push(TextLoraOutcome { model: name.clone(), coverage: resolved.coverage });
+    }
+    if outcomes.iter().all(|outcome| outcome.coverage.applied() == 0) {
+        let files = outcomes.iter().flat_map(|outcome| &outcome.coverage.files).map(ToString::to_string);
+        return Err(Error::new(ErrorKind::InvalidInput, "nothing of the LoRAs applies to these text encoders")
+            .found(files.collect::<Vec<_>>().join("; "))
+            .remedy("use a LoRA that was made for them"));
+    }
+    Ok(outcomes)
 }
 
 /// The library's name of what was typed, for so many calls.
@@ -66,22 +107,23 @@ pub fn apply_mode(mode: ModeArg, forwards: usize) -> ApplyMode {
     }
 }
 
-/// The patches of a denoiser for `forwards` calls; nothing without a LoRA.
+/// The patches of a denoiser; nothing without a LoRA.
 ///
 /// # Errors
 /// As [`LoraFile::open`], [`LoraStack::resolve`] and [`MergedCopies::prepare`].
 pub fn prepare(
     denoiser: &Denoiser,
     loras: &Loras,
-    forwards: usize,
+    mode: ApplyMode,
     call: &Call,
 ) -> Result<Option<(Arc<Patches>, LoraOutcome)>> {
     if loras.entries.is_empty() {
         return Ok(None);
     }
-    let resolved = stack(loras)?.resolve(denoiser, &resolve_options(loras))?;
+    let resolved =
+        stack(loras, &[])?.resolve(denoiser, &ResolveOptions { strict: loras.strict, ..ResolveOptions::default() })?;
     let copies = MergedCopies::new(memory::available().unwrap_or(u64::MAX));
-    let prepared = copies.prepare(denoiser, &resolved.patches, apply_mode(loras.mode, forwards), call)?;
+    let prepared = copies.prepare(denoiser, &resolved.patches, mode, call)?;
     let outcome = LoraOutcome {
         mode: if prepared.mode == ApplyMode::Merged { "merged" } else { "functional" },
         not_merged: prepared.not_merged.map(reason),

@@ -2,6 +2,7 @@
 
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
+    loras::{TextLoraOutcome, patch, stack},
     outcome::{CallOutcome, FallbackOutcome, runtime},
     text_file::read_text,
 };
@@ -16,6 +17,7 @@ use luna_core::{
         Conditioner, EmbeddingFolders, EmbeddingProblem, Encoded, EncoderKind, Prompt, TextLoadOptions, TextModel,
         TextOptions,
     },
+    tokenizer::{LoraTags, extract_lora_tags},
 };
 use serde::Serialize;
 use std::{
@@ -37,6 +39,10 @@ pub struct TextOutcome {
     /// Set for a model that is not for real work.
     pub caution: Option<&'static str>,
     pub prompts: Vec<PromptOutcome>,
+    /// What became of each LoRA on each model.
+    pub loras: Vec<TextLoraOutcome>,
+    /// Tags that could not be read; they are left out.
+    pub malformed_tags: Vec<String>,
     /// Different sequences that the encoders read, all in one batch; empty prompts that weights are measured against
     /// are among them.
     pub sequences: usize,
@@ -100,7 +106,8 @@ impl From<&EmbeddingProblem> for EmbeddingProblemOutcome {
 
 /// Encodes the prompts as one batch.
 pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> Result<TextOutcome> {
-    let input = Input::read(settings)?;
+    let mut input = Input::read(settings)?;
+    let tags = input.take_tags(settings);
     let folders = embedding_folders(&settings.reading)?;
     let runtime = runtime(&settings.compute)?;
     let start = Instant::now();
@@ -111,7 +118,7 @@ pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> R
         None => conditioner,
     };
     let load_time = start.elapsed();
-    let options = TextOptions {
+    let mut options = TextOptions {
         precision: settings.compute.precision,
         attention: settings.attention,
         clip_skip: settings.clip_skip,
@@ -121,6 +128,7 @@ pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> R
         call: output.watched_call("encoding", token),
         ..TextOptions::default()
     };
+    let loras = patch(&stack(&settings.loras, &tags.tags)?, settings.loras.strict, &encoders.models, &mut options)?;
     let encoded = match &input {
         Input::Prompts(prompts) => conditioner.encode(prompts, &options)?,
         Input::Tokens(tokens) => conditioner.encode_ids(tokens, &options)?,
@@ -131,7 +139,7 @@ pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> R
     let metadata = metadata(settings, &encoders, &conditioner);
     write_conditionings(&settings.output, &named, &metadata, settings.if_exists)?;
     let done = Done { encoders: &encoders, conditioner: &conditioner, encoded: &encoded, named: &named, load_time };
-    Ok(done.outcome(settings))
+    Ok(TextOutcome { loras, malformed_tags: tags.malformed, ..done.outcome(settings) })
 }
 
 /// What is encoded.
@@ -157,6 +165,20 @@ impl Input {
                 Ok(Self::Prompts(prompts.collect::<Result<_>>()?))
             }
         }
+    }
+
+    /// Takes the tags out of the prompts, where that was asked for.
+    fn take_tags(&mut self, settings: &settings::Text) -> LoraTags {
+        let mut all = LoraTags::default();
+        if let (Self::Prompts(prompts), true) = (self, settings.tags) {
+            for prompt in prompts {
+                let found = extract_lora_tags(&prompt.text);
+                prompt.text = found.prompt;
+                all.tags.extend(found.tags);
+                all.malformed.extend(found.malformed);
+            }
+        }
+        all
     }
 
     /// What goes into the file, and under which name.
@@ -244,6 +266,8 @@ impl Done<'_> {
             encoders: encoders.outcomes(conditioner),
             caution: encoders.caution,
             prompts: named.iter().zip(&encoded.prompts).map(|(named, prompt)| prompt_outcome(named, prompt)).collect(),
+            loras: Vec::new(),
+            malformed_tags: Vec::new(),
             sequences: encoded.sequences,
             clip_skip: settings.clip_skip.map(|layer| layer.get()),
             attention: settings.attention.name(),

@@ -1,7 +1,7 @@
 //! What `forward` is to do.
 
 use super::{Compute, Environment, Loras, compute, if_exists};
-use crate::args::ForwardArgs;
+use crate::args::{ForwardArgs, ModeArg};
 use luna_core::{AttentionMode, Result, files::IfExists};
 use std::path::PathBuf;
 
@@ -12,6 +12,7 @@ pub struct Forward {
     pub output: PathBuf,
     pub model: PathBuf,
     pub loras: Loras,
+    pub mode: ModeArg,
     pub attention: AttentionMode,
     pub compute: Compute,
     pub if_exists: IfExists,
@@ -24,6 +25,7 @@ impl Forward {
             output: args.output,
             model: args.model,
             loras: Loras::new(args.lora, environment)?,
+            mode: args.mode.unwrap_or(ModeArg::Functional),
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
             if_exists: if_exists(args.write.no_clobber),

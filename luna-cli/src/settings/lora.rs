@@ -1,40 +1,29 @@
 //! Which LoRAs a command applies. Shared by all that take `--lora`.
 
 use super::{Compute, Environment, compute};
-use crate::args::{LoraArgs, LoraInspectArgs, ModeArg};
+use crate::args::{LoraArg, LoraArgs, LoraInspectArgs};
 use luna_core::{Error, ErrorKind, Result, lora::LoraFolders};
 use std::path::{Path, PathBuf};
 
-/// LoRAs in their order, and how they are applied.
-#[derive(Debug, Clone, PartialEq)]
+/// LoRAs in their order, and what is asked of them.
+#[derive(Debug, Default)]
 pub struct Loras {
-    pub entries: Vec<LoraEntry>,
-    pub mode: ModeArg,
+    /// Names are paths by now.
+    pub entries: Vec<LoraArg>,
     /// Whether every adapter for the model must be applied.
     pub strict: bool,
-}
-
-/// One LoRA.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraEntry {
-    pub file: PathBuf,
-    pub strength: f64,
+    /// Where names are looked up.
+    pub folders: Folders,
 }
 
 impl Loras {
     /// # Errors
-    /// `InvalidInput` for a strength that is no finite number; those of [`LoraFolders::find`].
+    /// Those of [`LoraFolders::new`] and [`LoraFolders::find`].
     pub fn new(args: LoraArgs, environment: &Environment) -> Result<Self> {
         let folders = Folders::new(args.lora_folder, environment)?;
-        let found = |text: &String| {
-            let LoraEntry { file, strength } = entry(text)?;
-            Ok(LoraEntry { file: folders.find(file)?, strength })
-        };
-        Ok(Self {
-            entries: args.loras.iter().map(found).collect::<Result<_>>()?,
-            mode: args.mode.unwrap_or(ModeArg::Functional),
-            strict: args.strict,
-        })
+        let found = |lora: LoraArg| Ok(LoraArg { file: folders.find(lora.file)?, ..lora });
+        let entries = args.loras.into_iter().map(found).collect::<Result<_>>()?;
+        Ok(Self { entries, strict: args.strict, folders })
     }
 }
 
@@ -58,7 +47,8 @@ impl LoraInspect {
 }
 
 /// Where LoRAs are looked up by name; nowhere if no folder was given.
-struct Folders(Option<LoraFolders>);
+#[derive(Debug, Default)]
+pub struct Folders(Option<LoraFolders>);
 
 impl Folders {
     fn new(given: Vec<PathBuf>, environment: &Environment) -> Result<Self> {
@@ -70,48 +60,23 @@ impl Folders {
         Ok(Self(roots.map(LoraFolders::new).transpose()?))
     }
 
+    /// The LoRA of this name.
+    ///
+    /// # Errors
+    /// As [`LoraFolders::find`].
+    pub fn named(&self, name: &str) -> Result<PathBuf> {
+        match &self.0 {
+            Some(folders) => folders.find(name),
+            None => Err(Error::new(ErrorKind::NotFound, format!("there is no LoRA named `{name}`"))
+                .remedy("name the folder of your LoRAs with --lora-folder")),
+        }
+    }
+
     /// What stands at the path, else the LoRA of this name.
     fn find(&self, file: PathBuf) -> Result<PathBuf> {
         match &self.0 {
             Some(folders) if !file.exists() => folders.find(&Path::new(&file).to_string_lossy()),
             _ => Ok(file),
-        }
-    }
-}
-
-/// `FILE` or `FILE:STRENGTH`. A colon may be part of a path: on Windows one stands after the drive.
-fn entry(text: &str) -> Result<LoraEntry> {
-    let whole = || LoraEntry { file: text.into(), strength: 1.0 };
-    let Some((file, strength)) = text.rsplit_once(':') else { return Ok(whole()) };
-    if strength.contains(['/', '\\']) || strength.ends_with(".safetensors") {
-        return Ok(whole());
-    }
-    match strength.parse::<f64>() {
-        Ok(strength) if strength.is_finite() && !file.is_empty() => Ok(LoraEntry { file: file.into(), strength }),
-        _ => Err(Error::new(ErrorKind::InvalidInput, "--lora is wrong")
-            .expected("FILE or FILE:STRENGTH with a finite number, such as ink.safetensors:0.8")
-            .found(format!("`{text}`"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_strength_stands_after_the_last_colon() {
-        for (text, file, strength) in [
-            ("ink.safetensors", "ink.safetensors", 1.0),
-            ("ink.safetensors:0.8", "ink.safetensors", 0.8),
-            ("a:b/ink:-1.5", "a:b/ink", -1.5),
-            ("C:\\ink.safetensors", "C:\\ink.safetensors", 1.0),
-            ("C:\\ink.safetensors:2", "C:\\ink.safetensors", 2.0),
-            ("C:ink.safetensors", "C:ink.safetensors", 1.0),
-        ] {
-            assert_eq!(entry(text).unwrap(), LoraEntry { file: file.into(), strength });
-        }
-        for wrong in ["ink.safetensors:strong", "ink:", ":1", "ink:nan", "ink:inf"] {
-            assert_eq!(entry(wrong).unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong}");
         }
     }
 }

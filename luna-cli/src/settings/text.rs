@@ -1,6 +1,6 @@
 //! What `text` and `tokenize` are to do.
 
-use super::{Compute, Environment, compute, if_exists};
+use super::{Compute, Environment, Loras, compute, if_exists};
 use crate::args::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 use luna_core::{
     AttentionMode, Error, ErrorKind, PictureSizes, Result,
@@ -20,6 +20,9 @@ pub struct Text {
     /// Which layer of a CLIP, 1 for the last.
     pub clip_skip: Option<NonZeroUsize>,
     pub t5_mask: bool,
+    /// Whether prompts are searched for tags of LoRAs.
+    pub tags: bool,
+    pub loras: Loras,
     pub sizes: Option<PictureSizes>,
     pub attention: AttentionMode,
     pub compute: Compute,
@@ -82,6 +85,8 @@ impl Text {
             reading: Reading::new(args.syntax, environment)?,
             clip_skip: clip_skip.map(layer_from_end).transpose()?,
             t5_mask,
+            tags: args.lora_tags,
+            loras: Loras::new(args.lora, environment)?,
             sizes: sizes(&args.sizes)?,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,

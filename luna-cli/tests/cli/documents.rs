@@ -37,6 +37,7 @@ fn the_commands_of_the_readme_work() {
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
     fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
+    fs::write(bench.path("my-lora.safetensors"), luna_tests::text::kohya_lora()).unwrap();
     let mut run = 0;
     for path in ["README.md", "docs/cli.md"] {
         for line in markdown::shell_lines(&workspace::text(path)) {

@@ -5,8 +5,8 @@ use luna_core::{ErrorKind, Limits, checkpoint::Checkpoint};
 use luna_tests::{
     safetensors_file::{Tensor, file},
     text::{
-        Answers, CLIP_G, CLIP_L, Drawn, assert_close, clip, file as model_file, fixture, folder, kept_rows, open_clip,
-        prompts, qwen3, t5,
+        Answers, CLIP_G, CLIP_L, Drawn, assert_close, clip, file as model_file, fixture, folder, kept_rows, kohya_lora,
+        open_clip, prompts, qwen3, t5,
     },
 };
 use safetensors::Dtype;
@@ -338,4 +338,48 @@ fn wrong_models_and_tokens_are_told() {
         assert!(words.contains(says), "{name}: {words}");
     }
     assert!(!bench.path("c.safetensors").exists());
+}
+
+/// The LoRA's way through the file, the tag and the strengths; that it computes the right thing is tested on the crate.
+#[test]
+fn loras_change_the_encoding_and_are_accounted_for() {
+    let bench = Bench::new();
+    write_model(&bench, "l.safetensors", &[("", &clip(&CLIP_L))]);
+    fs::create_dir(bench.path("loras")).unwrap();
+    fs::write(bench.path("loras/ink.safetensors"), kohya_lora()).unwrap();
+    let encode = |prompt: &str, options: &[&str]| {
+        let args = ["text", prompt, "--clip-l", "l.safetensors", "-o", "c.safetensors"];
+        let told = told(&bench, &[&args[..], options].concat());
+        (told, tensor(&bench, "c.safetensors", "cond").1)
+    };
+    let (told_of, plain) = encode("a cat", &[]);
+    assert_eq!(told_of["loras"], json!([]));
+    let (told_of, changed) = encode("a cat", &["--lora", "loras/ink.safetensors:0.7"]);
+    let file = &told_of["loras"][0]["files"][0];
+    assert_eq!((&file["strength"], file["applied"].as_array().unwrap().len()), (&json!(0.7), 1));
+    assert_ne!(changed, plain);
+    // The second of two strengths is the text encoders'; at 0 every bit stays.
+    assert_eq!(encode("a cat", &["--lora", "loras/ink.safetensors:-3:0.7"]).1, changed);
+    assert_eq!(encode("a cat", &["--lora", "loras/ink.safetensors:0.7:0"]).1, plain);
+    let tags = ["--lora-tags", "--lora-folder", "loras"];
+    let (told_of, tagged) = encode("a cat<lora:ink:2:0.7><lora:x:y>", &tags);
+    assert_eq!(tagged, changed);
+    assert_eq!(told_of["malformed_tags"], json!(["<lora:x:y>"]));
+    assert_ne!(encode("a cat<lora:ink:2:0.7>", &[]).1, changed, "tags are text unless asked for");
+
+    let args = ["text", "a", "--clip-l", "l.safetensors", "-o", "c.safetensors"];
+    for (options, kind, says) in [
+        (&["--lora", "none.safetensors"][..], ErrorKind::NotFound, "none.safetensors"),
+        (&["--lora", "l.safetensors"], ErrorKind::Unsupported, "no LoRA"),
+        (&["--lora", "loras/ink.safetensors:nan"], ErrorKind::InvalidInput, "strength"),
+        (&["--lora", "loras/ink.safetensors:1e39"], ErrorKind::InvalidInput, "strength"),
+    ] {
+        let words = refused(&bench, &[&args[..], options].concat(), kind);
+        assert!(words.contains(says), "{options:?}: {words}");
+    }
+    for name in ["nowhere", "../l", "/etc/passwd"] {
+        let prompt = format!("a<lora:{name}:1>");
+        let args = ["text", &prompt, "--clip-l", "l.safetensors", "-o", "c.safetensors"];
+        refused(&bench, &[&args[..], &tags].concat(), ErrorKind::NotFound);
+    }
 }

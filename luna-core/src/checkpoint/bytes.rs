@@ -15,4 +15,11 @@ impl FileBytes {
             Self::Memory(bytes) => bytes,
         }
     }
+
+    /// Says that a range will not be read again soon.
+    pub(super) fn release(&self, range: std::ops::Range<usize>) {
+        if let Self::Mapped(map) = self {
+            super::mmap::release(map, range);
+        }
+    }
 }

@@ -172,6 +172,14 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| &*entry.shape)
     }
 
+    /// Says that a tensor will not be read again soon, so that its part of a mapped file need not count as this
+    /// process's memory. Reading it again is no fault, only slower.
+    pub(crate) fn release(&self, name: &str) {
+        if let Some(entry) = self.tensors.get(name) {
+            self.files[entry.file].release(entry.range.clone());
+        }
+    }
+
     fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorView<'a> {
         let bytes = &self.files[entry.file].as_slice()[entry.range.clone()];
         TensorView { name, element: entry.element, shape: &entry.shape, bytes }

@@ -34,6 +34,8 @@ pub(crate) struct Weights<'a> {
     rename: Rename,
     path: String,
     taken: Rc<RefCell<BTreeSet<String>>>,
+    /// Stored names that were read since the last layer was frozen.
+    read: Rc<RefCell<Vec<String>>>,
     frozen: Rc<RefCell<FrozenWeights>>,
 }
 
@@ -46,9 +48,9 @@ impl<'a> Weights<'a> {
         precision: Precision,
         rename: impl Fn(&str) -> S + 'static,
     ) -> Self {
-        let (path, taken, frozen) = (String::new(), Rc::default(), Rc::default());
+        let (path, taken, read, frozen) = (String::new(), Rc::default(), Rc::default(), Rc::default());
         let rename = Rc::new(move |name: &str| rename(name).into());
-        Self { checkpoint, runtime, precision, rename, path, taken, frozen }
+        Self { checkpoint, runtime, precision, rename, path, taken, read, frozen }
     }
 
     pub(crate) fn runtime(&self) -> &'a Runtime {
@@ -85,6 +87,8 @@ impl<'a> Weights<'a> {
     }
 
     fn push(&self, layer: FrozenLayer) -> Arc<FrozenLayer> {
+        // The layer has its own copy, so that the file's need not stay in memory beside it.
+        self.read.borrow_mut().drain(..).for_each(|name| self.checkpoint.release(&name));
         self.frozen.borrow_mut().push(layer)
     }
 
@@ -153,6 +157,7 @@ impl<'a> Weights<'a> {
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'a>> {
         let Stored { name: stored, part } = self.stored(name);
         let view = self.checkpoint.tensor(&stored).ok_or_else(|| missing(&stored))?;
+        self.read.borrow_mut().push(stored.clone());
         self.taken.borrow_mut().insert(stored);
         let mut whole = shape.to_vec();
         match part {

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, ErrorKind, Result,
-    checkpoint::{Checkpoint, Component, Dialect, Family},
+    checkpoint::{Checkpoint, Component, Dialect, Family, dialect},
     tokenizer::{ChunkRule, ClipTokenizer, FileTokenizer, PromptTokenizer},
 };
 use std::{fmt, str::FromStr, sync::Arc};
@@ -134,15 +134,17 @@ impl ClipSize {
         let prefix = &component.prefix;
         let shape = |name: String| checkpoint.shape(&format!("{prefix}{name}"));
         let open = component.dialect == Dialect::OpenClip;
+        let model = if dialect::is_bare_clip(checkpoint, component) { "" } else { "text_model." };
         let marker = |layer: usize| {
             if open {
                 format!("transformer.resblocks.{layer}.ln_1.weight")
             } else {
-                format!("text_model.encoder.layers.{layer}.layer_norm1.weight")
+                format!("{model}encoder.layers.{layer}.layer_norm1.weight")
             }
         };
-        let table = if open { "token_embedding.weight" } else { "text_model.embeddings.token_embedding.weight" };
-        let width = shape(table.into()).and_then(|shape| shape.last().copied()).unwrap_or_default();
+        let table = if open { String::new() } else { format!("{model}embeddings.") };
+        let width =
+            shape(format!("{table}token_embedding.weight")).and_then(|shape| shape.last().copied()).unwrap_or_default();
         Self { layers: (0..).take_while(|&layer| shape(marker(layer)).is_some()).count(), width }
     }
 

@@ -117,6 +117,11 @@ fn every_layout_of_one_model_gives_the_same_bits() {
     assert_eq!(encode(&[&hf_l, &only_g]), expected);
     let sd1 = load(&[("cond_stage_model.transformer.", &l)], None);
     assert_eq!(encode(&[&sd1]), encode(&[&hf_l]));
+    let mut bare = l.clone();
+    bare.retain(|(name, ..)| name != "text_projection.weight");
+    bare.iter_mut().for_each(|(name, ..)| *name = name.replacen("text_model.", "", 1));
+    let bare = load(&[("", &bare)], None);
+    assert_eq!(encode(&[&bare]), encode(&[&hf_l]), "as transformers 5 names it");
     // One encoder out of a file for two.
     let just_g = load(&[("text_encoder.", &l), ("text_encoder_2.", &g)], Some(EncoderKind::ClipG));
     assert_eq!(encode(&[&hf_l, &just_g]), expected);

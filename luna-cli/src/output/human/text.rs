@@ -16,6 +16,9 @@ pub fn text(out: &mut impl Write, text: &TextOutcome) -> io::Result<()> {
         let layers = format!("{} layers, {} channels", encoder.layers, encoder.channels);
         line(out, encoder.encoder, format!("{}, {layers}", encoder.model))?;
     }
+    for lora in &text.loras {
+        lora.coverage.files.iter().try_for_each(|file| line(out, "lora", format!("{file}, on {}", lora.model)))?;
+    }
     line(out, "time", format!("{}, {} to load", how(&text.call), units::seconds(text.load_seconds)))?;
     peak(out, text.peak_memory_bytes)
 }
@@ -28,7 +31,10 @@ pub fn notes(text: &TextOutcome) -> Vec<String> {
     let mut told = std::collections::HashSet::new();
     problems.retain(|problem| told.insert(problem.clone()));
     let fallbacks = text.call.fallbacks.iter().map(|fallback| fallback.message.clone());
-    caution.into_iter().chain(problems).chain(fallbacks).collect()
+    let parts = text.loras.iter().flat_map(|lora| &lora.coverage.files).filter(|file| !file.is_complete());
+    let loras = parts.map(|file| format!("not all of a LoRA applies: {file}; --json names every part"));
+    let tags = text.malformed_tags.iter().map(|tag| format!("the tag `{tag}` cannot be read and was left out"));
+    caution.into_iter().chain(problems).chain(loras).chain(tags).chain(fallbacks).collect()
 }
 
 pub fn tokenize(out: &mut impl Write, tokenize: &TokenizeOutcome) -> io::Result<()> {

@@ -4,19 +4,27 @@ use super::{Part, Stored};
 use crate::checkpoint::{Checkpoint, Component, Dialect};
 
 /// Canonical (transformers') → stored names of a CLIP text encoder. OpenCLIP keeps queries, keys and values in one
-/// matrix; the projection is a matrix `[in, out]` there and in files that ComfyUI saved long ago.
+/// matrix; the projection is a matrix `[in, out]` there and in files that ComfyUI saved long ago. transformers 5 leaves
+/// `text_model.` out where there is no projection.
 pub(crate) fn clip(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&str) -> Stored + 'static {
     let prefix = component.prefix.clone();
     let open_clip = component.dialect == Dialect::OpenClip;
+    let bare = is_bare_clip(checkpoint, component);
     let has_matrix = checkpoint.shape(&format!("{prefix}text_projection")).is_some();
     move |canonical| {
         let stored = match canonical {
             "text_projection.weight" if has_matrix => Stored { name: "text_projection".into(), part: Part::Transposed },
             _ if open_clip => open_clip_name(canonical),
+            _ if bare => canonical.strip_prefix("text_model.").unwrap_or(canonical).to_owned().into(),
             _ => canonical.to_owned().into(),
         };
         Stored { name: format!("{prefix}{}", stored.name), ..stored }
     }
+}
+
+/// Whether a CLIP's names lack `text_model.`.
+pub(crate) fn is_bare_clip(checkpoint: &Checkpoint, component: &Component) -> bool {
+    checkpoint.shape(&format!("{}embeddings.token_embedding.weight", component.prefix)).is_some()
 }
 
 /// The name in OpenCLIP's layout.

@@ -8,7 +8,7 @@ mod unet;
 mod vae;
 mod z_image;
 
-pub(crate) use clip::{clip, open_clip_name};
+pub(crate) use clip::{clip, is_bare_clip, open_clip_name};
 pub(crate) use flux::{flux, flux_names};
 pub(crate) use llama_cpp::text;
 pub(crate) use unet::{sd_unet, sd_unet_ldm};

@@ -79,6 +79,15 @@ pub(super) const SIGNATURES: &[Signature] = &[
         ],
         roots: &["text_model.", "text_projection"],
     },
+    // As a `CLIPTextModel` of transformers 5 names its own tensors.
+    Signature {
+        kind: ComponentKind::TextEncoder,
+        family: Family::Clip,
+        dialect: Dialect::Transformers,
+        prefixes: &["", "text_encoder."],
+        markers: &["encoder.layers.0.self_attn.q_proj.weight", "embeddings.token_embedding.weight"],
+        roots: &["encoder.layers.", "embeddings.", "final_layer_norm.", "text_projection"],
+    },
     Signature {
         kind: ComponentKind::TextEncoder,
         family: Family::Clip,
