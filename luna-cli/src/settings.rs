@@ -1,9 +1,13 @@
 //! What was meant. Enters: what was typed and the environment, of which this is the only reader. Leaves: settings with
 //! every default decided, contradictions refused. It opens no file and builds no model.
 
+mod describe;
 mod save;
+mod vision;
 
+pub use describe::{Describe, Subject};
 pub use save::{MetadataSource, Save};
+pub use vision::{Vision, parse_region};
 
 use crate::{
     args::{BenchArgs, ComputeArgs, DecodeArgs, DemoArgs, Direction, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

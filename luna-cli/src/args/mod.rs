@@ -1,11 +1,15 @@
 //! What was typed. Enters: the command line. Leaves: words sorted into fields, each of the right type, nothing
 //! looked up and nothing combined; that is for `settings`.
 
+mod describe;
 mod groups;
 mod save;
+mod vision;
 
+pub use describe::{DescribeArgs, SamplingArgs};
 pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
+pub use vision::VisionArgs;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -19,6 +23,8 @@ Examples:
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
+  luna-cli vision photo.jpg --model clip-vit-large-patch14 -o features.safetensors
+  luna-cli describe photo.jpg --model Qwen3-VL-2B-Instruct --prompt 'Describe this picture.' --stream
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
 
 const ENVIRONMENT: &str = "\
@@ -48,6 +54,8 @@ pub enum Command {
     Inspect(InspectArgs),
     // Boxed, as it has by far the most options.
     Save(Box<SaveArgs>),
+    Vision(VisionArgs),
+    Describe(Box<DescribeArgs>),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -4,19 +4,23 @@
 mod bench;
 mod decode;
 mod demo;
+mod describe;
 mod encode;
 mod inspect;
 mod manual;
 mod outcome;
 mod save;
+mod vision;
 
 pub use bench::{BenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
+pub use describe::DescribeOutcome;
 pub use encode::EncodeOutcome;
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
+pub use vision::VisionOutcome;
 
 use crate::{
     args::{Command, ReportArgs},
@@ -36,6 +40,8 @@ pub enum Outcome {
     Decode(DecodeOutcome),
     Inspect(InspectOutcome),
     Save(SaveOutcome),
+    Vision(VisionOutcome),
+    Describe(DescribeOutcome),
     Bench(BenchOutcome),
     /// Text that is the result itself, such as a completion script.
     Text {
@@ -62,6 +68,8 @@ impl Command {
             Self::Decode(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
+            Self::Vision(args) => args.report,
+            Self::Describe(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
@@ -82,6 +90,13 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
+        Command::Vision(args) => {
+            Outcome::Vision(vision::run(&settings::Vision::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Describe(args) => {
+            let settings = settings::Describe::new(*args, environment)?;
+            Outcome::Describe(describe::run(&settings, &interrupt::token()?, output)?)
+        }
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
         }

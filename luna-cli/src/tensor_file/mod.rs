@@ -1,10 +1,14 @@
-//! Latents and pictures as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
+//! Latents, pictures and features as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
 //! about them, or a file. Knows no model.
 
+mod features;
 mod latent;
+mod vlm_input;
 mod write;
 
+pub use features::{read_pixel_values, write_features};
 pub use latent::{LatentSource, read_latent, write_latent};
+pub use vlm_input::{PreparedPictures, PreparedPrompt, read_vlm_input};
 pub use write::{Tensor, to_bytes};
 
 use luna_core::{

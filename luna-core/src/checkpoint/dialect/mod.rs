@@ -5,12 +5,16 @@ mod flux;
 mod text;
 mod unet;
 mod vae;
+mod vision;
+mod vlm;
 mod z_image;
 
 pub(crate) use flux::flux;
 pub(crate) use text::{clip, plain};
 pub(crate) use unet::sd_unet;
 pub(crate) use vae::{kl_vae, taesd};
+pub(crate) use vision::vision;
+pub(crate) use vlm::vlm;
 pub(crate) use z_image::z_image;
 
 /// Where a file stores the tensor of a canonical name.
