@@ -1,7 +1,7 @@
 //! What the README and the manual say is what the program does.
 
 use super::{Bench, text};
-use luna_tests::{markdown, vae, workspace};
+use luna_tests::{markdown, model_case::ModelCase, vae, workspace};
 use std::fs;
 
 /// Every `luna-cli` line of the README's `sh` blocks, run in order in a folder that has the files it names.
@@ -14,6 +14,7 @@ fn the_commands_of_the_readme_work() {
     let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
     fs::write(bench.path("photo.jpg"), bytes).unwrap();
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
+    write_models(&bench);
     let mut run = 0;
     for path in ["README.md", "docs/cli.md"] {
         for line in markdown::shell_lines(&workspace::text(path)) {
@@ -28,10 +29,24 @@ fn the_commands_of_the_readme_work() {
     assert!(run >= 10, "only {run} commands were found");
 }
 
+/// The vision encoder and the vision-language model that the documents name.
+fn write_models(bench: &Bench) {
+    let fixtures = workspace::root().join("tests/fixtures");
+    let model = |path: &str, name: &str| {
+        let case = ModelCase::read(&fixtures.join(path));
+        fs::rename(case.write(bench.folder.path()), bench.path(name)).unwrap();
+    };
+    model("vision/clip_transformers.safetensors", "my-clip");
+    model("vlm/qwen3_vl.safetensors", "my-vlm");
+    fs::copy(fixtures.join("tokenizer/qwen/tokenizer.json"), bench.path("my-vlm/tokenizer.json")).unwrap();
+    let small = r#"{"size": {"shortest_edge": 576, "longest_edge": 4096}}"#;
+    fs::write(bench.path("my-vlm/preprocessor_config.json"), small).unwrap();
+}
+
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "inspect", "bench"];
+    let commands = ["demo", "encode", "decode", "vision", "describe", "inspect", "bench"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -62,7 +77,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "inspect", "bench"] {
+    for command in ["demo", "encode", "decode", "vision", "describe", "inspect", "bench"] {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

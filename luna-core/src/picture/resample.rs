@@ -76,8 +76,8 @@ const RGB: usize = 3;
 /// Bits behind the point of a weight.
 const BITS: u32 = 22;
 
-/// The window of the resampled picture, `[rows, columns, 3]` 8-bit RGB; grey is repeated, alpha is dropped, f32 becomes
-/// integers as a saved file has them.
+/// The window of the resampled picture, `[rows, columns, 3]` 8-bit RGB; grey is repeated, what is transparent is laid on
+/// white as transformers' processors do it, f32 becomes integers as a saved file has them.
 ///
 /// ```
 /// use luna_core::picture::{Filter, Pixels, Resampling, resample};
@@ -108,25 +108,24 @@ pub fn resample(picture: &Pixels, to: &Resampling) -> Result<Vec<u8>> {
     })
 }
 
-/// 8-bit RGB, or more channels of which the first three count.
+/// 8-bit RGB.
 struct Rgb {
     height: usize,
     width: usize,
-    channels: usize,
     values: Vec<u8>,
 }
 
 impl Rgb {
     fn of(picture: &Pixels) -> Result<Self> {
         let values = picture.to_colour_u8()?;
-        let channels = picture.channels().max(RGB);
-        Ok(Self { height: picture.height(), width: picture.width(), channels, values })
+        let values = if picture.channels() == 4 { on_white(&values) } else { values };
+        Ok(Self { height: picture.height(), width: picture.width(), values })
     }
 
     /// The given rows with their columns filtered, or just cut out.
     fn horizontally(&self, rows: Range<usize>, columns: Range<usize>, taps: Option<&Taps>) -> Vec<u8> {
         let mut out = vec![0; rows.len() * columns.len() * RGB];
-        let stride = self.width * self.channels;
+        let stride = self.width * RGB;
         out.par_chunks_exact_mut(columns.len() * RGB).zip(rows).for_each(|(out, row)| {
             let row = &self.values[row * stride..][..stride];
             for (index, pixel) in out.chunks_exact_mut(RGB).enumerate() {
@@ -134,16 +133,27 @@ impl Rgb {
                     Some(taps) => {
                         let (first, weights) = taps.of(index);
                         for (channel, value) in pixel.iter_mut().enumerate() {
-                            let at = |tap: usize| row[(first + tap) * self.channels + channel];
+                            let at = |tap: usize| row[(first + tap) * RGB + channel];
                             *value = weigh(weights, at);
                         }
                     }
-                    None => pixel.copy_from_slice(&row[(columns.start + index) * self.channels..][..RGB]),
+                    None => pixel.copy_from_slice(&row[(columns.start + index) * RGB..][..RGB]),
                 }
             }
         });
         out
     }
+}
+
+/// RGB over white, with the arithmetic of Pillow's `alpha_composite`.
+fn on_white(rgba: &[u8]) -> Vec<u8> {
+    let blend = |value: u8, alpha: u8| {
+        let alpha = u32::from(alpha);
+        let sum = (u32::from(value) * alpha + 255 * (255 - alpha) + 0x80) << 7;
+        (((sum >> 8) + sum) >> 15) as u8
+    };
+    let (pixels, _) = rgba.as_chunks::<4>();
+    pixels.iter().flat_map(|&[red, green, blue, alpha]| [red, green, blue].map(|value| blend(value, alpha))).collect()
 }
 
 /// Filters the columns of rows that begin with source row `start`.

@@ -24,7 +24,8 @@ pub enum ResizeRule {
     Keep,
 }
 
-/// How pictures become pixel values. Greys are repeated and alpha is dropped, as Pillow's `convert("RGB")` does it.
+/// How pictures become pixel values. Greys are repeated and what is
+/// transparent is laid on white, as transformers does it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preprocessing {
     /// The size before cropping.

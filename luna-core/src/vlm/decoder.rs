@@ -84,7 +84,6 @@ impl Decoder {
                 x = add(x, deep, pass)?;
             }
         }
-        cache.advance(tokens);
         let last = x.narrow(1, tokens - step.rows, step.rows)?.contiguous()?;
         let normed = self.norm.forward(&last, pass)?;
         let logits = self.logits.forward(&normed, pass)?;
