@@ -3,10 +3,12 @@
 
 mod describe;
 mod save;
+mod text;
 mod vision;
 
 pub use describe::{Describe, Subject};
 pub use save::{MetadataSource, Save};
+pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 pub use vision::{Vision, parse_region};
 
 use crate::{

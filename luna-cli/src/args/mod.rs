@@ -4,17 +4,22 @@
 mod describe;
 mod groups;
 mod save;
+mod text;
 mod vision;
 
 pub use describe::{DescribeArgs, SamplingArgs};
-pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
+pub use groups::{
+    AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
+};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
+pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 pub use vision::VisionArgs;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
-const ABOUT: &str = "Encode pictures to latents and decode them, with any Stable Diffusion, SDXL, SD3 or Flux VAE";
+const ABOUT: &str =
+    "Pictures to latents and back, prompts to conditioning, with any Stable Diffusion, SDXL, SD3 or Flux model";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +27,7 @@ Examples:
   luna-cli encode photo.jpg -o latent.safetensors         with the bundled demonstration model, moonlet
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
+  luna-cli text 'a (red:1.3) fox' -o cond.safetensors --negative blurry --checkpoint sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
   luna-cli vision photo.jpg --model clip-vit-large-patch14 -o features.safetensors
   luna-cli describe photo.jpg --model Qwen3-VL-2B-Instruct --prompt 'Describe this picture.' --stream
@@ -29,7 +35,7 @@ Examples:
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -52,7 +58,9 @@ pub enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Inspect(InspectArgs),
-    // Boxed, as it has by far the most options.
+    // Boxed, as those with by far the most options.
+    Text(Box<TextArgs>),
+    Tokenize(Box<TokenizeArgs>),
     Save(Box<SaveArgs>),
     Vision(VisionArgs),
     Describe(Box<DescribeArgs>),

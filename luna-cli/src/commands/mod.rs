@@ -10,6 +10,9 @@ mod inspect;
 mod manual;
 mod outcome;
 mod save;
+mod text;
+mod text_file;
+mod tokenize;
 mod vision;
 
 pub use bench::{BenchOutcome, Timing};
@@ -20,6 +23,8 @@ pub use encode::EncodeOutcome;
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
+pub use text::TextOutcome;
+pub use tokenize::TokenizeOutcome;
 pub use vision::VisionOutcome;
 
 use crate::{
@@ -43,8 +48,10 @@ pub enum Outcome {
     Vision(VisionOutcome),
     Describe(DescribeOutcome),
     Bench(BenchOutcome),
+    Text(TextOutcome),
+    Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
-    Text {
+    Script {
         text: String,
     },
 }
@@ -68,6 +75,8 @@ impl Command {
             Self::Decode(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
+            Self::Text(args) => args.report,
+            Self::Tokenize(args) => args.report,
             Self::Vision(args) => args.report,
             Self::Describe(args) => args.report,
             Self::Bench(args) => args.report,
@@ -89,6 +98,10 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Text(args) => {
+            Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
         Command::Vision(args) => {
             Outcome::Vision(vision::run(&settings::Vision::new(args, environment)?, &interrupt::token()?, output)?)
@@ -100,7 +113,7 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
         }
-        Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
-        Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },
+        Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
+        Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })
 }

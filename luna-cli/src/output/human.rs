@@ -1,9 +1,12 @@
 //! Outcomes and errors in lines for a person.
 
+mod text;
+mod vision;
+
 use super::units;
 use crate::commands::{
-    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DescribeOutcome, EncodeOutcome,
-    InspectOutcome, Outcome, SaveOutcome, Timing, VaeOutcome, VisionOutcome,
+    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
+    SaveOutcome, Timing, VaeOutcome,
 };
 use luna_core::Error;
 use std::{
@@ -19,10 +22,12 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Decode(outcome) => decode(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
-        Outcome::Vision(outcome) => vision(out, outcome),
-        Outcome::Describe(outcome) => describe(out, outcome),
+        Outcome::Text(outcome) => text::text(out, outcome),
+        Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
+        Outcome::Vision(outcome) => vision::vision(out, outcome),
+        Outcome::Describe(outcome) => vision::describe(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
-        Outcome::Text { text } => out.write_all(text.as_bytes()),
+        Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }
 
@@ -34,12 +39,11 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
         Outcome::Save(save) => return save.notes.clone(),
-        Outcome::Vision(vision) => return vision.fallbacks.iter().map(|fallback| fallback.message.clone()).collect(),
-        Outcome::Describe(describe) => {
-            let how = describe_notes(describe);
-            return describe.fallbacks.iter().map(|fallback| fallback.message.clone()).chain(how).collect();
-        }
-        Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
+        Outcome::Vision(outcome) => return vision::notes(outcome),
+        Outcome::Describe(outcome) => return vision::describe_notes(outcome),
+        Outcome::Text(outcome) => return text::notes(outcome),
+        Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
+        Outcome::Inspect(_) | Outcome::Script { .. } => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
@@ -107,46 +111,6 @@ fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
     line(out, "model", model(&decode.vae))?;
     line(out, "time", how(&decode.call))?;
     peak(out, decode.peak_memory_bytes)
-}
-
-fn vision(out: &mut impl Write, vision: &VisionOutcome) -> io::Result<()> {
-    let of = match vision.inputs.as_slice() {
-        [input] => input.display().to_string(),
-        inputs => format!("{} files", inputs.len()),
-    };
-    let how = if vision.preprocessed { ", already preprocessed" } else { "" };
-    writeln!(out, "{}: features of {of}{how}", vision.output.display())?;
-    for (name, dims) in &vision.tensors {
-        writeln!(out, "  {name:<18} {}", shape(dims))?;
-    }
-    let model = &vision.model;
-    let (kind, layers, channels) = (model.kind, model.layers, model.channels);
-    let looks = format!("{} pixels in patches of {}", model.image_size, model.patch_size);
-    line(out, "model", format!("{}, {kind}, {layers} layers of {channels}, {looks}", model.name))?;
-    line(out, "time", format!("{} in {}", units::seconds(vision.seconds), vision.precision))?;
-    peak(out, vision.peak_memory_bytes)
-}
-
-/// The answer and nothing else, so that it can be piped on.
-fn describe(out: &mut impl Write, describe: &DescribeOutcome) -> io::Result<()> {
-    match &describe.text {
-        _ if describe.show_ids => {
-            let ids: Vec<String> = describe.ids.iter().map(u32::to_string).collect();
-            writeln!(out, "{}", ids.join(" "))
-        }
-        _ if describe.streamed => writeln!(out),
-        Some(text) => writeln!(out, "{text}"),
-        None => Ok(()),
-    }
-}
-
-/// What a person should know about an answer that is not whole.
-fn describe_notes(describe: &DescribeOutcome) -> Option<String> {
-    match describe.finish {
-        "max_tokens" => Some(format!("ended after {} tokens; --max-tokens allows more", describe.ids.len())),
-        "context_full" => Some("ended where the model's context does".to_owned()),
-        _ => None,
-    }
 }
 
 fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {

@@ -1,11 +1,13 @@
-//! Latents, pictures and features as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
-//! about them, or a file. Knows no model.
+//! Latents, pictures, conditionings, features and prepared prompts as `.safetensors` files. Enters: a path, or values. Leaves:
+//! values with what the file says about them, or a file. Knows no model.
 
+mod conditioning;
 mod features;
 mod latent;
 mod vlm_input;
 mod write;
 
+pub use conditioning::{Named, read_tokens, write_conditionings};
 pub use features::{read_pixel_values, write_features};
 pub use latent::{LatentSource, read_latent, write_latent};
 pub use vlm_input::{PreparedPictures, PreparedPrompt, read_vlm_input};
