@@ -10,8 +10,8 @@ use crate::{
 use serde_json::Value;
 
 /// What OpenAI's CLIP was trained with.
-const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// To which size a picture is brought before anything is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

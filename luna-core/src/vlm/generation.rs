@@ -132,7 +132,7 @@ impl VlmModel {
         if !options.stop.is_empty() {
             self.tokenizer()?;
         }
-        self.runtime.run(|| Run::new(self, input, options)?.to_the_end(listener))
+        self.runtime.run(|| Run::new(self, input, options)?.run(listener))
     }
 
     /// The logits of every token of a prompt, `[ids, vocabulary]`: what comes after each.
@@ -204,7 +204,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn to_the_end(mut self, listener: &mut (dyn FnMut(Piece) + Send)) -> Result<Generated> {
+    fn run(mut self, listener: &mut (dyn FnMut(Piece) + Send)) -> Result<Generated> {
         let start = Instant::now();
         let mut first = Duration::ZERO;
         let room = self.model.decoder.context - self.input.ids.len();

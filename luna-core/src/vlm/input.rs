@@ -30,7 +30,7 @@ impl Patches {
         let count = |grid: &[usize; 3]| grid.iter().fold(1u64, |count, &side| count.saturating_mul(side as u64));
         let patches = grids.iter().map(count).fold(0u64, u64::saturating_add);
         check_at_most("patches in a prompt", patches, 16 * limits.prompt_tokens as u64)?;
-        let found = if length == 0 { 0 } else { data.len() / length };
+        let found = data.len().checked_div(length).unwrap_or(0);
         if grids.iter().any(|grid| grid.contains(&0)) || patches * length as u64 != data.len() as u64 {
             return Err(Error::new(ErrorKind::InvalidInput, "the patches do not fit their grids")
                 .expected(format!("{patches} patches for {grids:?}"))

@@ -81,52 +81,51 @@ impl Panel<'_> {
     /// `[k][32]`, two depths at a time so that sums wait for each other half as long.
     #[inline(always)]
     fn depths<S: Simd>(self, s: S, dtype: WeightType) {
-        let (vectors, line) = (NR / S::LANES, NR * dtype.size());
-        let mut sums = [[s.zero(); MOST_VECTORS]; 2];
+        let line = NR * dtype.size();
+        let (mut evens, mut odds) = ([s.zero(); MOST_VECTORS], [s.zero(); MOST_VECTORS]);
         for (x, lines) in self.row.chunks(2).zip(self.source.chunks(2 * line)) {
             s.prefetch(lines.as_ptr().wrapping_add(AHEAD));
             s.prefetch(lines.as_ptr().wrapping_add(AHEAD + line));
             let (x0, x1) = (s.splat(x[0]), s.splat(x.get(1).copied().unwrap_or(0.0)));
             // The last of an odd number of depths stands for its partner too, which counts nothing.
             let (first, second) = (&lines[..line], &lines[lines.len() - line..]);
-            for j in 0..vectors {
+            for (j, (even, odd)) in evens.iter_mut().zip(&mut odds).take(NR / S::LANES).enumerate() {
                 let at = j * S::LANES * dtype.size();
                 // SAFETY: both slices hold 32 elements of this type.
                 let (w0, w1) =
                     unsafe { (dtype.load(s, first.as_ptr().add(at)), dtype.load(s, second.as_ptr().add(at))) };
-                sums[0][j] = s.fma(x0, w0, sums[0][j]);
-                sums[1][j] = s.fma(x1, w1, sums[1][j]);
+                *even = s.fma(x0, w0, *even);
+                *odd = s.fma(x1, w1, *odd);
             }
         }
-        self.store(s, sums);
+        self.store(s, evens, odds);
     }
 
     /// `[k/2][32][2]` bf16: a load gives two depths of its columns.
     #[inline(always)]
     fn pairs<S: Simd>(self, s: S) {
-        let vectors = NR / S::LANES;
-        let mut sums = [[s.zero(); MOST_VECTORS]; 2];
+        let (mut evens, mut odds) = ([s.zero(); MOST_VECTORS], [s.zero(); MOST_VECTORS]);
         for (pair, x) in self.row.chunks(2).enumerate() {
             // An odd depth has a partner of zeros in the panel.
             let (x0, x1) = (s.splat(x[0]), s.splat(x.get(1).copied().unwrap_or(0.0)));
             let line = self.source[pair * NR * 4..][..NR * 4].as_ptr();
             s.prefetch(line.wrapping_add(AHEAD));
             s.prefetch(line.wrapping_add(AHEAD + 64));
-            for j in 0..vectors {
+            for (j, (even, odd)) in evens.iter_mut().zip(&mut odds).take(NR / S::LANES).enumerate() {
                 // SAFETY: the slice above holds 32 pairs.
                 let (w0, w1) = s.split_bf16(unsafe { s.load(line.cast::<f32>().add(j * S::LANES)) });
-                sums[0][j] = s.fma(x0, w0, sums[0][j]);
-                sums[1][j] = s.fma(x1, w1, sums[1][j]);
+                *even = s.fma(x0, w0, *even);
+                *odd = s.fma(x1, w1, *odd);
             }
         }
-        self.store(s, sums);
+        self.store(s, evens, odds);
     }
 
     #[inline(always)]
-    fn store<S: Simd>(self, s: S, sums: [[S::V; MOST_VECTORS]; 2]) {
-        for j in 0..NR / S::LANES {
-            // SAFETY: `j · LANES + LANES <= 32`.
-            unsafe { s.store(self.sums.as_mut_ptr().add(j * S::LANES), s.add(sums[0][j], sums[1][j])) };
+    fn store<S: Simd>(self, s: S, evens: [S::V; MOST_VECTORS], odds: [S::V; MOST_VECTORS]) {
+        for (sums, (even, odd)) in self.sums.chunks_exact_mut(S::LANES).zip(evens.into_iter().zip(odds)) {
+            // SAFETY: a chunk holds `LANES` values.
+            unsafe { s.store(sums.as_mut_ptr(), s.add(even, odd)) };
         }
     }
 }

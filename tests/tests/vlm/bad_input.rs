@@ -65,8 +65,12 @@ fn places_and_pictures_that_differ_in_number() {
     let photo = picture("photo", [30, 40, 3]);
     let parts = vec![MessagePart::Image, MessagePart::Image, MessagePart::Text("two".into())];
     let two = [ChatMessage { role: Role::User, parts }];
-    refused(ErrorKind::InvalidInput, "expected 1 places", QWEN.prompt(&two, &[photo.clone()]));
-    refused(ErrorKind::InvalidInput, "found 0", QWEN.prompt(&Question::new("x").messages(0), &[photo.clone()]));
+    refused(ErrorKind::InvalidInput, "expected 1 places", QWEN.prompt(&two, std::slice::from_ref(&photo)));
+    refused(
+        ErrorKind::InvalidInput,
+        "found 0",
+        QWEN.prompt(&Question::new("x").messages(0), std::slice::from_ref(&photo)),
+    );
     let input = QWEN.prompt(&Question::new("x").messages(1), &[photo]).unwrap();
     let pad = QWEN.tokenizer().unwrap().token_id("<|image_pad|>").unwrap();
     let mut fewer = input.clone();
