@@ -4,7 +4,7 @@
 //! one query that would cost more than the arithmetic.
 
 use super::{AttentionInput, AttentionMask, Tokens};
-use crate::gemm::epilogue::OutPtr;
+use crate::gemm::epilogue::{OutPtr, read};
 use crate::isa::{Context, Kernel};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
@@ -113,7 +113,6 @@ fn multiply_keys<S: Simd, T: Scalar, const COUNT: usize>(s: S, heads: &Heads<'_,
     let q = &heads.x.q;
     let queries = &q.data[heads.sequence * q.batch_stride + heads.first * dim..][..COUNT * dim];
     let keys = heads.of(&heads.x.k);
-    let whole = dim / S::LANES * S::LANES;
     for key in 0..heads.seen {
         let row = &keys[key * heads.x.k.row_stride..][..dim];
         let mut sums = [s.zero(); COUNT];
@@ -122,10 +121,9 @@ fn multiply_keys<S: Simd, T: Scalar, const COUNT: usize>(s: S, heads: &Heads<'_,
             let lanes = S::LANES.min(dim - j);
             // SAFETY: `lanes` elements from `j` on are there, in the key and in each query.
             unsafe {
-                let at = |data: *const T| if j < whole { T::load(s, data) } else { T::load_head(s, data, lanes) };
-                let k = at(row.as_ptr().add(j));
+                let k = read(s, row.as_ptr().add(j), lanes);
                 for (head, sum) in sums.iter_mut().enumerate() {
-                    *sum = s.fma(at(queries.as_ptr().add(head * dim + j)), k, *sum);
+                    *sum = s.fma(read(s, queries.as_ptr().add(head * dim + j), lanes), k, *sum);
                 }
             }
             j += S::LANES;
@@ -173,11 +171,11 @@ fn sum_values<S: Simd, T: Scalar, const COUNT: usize, const VECTORS: usize>(
     let mut sums = [[s.zero(); VECTORS]; COUNT];
     for key in 0..heads.seen {
         let row = &values[key * heads.x.v.row_stride..][..dim];
-        // SAFETY: `lanes` elements from each of these on are there; vectors before the last are whole.
-        let vectors: [S::V; VECTORS] = std::array::from_fn(|vector| unsafe {
-            let from = row.as_ptr().add(j + vector * S::LANES);
-            if lanes == S::LANES { T::load(s, from) } else { T::load_head(s, from, lanes) }
-        });
+        let mut vectors = [s.zero(); VECTORS];
+        for (vector, v) in vectors.iter_mut().enumerate() {
+            // SAFETY: `lanes` elements from here on are there; vectors before the last are whole.
+            *v = unsafe { read(s, row.as_ptr().add(j + vector * S::LANES), lanes) };
+        }
         for (head, sums) in sums.iter_mut().enumerate() {
             let weight = s.splat(scores[head * heads.row + key]);
             for (sum, v) in sums.iter_mut().zip(vectors) {

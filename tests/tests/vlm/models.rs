@@ -45,9 +45,21 @@ fn weights_and_activations_of_every_width_come_near() {
             let logits = model.logits(&prompt.input, precision, &Call::new()).unwrap();
             let error = relative_error(&logits, &prompt.logits);
             assert!(error < tolerance, "{name}, {stored} in {precision}: relative error {error:.2e}");
-            let options = GenerateOptions { max_tokens: 3, precision, ..GenerateOptions::default() };
+            let options =
+                GenerateOptions { max_tokens: 6, precision, stop_at_end: false, ..GenerateOptions::default() };
             let generated = model.generate(&prompt.input, &options, &mut |_| ()).unwrap();
             assert_eq!((generated.precision, generated.fallbacks.len()), (precision, 0));
+            // Reading token by token comes to the same as reading all at once.
+            let mut whole = prompt.input.clone();
+            for (index, &id) in generated.ids.iter().enumerate() {
+                let logits = model.logits(&whole, precision, &Call::new()).unwrap();
+                let last = &logits[logits.len() - model.info().vocabulary..];
+                let best = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let spread = last.iter().map(|logit| logit.abs()).fold(0.0, f32::max);
+                let near = if precision == Precision::F32 { 1e-4 } else { 5e-2 };
+                assert!(best - last[id as usize] <= near * spread, "{name}, {stored} in {precision}: token {index}");
+                whole.ids.push(id);
+            }
         }
     }
 }
