@@ -13,7 +13,6 @@ of several sums over a gigabyte. Both sides generate greedily; their tokens are 
 import argparse, json, os, pathlib, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LUNA = ROOT / "target" / "release" / "luna-cli"
 
 
 def config(layers):
@@ -94,8 +93,8 @@ def run(command):
 def luna(folder, a):
     common = ["--model", folder / "model", "--greedy", "--ids", "--json", "--precision", a.precision]
     common += ["--threads", a.threads] if a.threads else []
-    reads = [run([LUNA, "describe", "--inputs", folder / "prompt.safetensors", "--max-tokens", 1, *common]) for _ in range(a.runs)]
-    told = [run([LUNA, "describe", "--inputs", folder / "short.safetensors", "--max-tokens", a.tokens, *common]) for _ in range(a.runs)]
+    reads = [run([a.luna, "describe", "--inputs", folder / "prompt.safetensors", "--max-tokens", 1, *common]) for _ in range(a.runs)]
+    told = [run([a.luna, "describe", "--inputs", folder / "short.safetensors", "--max-tokens", a.tokens, *common]) for _ in range(a.runs)]
     fastest = max(told, key=lambda one: one["tokens_per_second"])
     return {"prompt_seconds": min(one["prompt_seconds"] for one in reads), "tokens_per_second": fastest["tokens_per_second"],
             "ids": fastest["ids"]}
@@ -142,6 +141,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--precision", choices=["f32", "bf16", "f16"], default="f32")
     parser.add_argument("--threads", type=int, default=0, help="0: each one's default")
+    parser.add_argument("--luna", type=pathlib.Path, default=ROOT / "target" / "release" / "luna-cli")
     parser.add_argument("--json", help="write the figures to this file too")
     parser.add_argument("--folder", type=pathlib.Path, help="keep the model here and use it again")
     parser.add_argument("--peer", choices=["torch", "bandwidth"], help=argparse.SUPPRESS)
@@ -149,7 +149,7 @@ def main():
     if a.peer:
         print(json.dumps(bandwidth(a.threads) if a.peer == "bandwidth" else torch_peer(a.folder, a)))
         return
-    if not LUNA.exists():
+    if not a.luna.exists():
         raise SystemExit("build it first: cargo build --release -p luna-cli")
     with tempfile.TemporaryDirectory() as scratch:
         folder = a.folder or pathlib.Path(scratch)

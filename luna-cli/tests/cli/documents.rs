@@ -1,7 +1,10 @@
 //! What the README and the manual say is what the program does.
 
-use super::{Bench, text};
-use luna_tests::{markdown, model_case::ModelCase, vae, workspace};
+use super::{
+    Bench, text,
+    vision::{write_model, write_vlm},
+};
+use luna_tests::{markdown, vae, workspace};
 use std::fs;
 
 /// The words of a command line; quotes keep spaces together.
@@ -30,7 +33,8 @@ fn the_commands_of_the_readme_work() {
     let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
     fs::write(bench.path("photo.jpg"), bytes).unwrap();
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
-    write_models(&bench);
+    write_model(&bench, "vision/clip_transformers.safetensors", "my-clip");
+    write_vlm(&bench, "my-vlm");
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
     fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
@@ -47,20 +51,6 @@ fn the_commands_of_the_readme_work() {
         }
     }
     assert!(run >= 10, "only {run} commands were found");
-}
-
-/// The vision encoder and the vision-language model that the documents name.
-fn write_models(bench: &Bench) {
-    let fixtures = workspace::root().join("tests/fixtures");
-    let model = |path: &str, name: &str| {
-        let case = ModelCase::read(&fixtures.join(path));
-        fs::rename(case.write(bench.folder.path()), bench.path(name)).unwrap();
-    };
-    model("vision/clip_transformers.safetensors", "my-clip");
-    model("vlm/qwen3_vl.safetensors", "my-vlm");
-    fs::copy(fixtures.join("tokenizer/qwen/tokenizer.json"), bench.path("my-vlm/tokenizer.json")).unwrap();
-    let small = r#"{"size": {"shortest_edge": 576, "longest_edge": 4096}}"#;
-    fs::write(bench.path("my-vlm/preprocessor_config.json"), small).unwrap();
 }
 
 #[test]
