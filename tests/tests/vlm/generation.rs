@@ -3,7 +3,7 @@
 use crate::fixtures::{QWEN, case, generate, picture, prompts};
 use luna_core::{
     Call, CancelToken, ErrorKind, Precision,
-    vlm::{FinishReason, GenerateOptions, Question, Sampling, VlmInput},
+    vlm::{FinishReason, GenerateOptions, Question, Sampling, VlmInput, VlmModel},
 };
 use std::sync::{Arc, Mutex};
 
@@ -141,6 +141,26 @@ fn callers_at_the_same_time_do_not_hear_each_other() {
             .collect();
         for (prompt, thread) in running {
             assert_eq!(thread.join().unwrap(), prompt.generated);
+        }
+    });
+}
+
+#[test]
+fn leases_share_the_weights_and_not_what_a_generation_remembers() {
+    let case = case("qwen3_vl");
+    let folder = tempfile::tempdir().unwrap();
+    let path = case.write(folder.path());
+    std::fs::copy(crate::fixtures::tokenizer(), path.join("tokenizer.json")).unwrap();
+    let registry = luna_core::registry::Registry::new(1 << 30);
+    let load = |checkpoint: &luna_core::checkpoint::Checkpoint| {
+        VlmModel::load(checkpoint, &crate::fixtures::RUNTIME, &Default::default())
+    };
+    let (first, second) = (registry.acquire(&path, load).unwrap(), registry.acquire(&path, load).unwrap());
+    assert!(std::ptr::eq(&*first, &*second));
+    let prompts = prompts(&case, &first);
+    std::thread::scope(|scope| {
+        for (lease, prompt) in [&first, &second].into_iter().cycle().zip(&prompts) {
+            scope.spawn(|| assert_eq!(generate(lease, &prompt.input, 12).ids, prompt.generated));
         }
     });
 }
