@@ -55,13 +55,13 @@ fn pictures_of_any_size_become_one_file_of_features() {
 fn an_answer_is_all_that_is_printed() {
     let bench = Bench::new();
     write_vlm(&bench, "vlm");
-    let line = "describe photo.png --model vlm --prompt what --max-tokens 9";
+    let line = "describe photo.png --model vlm --prompt what --max-tokens 2";
     let plain = bench.ok(line);
     assert_eq!(plain, bench.ok(&format!("{line} --stream")), "streaming changes nothing but when");
     assert_eq!(plain, bench.ok(&format!("{line} --greedy")));
     let told = bench.json(line);
     assert_eq!(format!("{}\n", told["text"].as_str().unwrap()), plain);
-    assert_eq!((told["finish"].as_str(), told["ids"].as_array().map(Vec::len)), (Some("max_tokens"), Some(9)));
+    assert_eq!((told["finish"].as_str(), told["ids"].as_array().map(Vec::len)), (Some("max_tokens"), Some(2)));
     assert!(told["picture_tokens"].as_u64() > Some(0));
     let ids: Vec<u64> = bench.ok(&format!("{line} --ids")).split_whitespace().map(|id| id.parse().unwrap()).collect();
     assert_eq!(serde_json::json!(ids), told["ids"]);

@@ -1,4 +1,4 @@
-//! Pictures brought to another size, bit for bit as Pillow's `resize` does it. Enters: one picture, the size it is
+//! Pictures brought to another size, bit for bit as the `resize` of Pillow 13 does it. Enters: one picture, the size it is
 //! brought to, the window of it that is wanted. Leaves: 8-bit RGB of that window; what lies outside is never made.
 
 use super::Pixels;
@@ -96,52 +96,69 @@ pub fn resample(picture: &Pixels, to: &Resampling) -> Result<Vec<u8>> {
             .expected(format!("rows and columns within {height}x{width}"))
             .found(format!("rows {rows:?}, columns {columns:?}")));
     }
-    let source = Rgb::of(picture)?;
-    let vertical = (height != source.height).then(|| Taps::new(source.height, height, rows.clone(), filter));
-    let horizontal = (width != source.width).then(|| Taps::new(source.width, width, columns.clone(), filter));
-    // Only the source rows that the window looks at go through the first pass.
-    let seen = vertical.as_ref().map_or(rows.clone(), Taps::seen);
-    let narrow = source.horizontally(seen.clone(), columns, horizontal.as_ref());
-    Ok(match vertical {
-        Some(taps) => vertically(&narrow, seen.start, to.columns.len() * RGB, &taps),
-        None => narrow,
-    })
+    let (from_height, from_width) = (picture.height(), picture.width());
+    let vertical = (height != from_height).then(|| Taps::new(from_height, height, rows.clone(), filter));
+    let horizontal = (width != from_width).then(|| Taps::new(from_width, width, columns.clone(), filter));
+    // Only what the window looks at goes through the passes.
+    let seen = [(&vertical, rows), (&horizontal, columns)].map(|(taps, all)| taps.as_ref().map_or(all, Taps::seen));
+    let mut part = Part::of(picture, &seen)?;
+    // Each pass rounds to 8 bits, so their order shows: Pillow 13 begins where more is gained, columns counting double.
+    let (fewer_rows, fewer_columns) = (from_height as i64 - height as i64, from_width as i64 - width as i64);
+    let vertical_first = fewer_rows > 0 && fewer_rows > 2 * fewer_columns;
+    if let Some(taps) = vertical.as_ref().filter(|_| vertical_first) {
+        part = part.vertically(taps, seen[0].start);
+    }
+    if let Some(taps) = &horizontal {
+        part = part.horizontally(taps, seen[1].start);
+    }
+    if let Some(taps) = vertical.as_ref().filter(|_| !vertical_first) {
+        part = part.vertically(taps, seen[0].start);
+    }
+    Ok(part.values)
 }
 
-/// 8-bit RGB.
-struct Rgb {
-    height: usize,
+/// A part of a picture, 8-bit RGB.
+struct Part {
     width: usize,
     values: Vec<u8>,
 }
 
-impl Rgb {
-    fn of(picture: &Pixels) -> Result<Self> {
+impl Part {
+    fn of(picture: &Pixels, [rows, columns]: &[Range<usize>; 2]) -> Result<Self> {
         let values = picture.to_colour_u8()?;
         let values = if picture.channels() == 4 { on_white(&values) } else { values };
-        Ok(Self { height: picture.height(), width: picture.width(), values })
+        let lines = values.chunks_exact(picture.width() * RGB).skip(rows.start).take(rows.len());
+        let values = lines.flat_map(|line| &line[columns.start * RGB..columns.end * RGB]).copied().collect();
+        Ok(Self { width: columns.len(), values })
     }
 
-    /// The given rows with their columns filtered, or just cut out.
-    fn horizontally(&self, rows: Range<usize>, columns: Range<usize>, taps: Option<&Taps>) -> Vec<u8> {
-        let mut out = vec![0; rows.len() * columns.len() * RGB];
-        let stride = self.width * RGB;
-        out.par_chunks_exact_mut(columns.len() * RGB).zip(rows).for_each(|(out, row)| {
-            let row = &self.values[row * stride..][..stride];
+    /// Filters the columns, of which the first is column `start` of the source.
+    fn horizontally(&self, taps: &Taps, start: usize) -> Self {
+        let (height, width) = (self.values.len() / (self.width * RGB), taps.first.len());
+        let mut values = vec![0; height * width * RGB];
+        let lines = self.values.par_chunks_exact(self.width * RGB);
+        values.par_chunks_exact_mut(width * RGB).zip(lines).for_each(|(out, line)| {
             for (index, pixel) in out.chunks_exact_mut(RGB).enumerate() {
-                match taps {
-                    Some(taps) => {
-                        let (first, weights) = taps.of(index);
-                        for (channel, value) in pixel.iter_mut().enumerate() {
-                            let at = |tap: usize| row[(first + tap) * RGB + channel];
-                            *value = weigh(weights, at);
-                        }
-                    }
-                    None => pixel.copy_from_slice(&row[(columns.start + index) * RGB..][..RGB]),
+                let (first, weights) = taps.of(index);
+                for (channel, value) in pixel.iter_mut().enumerate() {
+                    *value = weigh(weights, |tap| line[(first - start + tap) * RGB + channel]);
                 }
             }
         });
-        out
+        Self { width, values }
+    }
+
+    /// Filters the rows, of which the first is row `start` of the source.
+    fn vertically(&self, taps: &Taps, start: usize) -> Self {
+        let stride = self.width * RGB;
+        let mut values = vec![0; taps.first.len() * stride];
+        values.par_chunks_exact_mut(stride).enumerate().for_each(|(row, out)| {
+            let (first, weights) = taps.of(row);
+            for (column, value) in out.iter_mut().enumerate() {
+                *value = weigh(weights, |tap| self.values[(first - start + tap) * stride + column]);
+            }
+        });
+        Self { width: self.width, values }
     }
 }
 
@@ -154,18 +171,6 @@ fn on_white(rgba: &[u8]) -> Vec<u8> {
     };
     let (pixels, _) = rgba.as_chunks::<4>();
     pixels.iter().flat_map(|&[red, green, blue, alpha]| [red, green, blue].map(|value| blend(value, alpha))).collect()
-}
-
-/// Filters the columns of rows that begin with source row `start`.
-fn vertically(source: &[u8], start: usize, stride: usize, taps: &Taps) -> Vec<u8> {
-    let mut out = vec![0; taps.first.len() * stride];
-    out.par_chunks_exact_mut(stride).enumerate().for_each(|(row, out)| {
-        let (first, weights) = taps.of(row);
-        for (column, value) in out.iter_mut().enumerate() {
-            *value = weigh(weights, |tap| source[(first - start + tap) * stride + column]);
-        }
-    });
-    out
 }
 
 /// The weighted sum in fixed point, rounded and clipped.
@@ -187,13 +192,13 @@ impl Taps {
     fn new(from: usize, to: usize, wanted: Range<usize>, filter: Filter) -> Self {
         let scale = from as f64 / to as f64;
         let stretch = scale.max(1.0);
-        let support = filter.support() * stretch;
+        let (support, shrink) = (filter.support() * stretch, 1.0 / stretch);
         let taps = wanted.map(|index| {
             let centre = (index as f64 + 0.5) * scale;
             // Casts cut off towards zero, as the original's do.
             let first = ((centre - support + 0.5) as i64).max(0) as usize;
             let end = ((centre + support + 0.5) as usize).min(from);
-            let weight = |pixel: usize| filter.weight((pixel as f64 - centre + 0.5) / stretch);
+            let weight = |pixel: usize| filter.weight((pixel as f64 - centre + 0.5) * shrink);
             let weights: Vec<f64> = (first..end).map(weight).collect();
             let sum: f64 = weights.iter().sum();
             let fixed = |weight: &f64| {
