@@ -6,7 +6,9 @@ mod decode;
 mod demo;
 mod describe;
 mod encode;
+mod forward;
 mod inspect;
+mod loras;
 mod manual;
 mod outcome;
 mod save;
@@ -15,12 +17,14 @@ mod text_file;
 mod tokenize;
 mod vision;
 
-pub use bench::{BenchOutcome, Timing};
+pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use describe::DescribeOutcome;
 pub use encode::EncodeOutcome;
+pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
+pub use loras::LoraOutcome;
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use text::TextOutcome;
@@ -43,11 +47,13 @@ pub enum Outcome {
     Demo(DemoOutcome),
     Encode(EncodeOutcome),
     Decode(DecodeOutcome),
+    Forward(ForwardOutcome),
     Inspect(InspectOutcome),
     Save(SaveOutcome),
     Vision(VisionOutcome),
     Describe(DescribeOutcome),
     Bench(BenchOutcome),
+    BenchUnet(DenoiserBenchOutcome),
     Text(TextOutcome),
     Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
@@ -73,6 +79,7 @@ impl Command {
             Self::Demo(args) => args.report,
             Self::Encode(args) => args.report,
             Self::Decode(args) => args.report,
+            Self::Forward(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
             Self::Text(args) => args.report,
@@ -97,6 +104,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Decode(args) => {
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
+        Command::Forward(args) => {
+            Outcome::Forward(forward::run(&settings::Forward::new(args, environment)?, &interrupt::token()?, output)?)
+        }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
         Command::Text(args) => {
             Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
@@ -110,9 +120,12 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             let settings = settings::Describe::new(*args, environment)?;
             Outcome::Describe(describe::run(&settings, &interrupt::token()?, output)?)
         }
-        Command::Bench(args) => {
-            Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
-        }
+        Command::Bench(args) => match settings::Bench::new(args, environment)? {
+            settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
+            settings::Bench::Denoiser(settings) => {
+                Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
+            }
+        },
         Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
         Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })

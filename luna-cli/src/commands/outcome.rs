@@ -6,7 +6,7 @@ use crate::{
     vaes::NamedVae,
 };
 use luna_core::{
-    Error, ErrorKind, LatentScale, Result, Runtime, memory,
+    Error, ErrorKind, LatentScale, Result, Runtime, diffusion, memory,
     vae::{Fallback, Report, TileChoice, Tiling, Vae},
 };
 use serde::Serialize;
@@ -88,6 +88,12 @@ impl From<&luna_core::vision::Fallback> for FallbackOutcome {
 
 impl From<&luna_core::vlm::Fallback> for FallbackOutcome {
     fn from(fallback: &luna_core::vlm::Fallback) -> Self {
+        Self { name: fallback.name(), message: fallback.to_string() }
+    }
+}
+
+impl From<&diffusion::Fallback> for FallbackOutcome {
+    fn from(fallback: &diffusion::Fallback) -> Self {
         Self { name: fallback.name(), message: fallback.to_string() }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Bench, text,
     vision::{write_model, write_vlm},
 };
-use luna_tests::{markdown, vae, workspace};
+use luna_tests::{diffusion, markdown, vae, workspace};
 use std::fs;
 
 /// The words of a command line; quotes keep spaces together.
@@ -35,6 +35,10 @@ fn the_commands_of_the_readme_work() {
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
     write_model(&bench, "vision/clip_transformers.safetensors", "my-clip");
     write_vlm(&bench, "my-vlm");
+    let unet = diffusion::case("sd15_ldm");
+    fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
+    fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
+    fs::write(bench.path("step.safetensors"), unet.step_file(false)).unwrap();
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
     fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
@@ -56,7 +60,8 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "text", "tokenize", "vision", "describe", "inspect", "bench"];
+    let commands =
+        ["demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "bench"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -87,7 +92,8 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "text", "tokenize", "vision", "describe", "inspect", "bench"] {
+    for command in ["demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "bench"]
+    {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

@@ -109,6 +109,8 @@ pub enum Dialect {
     OpenClip,
     /// TAESD's own layer numbers.
     Taesd,
+    /// llama.cpp, as in GGUF files of language models.
+    LlamaCpp,
 }
 
 impl Dialect {
@@ -120,6 +122,7 @@ impl Dialect {
             Self::Transformers => "transformers",
             Self::OpenClip => "openclip",
             Self::Taesd => "taesd",
+            Self::LlamaCpp => "llama.cpp",
         }
     }
 }

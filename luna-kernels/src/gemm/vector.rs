@@ -73,6 +73,7 @@ impl Kernel for Panel<'_> {
             WeightType::F16 => self.depths(s, WeightType::F16),
             WeightType::F8E4M3 => self.depths(s, WeightType::F8E4M3),
             WeightType::F8E5M2 => self.depths(s, WeightType::F8E5M2),
+            quantised => unreachable!("{quantised:?} has no panels of single elements"),
         }
     }
 }
