@@ -1,6 +1,6 @@
 //! Pixel values in, features out: what `vision` reads and writes.
 
-use super::{Tensor, shape_of_4, to_bytes, widen};
+use super::{Tensor, shape_of_4, to_bytes};
 use luna_core::{
     Limits, Result,
     checkpoint::Checkpoint,
@@ -20,7 +20,7 @@ pub fn read_pixel_values(path: &Path) -> Result<Option<PixelValues>> {
     let checkpoint = Checkpoint::open(path, &Limits::default())?;
     let Some(view) = checkpoint.tensor(PIXEL_VALUES) else { return Ok(None) };
     let shape = shape_of_4(&view, "[batch, 3, height, width]").map_err(|error| error.at(path.display()))?;
-    PixelValues::new(shape, widen(&view)?).map(Some).map_err(|error| error.at(path.display()))
+    PixelValues::new(shape, view.to_f32()?).map(Some).map_err(|error| error.at(path.display()))
 }
 
 /// Writes features under their names.

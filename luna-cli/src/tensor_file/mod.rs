@@ -1,6 +1,5 @@
-//! Latents, pictures, conditionings, features, prepared prompts and steps of a sampler as `.safetensors` files. Enters: a path,
-//! or values. Leaves:
-//! values with what the file says about them, or a file. Knows no model.
+//! Latents, pictures, conditionings, features, prepared prompts and steps of a sampler as `.safetensors` files. Enters: a
+//! path, or values. Leaves: values with what the file says about them, or a file. Knows no model.
 
 mod conditioning;
 mod features;

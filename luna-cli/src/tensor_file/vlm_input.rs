@@ -1,6 +1,6 @@
 //! Prepared prompts of vision-language models, as transformers' processors make them.
 
-use super::{features::PIXEL_VALUES, lacks, shape_of_4, widen};
+use super::{features::PIXEL_VALUES, lacks, shape_of_4};
 use luna_core::{
     Error, ErrorKind, Limits, Result,
     checkpoint::{Checkpoint, ElementType, TensorView},
@@ -50,7 +50,7 @@ pub fn read_vlm_input(path: &Path) -> Result<PreparedPrompt> {
         (Some(pixels), Some(grids)) => PreparedPictures::Patches(patches(&pixels, &grids).map_err(at)?),
         (Some(pixels), None) => {
             let shape = shape_of_4(&pixels, "[pictures, 3, height, width], or patches with `image_grid_thw`");
-            let whole = shape.and_then(|shape| PixelValues::new(shape, widen(&pixels)?));
+            let whole = shape.and_then(|shape| PixelValues::new(shape, pixels.to_f32()?));
             PreparedPictures::Whole(whole.map_err(at)?)
         }
     };
@@ -67,7 +67,7 @@ fn patches(pixels: &TensorView, grids: &TensorView) -> Result<Patches> {
         small.ok_or_else(|| wrong(GRIDS, "sides from 1 to 65535", side.to_string()))
     });
     let sides: Vec<usize> = sides.collect::<Result<_>>()?;
-    Patches::new(sides.as_chunks().0.to_vec(), length, widen(pixels)?)
+    Patches::new(sides.as_chunks().0.to_vec(), length, pixels.to_f32()?)
 }
 
 fn integers(view: &TensorView) -> Result<Vec<i64>> {

@@ -1,6 +1,6 @@
 //! Names of vision encoders: transformers' (with and without `vision_model.`) and OpenCLIP's.
 
-use super::{Part, Stored, text::open_clip_block};
+use super::{Part, Stored, clip::open_clip_block};
 use crate::checkpoint::{Checkpoint, Component, Dialect};
 
 /// Canonical → stored names of a CLIP or SigLIP vision encoder. Canonical names are transformers' below `vision_model`,
