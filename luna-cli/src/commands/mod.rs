@@ -4,6 +4,7 @@
 mod bench;
 mod decode;
 mod demo;
+mod describe;
 mod encode;
 mod forward;
 mod inspect;
@@ -15,10 +16,12 @@ mod save;
 mod text;
 mod text_file;
 mod tokenize;
+mod vision;
 
 pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
+pub use describe::DescribeOutcome;
 pub use encode::EncodeOutcome;
 pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
@@ -28,6 +31,7 @@ pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use text::TextOutcome;
 pub use tokenize::TokenizeOutcome;
+pub use vision::VisionOutcome;
 
 use crate::{
     args::{Command, LoraCommand, LoraCommandArgs, ReportArgs},
@@ -49,6 +53,8 @@ pub enum Outcome {
     Inspect(InspectOutcome),
     LoraInspect(LoraInspectOutcome),
     Save(SaveOutcome),
+    Vision(VisionOutcome),
+    Describe(DescribeOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
     Text(TextOutcome),
@@ -82,6 +88,8 @@ impl Command {
             Self::Save(args) => args.report,
             Self::Text(args) => args.report,
             Self::Tokenize(args) => args.report,
+            Self::Vision(args) => args.report,
+            Self::Describe(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
@@ -112,6 +120,13 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         }
         Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
+        Command::Vision(args) => {
+            Outcome::Vision(vision::run(&settings::Vision::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Describe(args) => {
+            let settings = settings::Describe::new(*args, environment)?;
+            Outcome::Describe(describe::run(&settings, &interrupt::token()?, output)?)
+        }
         Command::Bench(args) => match settings::Bench::new(args, environment)? {
             settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
             settings::Bench::Denoiser(settings) => {

@@ -9,6 +9,7 @@ mod lora;
 mod memory;
 mod round_trip;
 mod text;
+mod vision;
 
 use serde_json::Value;
 use std::{
