@@ -1,9 +1,11 @@
 //! What was typed. Enters: the command line. Leaves: words sorted into fields, each of the right type, nothing
 //! looked up and nothing combined; that is for `settings`.
 
+mod daemon;
 mod groups;
 mod save;
 
+pub use daemon::{AddressArgs, ConnectArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs};
 pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 
@@ -23,7 +25,7 @@ Examples:
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+  LUNA_VAE, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY, LUNA_CONNECT, LUNA_TOKEN_FILE
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -49,6 +51,12 @@ pub enum Command {
     // Boxed, as it has by far the most options.
     Save(Box<SaveArgs>),
     Bench(BenchArgs),
+    // Boxed as well.
+    Serve(Box<ServeArgs>),
+    Start(Box<StartArgs>),
+    Stop(StopArgs),
+    Status(StatusArgs),
+    Unload(UnloadArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -102,6 +110,8 @@ pub struct EncodeArgs {
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]
+    pub connect: ConnectArgs,
+    #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]
     pub report: ReportArgs,
@@ -125,6 +135,8 @@ pub struct DecodeArgs {
     pub tiles: TileArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]

@@ -8,7 +8,10 @@ mod encode;
 mod inspect;
 mod manual;
 mod outcome;
+mod remote;
 mod save;
+mod serve;
+mod status;
 
 pub use bench::{BenchOutcome, Timing};
 pub use decode::DecodeOutcome;
@@ -17,12 +20,14 @@ pub use encode::EncodeOutcome;
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
+pub use serve::{ServeOutcome, StartOutcome, StopOutcome};
+pub use status::{StatusOutcome, UnloadOutcome};
 
 use crate::{
     args::{Command, ReportArgs},
     interrupt,
     output::Output,
-    settings::{self, Environment},
+    settings::{self, DaemonAddress, DaemonSettings, Environment},
 };
 use luna_core::{ErrorKind, Result};
 use serde::Serialize;
@@ -37,6 +42,11 @@ pub enum Outcome {
     Inspect(InspectOutcome),
     Save(SaveOutcome),
     Bench(BenchOutcome),
+    Serve(ServeOutcome),
+    Start(StartOutcome),
+    Stop(StopOutcome),
+    Status(StatusOutcome),
+    Unload(UnloadOutcome),
     /// Text that is the result itself, such as a completion script.
     Text {
         text: String,
@@ -63,6 +73,11 @@ impl Command {
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
             Self::Bench(args) => args.report,
+            Self::Serve(args) => args.report,
+            Self::Start(args) => args.serve.report,
+            Self::Stop(args) => args.report,
+            Self::Status(args) => args.report,
+            Self::Unload(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
     }
@@ -84,6 +99,25 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Serve(args) => {
+            let settings = DaemonSettings::new(&args, environment)?;
+            Outcome::Serve(serve::serve(settings, &interrupt::token()?, output)?)
+        }
+        Command::Start(args) => {
+            // What is wrong with the settings is told at once.
+            DaemonSettings::new(&args.serve, environment)?;
+            Outcome::Start(serve::start()?)
+        }
+        Command::Stop(args) => {
+            Outcome::Stop(serve::stop(&DaemonAddress::new(args.address, environment)?, &interrupt::token()?)?)
+        }
+        Command::Status(args) => {
+            let address = DaemonAddress::new(args.address, environment)?;
+            Outcome::Status(status::status(&address, args.watch, &interrupt::token()?, output)?)
+        }
+        Command::Unload(args) => {
+            Outcome::Unload(status::unload(&DaemonAddress::new(args.address, environment)?, args.models)?)
         }
         Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
         Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },

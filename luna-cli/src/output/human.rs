@@ -1,6 +1,6 @@
 //! Outcomes and errors in lines for a person.
 
-use super::units;
+use super::{daemon, units};
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
     SaveOutcome, Timing, VaeOutcome,
@@ -20,6 +20,11 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
+        Outcome::Serve(outcome) => daemon::served(out, outcome),
+        Outcome::Start(outcome) => writeln!(out, "{}", outcome.address),
+        Outcome::Stop(outcome) => writeln!(out, "the daemon at {} has ended", outcome.address),
+        Outcome::Status(outcome) => daemon::status(out, outcome),
+        Outcome::Unload(outcome) => daemon::unloaded(out, outcome),
         Outcome::Text { text } => out.write_all(text.as_bytes()),
     }
 }
@@ -32,7 +37,7 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
         Outcome::Save(save) => return save.notes.clone(),
-        Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
+        _ => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
@@ -55,7 +60,7 @@ fn demo(out: &mut impl Write, demo: &DemoOutcome) -> io::Result<()> {
     writeln!(out, "Luna took a picture through a VAE to a latent and back.\n")?;
     let picture = demo.picture.as_deref().map_or("the bundled photograph".to_owned(), |p| p.display().to_string());
     line(out, "picture", format!("{picture}, {}", size(demo.picture_size)))?;
-    line(out, "model", format!("{}, {}", demo.vae.name, demo.vae.caution.unwrap_or(demo.vae.family)))?;
+    line(out, "model", format!("{}, {}", demo.vae.name, demo.vae.caution.unwrap_or(&demo.vae.family)))?;
     line(out, "encode", how(&demo.encode))?;
     line(out, "latent", shape(&demo.latent_shape))?;
     line(out, "decode", how(&demo.decode))?;

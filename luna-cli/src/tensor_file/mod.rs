@@ -4,7 +4,7 @@
 mod latent;
 mod write;
 
-pub use latent::{LatentSource, read_latent, write_latent};
+pub use latent::{LatentFile, LatentSource, read_latent, write_latent};
 pub use write::{Tensor, to_bytes};
 
 use luna_core::{

@@ -14,10 +14,14 @@ fn the_commands_of_the_readme_work() {
     let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
     fs::write(bench.path("photo.jpg"), bytes).unwrap();
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
+    // The documents' port may be taken on this machine.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _stopped = StoppedAtLast(&bench, format!("stop --connect {free}"));
     let mut run = 0;
     for path in ["README.md", "docs/cli.md"] {
         for line in markdown::shell_lines(&workspace::text(path)) {
             let line = line.replacen("cargo run --release -p luna-cli -- ", "luna-cli ", 1);
+            let line = line.replace("127.0.0.1:19383", &free);
             let Some(arguments) = line.strip_prefix("luna-cli ") else { continue };
             let arguments = arguments.split(['|', '>', '#']).next().unwrap_or_default();
             let output = bench.run(arguments);
@@ -28,10 +32,19 @@ fn the_commands_of_the_readme_work() {
     assert!(run >= 10, "only {run} commands were found");
 }
 
+/// Ends the daemon that a document starts, also where a command after it fails.
+struct StoppedAtLast<'a>(&'a Bench, String);
+
+impl Drop for StoppedAtLast<'_> {
+    fn drop(&mut self) {
+        self.0.run(&self.1);
+    }
+}
+
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "inspect", "bench"];
+    let commands = ["demo", "encode", "decode", "inspect", "bench", "serve", "start", "stop", "status", "unload"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -62,7 +75,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "inspect", "bench"] {
+    for command in ["demo", "encode", "decode", "inspect", "bench", "serve", "start", "stop", "status", "unload"] {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };
