@@ -122,6 +122,8 @@ pub struct Demo {
 #[derive(Debug)]
 pub struct Bench {
     pub model: BenchModel,
+    /// Where a random model is kept.
+    pub keep: Option<PathBuf>,
     pub size: usize,
     pub directions: Vec<Direction>,
     pub runs: usize,
@@ -185,6 +187,7 @@ impl Bench {
                 Some(text) => BenchModel::Existing(VaeChoice::from_text(&text)?),
                 None => BenchModel::Random(args.shape),
             },
+            keep: args.keep_model,
             size: args.size,
             directions: args.only.map_or_else(|| vec![Direction::Decode, Direction::Encode], |only| vec![only]),
             runs: args.runs as usize,

@@ -31,6 +31,12 @@ pub struct DaemonArgs {
     /// A folder whose models clients may name by path; may be given several times
     #[arg(long = "model-root", value_name = "FOLDER")]
     pub model_roots: Vec<PathBuf>,
+    /// A folder with textual inversions; may be given several times
+    #[arg(long, value_name = "FOLDER")]
+    pub embeddings: Vec<PathBuf>,
+    /// The most bytes of conditionings that are remembered
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256MiB")]
+    pub conditioning_memory: u64,
     /// A model to register at the start, under a name or its file's; may be given several times
     #[arg(long = "model", value_name = "[NAME=]PATH")]
     pub models: Vec<ModelSource>,

@@ -171,6 +171,9 @@ pub struct BenchArgs {
     /// Measure this model instead: a name (moonlet) or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
+    /// Keep the random model as this file
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub keep_model: Option<PathBuf>,
     /// Side of the square picture, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     pub size: usize,

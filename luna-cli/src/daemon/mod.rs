@@ -30,7 +30,11 @@ use clients::Clients;
 use counters::Counters;
 use deadlines::Deadlines;
 use events::Events;
-use luna_core::{Result, Runtime, registry::Registry};
+use luna_core::{
+    Result, Runtime,
+    registry::Registry,
+    text::{ConditioningCache, EmbeddingFolders},
+};
 use models::Models;
 use pools::Pools;
 use roots::Roots;
@@ -50,6 +54,8 @@ pub struct Daemon {
     registry: Registry,
     models: Models,
     roots: Roots,
+    embeddings: Option<EmbeddingFolders>,
+    conditionings: ConditioningCache,
     pools: Pools,
     clients: Clients,
     counters: Counters,
@@ -71,6 +77,11 @@ impl Daemon {
             registry: Registry::new(settings.model_bytes),
             models: Models::default(),
             roots: Roots::new(&settings.model_roots)?,
+            embeddings: match settings.embeddings.is_empty() {
+                true => None,
+                false => Some(EmbeddingFolders::new(&settings.embeddings)?),
+            },
+            conditionings: ConditioningCache::new(settings.conditioning_bytes),
             pools: Pools::new(&settings, &events)?,
             clients: Clients::new(settings.client_bytes),
             counters: Counters::default(),

@@ -128,6 +128,22 @@ impl Daemon {
         Ok((name, lease))
     }
 
+    /// The text encoders of these names, or of the only model that has any.
+    pub(super) fn text(&self, names: &[String]) -> Result<Vec<Lease<TextModel>>, Fault> {
+        let one = |name: Option<&str>| {
+            let (name, entry) = self.find(name, ComponentKind::TextEncoder)?;
+            let load = |checkpoint: &_| TextModel::load(checkpoint, &self.runtime, &Default::default());
+            match entry.source {
+                Source::Path(path) => Ok(self.registry.acquire(path, load)?),
+                Source::Kept(kept) => kept.text.ok_or_else(|| Fault::unknown_model(&name)),
+            }
+        };
+        if names.is_empty() {
+            return Ok(vec![one(None)?]);
+        }
+        names.iter().map(|name| one(Some(name))).collect()
+    }
+
     fn find(&self, name: Option<&str>, kind: ComponentKind) -> Result<(String, Entry), Fault> {
         let models = self.models.lock();
         let Some(name) = name else {

@@ -54,12 +54,21 @@ impl Reply {
 
     /// Adds a tensor in f32.
     pub fn with(mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
-        let tensor = OwnedTensor { name: name.into(), shape: shape.into(), values: Values::F32(values) };
+        self.add(OwnedTensor { name: name.into(), shape: shape.into(), values: Values::F32(values) });
+        self
+    }
+
+    /// Adds a tensor of bytes.
+    pub fn with_bytes(mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>, bytes: Vec<u8>) -> Self {
+        self.add(OwnedTensor { name: name.into(), shape: shape.into(), values: Values::Bytes(Dtype::U8, bytes) });
+        self
+    }
+
+    fn add(&mut self, tensor: OwnedTensor) {
         match &mut self.tensors {
             Tensors::Made(tensors) => tensors.push(tensor),
             other => *other = Tensors::Made(vec![tensor]),
         }
-        self
     }
 
     /// Says what was done otherwise than asked for.

@@ -28,6 +28,10 @@ pub struct DaemonSettings {
     pub token: Option<blake3::Hash>,
     /// Folders whose models clients may name.
     pub model_roots: Vec<PathBuf>,
+    /// Folders with textual inversions.
+    pub embeddings: Vec<PathBuf>,
+    /// The most bytes of conditionings that are remembered.
+    pub conditioning_bytes: usize,
     /// Models that are registered at the start.
     pub models: Vec<ModelSource>,
     /// The most bytes of weights in memory.
@@ -138,6 +142,8 @@ impl DaemonSettings {
             listen: args_daemon.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))),
             token: token_file.as_deref().map(read_token).transpose()?.map(|token| blake3::hash(token.as_bytes())),
             model_roots: args_daemon.model_roots.clone(),
+            embeddings: args_daemon.embeddings.clone(),
+            conditioning_bytes: args_daemon.conditioning_memory as usize,
             models: args_daemon.models.clone(),
             model_bytes: args_daemon.model_memory.unwrap_or_else(available),
             compute: compute(ComputeArgs { precision, threads, device }, environment)?,

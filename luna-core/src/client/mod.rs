@@ -109,7 +109,7 @@ impl Client {
         let until = Instant::now() + self.settings.reconnect_for;
         self.retry(until, |again| {
             let mut sent = false;
-            let once = || {
+            let mut once = || {
                 let connection = self.connection()?;
                 let head = RequestHead {
                     id: connection.next_id(),

@@ -1,6 +1,6 @@
 //! The table of commands: each name with its request, its reply and whether it may be sent twice.
 
-use super::{Fault, Reason, body::wrong, control::*, models::*, vae::*};
+use super::{Fault, Reason, body::wrong, control::*, models::*, text::*, vae::*};
 use crate::{Error, ErrorKind};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -73,6 +73,11 @@ commands! {
     "unload_models" UnloadModels -> Unloaded, twice;
     "vae_encode" VaeEncode -> VaeEncoded, twice;
     "vae_decode" VaeDecode -> VaeDecoded, twice;
+    "clip_tokenize" ClipTokenize -> Tokens, twice;
+    "clip_encode" ClipEncode -> TextEncoded, twice;
+    "clip_encode_sdxl" ClipEncodeSdxl -> TextEncoded, twice;
+    "clip_encode_from_tokens" ClipEncodeFromTokens -> TextEncoded, twice;
+    "zimage_encode" ZimageEncode -> TextEncoded, twice;
     "cancel" Cancel -> Cancelled, twice;
     "reset" Reset -> ResetDone, twice;
     "shutdown" Shutdown -> Empty, once;

@@ -118,7 +118,7 @@ impl<'a> Tensor<'a> {
     /// `Unsupported` for another type.
     pub fn values(&self) -> Result<Vec<f32>> {
         let bytes = self.view().bytes;
-        let halves = |widen: fn(u16) -> f32| bytes.as_chunks().0.iter().map(|&two| widen(u16::from_le_bytes(two)));
+        let halves = |widen: fn(u16) -> f32| bytes.as_chunks().0.iter().map(move |&two| widen(u16::from_le_bytes(two)));
         Ok(match self.dtype() {
             Dtype::F32 => bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect(),
             Dtype::F64 => bytes.as_chunks().0.iter().map(|&eight| f64::from_le_bytes(eight) as f32).collect(),

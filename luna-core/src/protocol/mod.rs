@@ -13,6 +13,7 @@ mod frame;
 mod head;
 mod message;
 mod models;
+mod text;
 mod vae;
 
 pub use body::{Dtype, Role, TensorRef};
@@ -24,6 +25,10 @@ pub use frame::{FrameLimits, read_body, read_length, read_rest, write_frame};
 pub use head::{Event, EventKind, Notice, ReplyHead, RequestHead};
 pub use message::{Message, Tensor};
 pub use models::{ListModels, ModelInfo, Models, RegisterModel, RegisterModelByPath, UnloadModels, Unloaded};
+pub use text::{
+    ClipEncode, ClipEncodeFromTokens, ClipEncodeSdxl, ClipTokenize, TextEncoded, TextWish, TokenPlace, Tokens,
+    ZimageEncode,
+};
 pub use vae::{TilingInfo, VaeDecode, VaeDecoded, VaeEncode, VaeEncoded, VaeInfo, VaeReport};
 
 /// The version of this protocol. A daemon answers only clients that speak it.

@@ -2,6 +2,7 @@
 
 mod control;
 mod models;
+mod text;
 mod vae;
 
 use super::{Daemon, connection::Peer, pools::PoolKind, reply::Reply};
@@ -24,6 +25,11 @@ pub fn place(request: &Request) -> Where {
     match request {
         Request::RegisterModel(_) | Request::RegisterModelByPath(_) => Where::Pool(PoolKind::Load),
         Request::VaeEncode(_) | Request::VaeDecode(_) => Where::Pool(PoolKind::Vae),
+        Request::ClipTokenize(_)
+        | Request::ClipEncode(_)
+        | Request::ClipEncodeSdxl(_)
+        | Request::ClipEncodeFromTokens(_)
+        | Request::ZimageEncode(_) => Where::Pool(PoolKind::Text),
         _ => Where::Here,
     }
 }
@@ -60,6 +66,11 @@ pub fn work(daemon: &Daemon, request: Request, message: Message, call: Call) -> 
         Request::RegisterModelByPath(request) => models::register_by_path(daemon, &request),
         Request::VaeEncode(request) => vae::encode(daemon, &request, &message, call),
         Request::VaeDecode(request) => vae::decode(daemon, &request, &message, call),
+        Request::ClipTokenize(request) => text::tokenize(daemon, &request, call),
+        Request::ClipEncode(request) => text::encode(daemon, &request, call),
+        Request::ClipEncodeSdxl(request) => text::encode_sdxl(daemon, &request, call),
+        Request::ClipEncodeFromTokens(request) => text::encode_from_tokens(daemon, &request, call),
+        Request::ZimageEncode(request) => text::zimage_encode(daemon, &request, call),
         other => Err(misplaced(&other)),
     }
 }
