@@ -3,9 +3,11 @@
 
 mod daemon;
 mod save;
+mod text;
 
-pub use daemon::{DaemonAddress, DaemonSettings, ModelSource, PoolBounds, PoolSettings};
+pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
 pub use save::{MetadataSource, Save};
+pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 
 use crate::{
     args::{BenchArgs, ComputeArgs, DecodeArgs, DemoArgs, Direction, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

@@ -70,6 +70,9 @@ pub struct DaemonArgs {
     /// Seconds that a client may be slow in mid-frame, beside a second for each MiB
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub stall: u64,
+    /// Tell on standard error what happens, one JSON object a line
+    #[arg(long)]
+    pub log: bool,
     /// Do not let clients end the daemon
     #[arg(long)]
     pub deny_shutdown: bool,

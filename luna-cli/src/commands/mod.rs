@@ -12,6 +12,9 @@ mod remote;
 mod save;
 mod serve;
 mod status;
+mod text;
+mod text_file;
+mod tokenize;
 
 pub use bench::{BenchOutcome, Timing};
 pub use decode::DecodeOutcome;
@@ -22,6 +25,8 @@ pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use serve::{ServeOutcome, StartOutcome, StopOutcome};
 pub use status::{StatusOutcome, UnloadOutcome};
+pub use text::TextOutcome;
+pub use tokenize::TokenizeOutcome;
 
 use crate::{
     args::{Command, ReportArgs},
@@ -47,8 +52,10 @@ pub enum Outcome {
     Stop(StopOutcome),
     Status(StatusOutcome),
     Unload(UnloadOutcome),
+    Text(TextOutcome),
+    Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
-    Text {
+    Script {
         text: String,
     },
 }
@@ -72,6 +79,8 @@ impl Command {
             Self::Decode(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
+            Self::Text(args) => args.report,
+            Self::Tokenize(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Serve(args) => args.report,
             Self::Start(args) => args.serve.report,
@@ -96,6 +105,10 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Text(args) => {
+            Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
@@ -119,7 +132,7 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Unload(args) => {
             Outcome::Unload(status::unload(&DaemonAddress::new(args.address, environment)?, args.models)?)
         }
-        Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
-        Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },
+        Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
+        Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })
 }

@@ -42,8 +42,13 @@ pub struct StopOutcome {
 
 /// Serves until told to stop.
 pub fn serve(settings: DaemonSettings, token: &CancelToken, output: &Output) -> Result<ServeOutcome> {
-    let models = settings.models.clone();
+    let (models, log) = (settings.models.clone(), settings.log);
     let daemon = Daemon::new(settings)?;
+    if log {
+        let (events, output) = (daemon.events(), output.clone());
+        // It ends with the process: there is always somebody who could tell another event.
+        thread::spawn(move || events.iter().for_each(|event| output.log(&event)));
+    }
     for model in models {
         daemon.register(&model.path, model.name.as_deref())?;
     }

@@ -1,6 +1,7 @@
 //! What happens in a daemon, for those who watch it. Enters: events. Leaves: the same to every listener, none of whom can
 //! hold the daemon up.
 
+use serde::Serialize;
 use std::sync::{
     Mutex, PoisonError,
     mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
@@ -10,7 +11,8 @@ use std::sync::{
 const BACKLOG: usize = 1024;
 
 /// Something that happened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 pub enum DaemonEvent {
     /// A client's connection was accepted and shook hands.
     Connected { connection: u64, client: String },

@@ -51,11 +51,6 @@ impl Running {
         self.address
     }
 
-    /// The daemon itself.
-    pub fn daemon(&self) -> &Arc<Daemon> {
-        &self.daemon
-    }
-
     /// Waits until `stop` says so or a client has asked for the end; then takes no new work, finishes what was accepted
     /// within [`crate::settings::DaemonSettings::drain`], and ends. Says whether all was finished.
     pub fn wait(mut self, stop: impl Fn() -> bool) -> bool {

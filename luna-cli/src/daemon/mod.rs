@@ -23,7 +23,6 @@ mod status;
 
 pub use events::DaemonEvent;
 pub use listener::Running;
-pub use status::{ClientSnapshot, MemorySnapshot, PoolSnapshot, Snapshot};
 
 use crate::settings::DaemonSettings;
 use clients::Clients;
@@ -108,11 +107,6 @@ impl Daemon {
         let real =
             path.canonicalize().map_err(|error| luna_core::Error::io(format!("open {}", path.display()), error))?;
         self.register_path(&real, name).map(drop).map_err(luna_core::Error::from)
-    }
-
-    /// What it was started with.
-    pub fn settings(&self) -> &DaemonSettings {
-        &self.settings
     }
 
     /// Everything that happens from now on. A receiver that does not keep up loses events, never holds anything up.

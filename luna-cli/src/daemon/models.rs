@@ -13,7 +13,7 @@ use luna_core::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// The longest name of a model.
@@ -37,11 +37,11 @@ enum Source {
     /// Can be read again at any time.
     Path(PathBuf),
     /// Nobody could read it again: it stays until it is unloaded.
-    Kept(Kept),
+    Kept(Arc<Kept>),
 }
 
 /// The models of an upload.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Kept {
     vae: Option<Lease<Vae>>,
     text: Option<Lease<TextModel>>,
@@ -75,7 +75,7 @@ impl Daemon {
             kept.text = Some(lease);
         }
         let id = id.ok_or_else(|| Error::new(ErrorKind::Unsupported, "models of this kind cannot be uploaded"))?;
-        self.enter(name.to_owned(), Entry { id: id.to_string(), source: Source::Kept(kept), components })
+        self.enter(name.to_owned(), Entry { id: id.to_string(), source: Source::Kept(Arc::new(kept)), components })
     }
 
     fn enter(&self, name: String, entry: Entry) -> Result<ModelInfo, Fault> {
@@ -123,7 +123,7 @@ impl Daemon {
         let (name, entry) = self.find(name, ComponentKind::Vae)?;
         let lease = match entry.source {
             Source::Path(path) => self.registry.acquire(path, |checkpoint| Vae::load(checkpoint, &self.runtime))?,
-            Source::Kept(kept) => kept.vae.ok_or_else(|| Fault::unknown_model(&name))?,
+            Source::Kept(kept) => kept.vae.clone().ok_or_else(|| Fault::unknown_model(&name))?,
         };
         Ok((name, lease))
     }
@@ -135,7 +135,7 @@ impl Daemon {
             let load = |checkpoint: &_| TextModel::load(checkpoint, &self.runtime, &Default::default());
             match entry.source {
                 Source::Path(path) => Ok(self.registry.acquire(path, load)?),
-                Source::Kept(kept) => kept.text.ok_or_else(|| Fault::unknown_model(&name)),
+                Source::Kept(kept) => kept.text.clone().ok_or_else(|| Fault::unknown_model(&name)),
             }
         };
         if names.is_empty() {

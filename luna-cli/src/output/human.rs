@@ -1,5 +1,7 @@
 //! Outcomes and errors in lines for a person.
 
+mod text;
+
 use super::{daemon, units};
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
@@ -19,13 +21,15 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Decode(outcome) => decode(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
+        Outcome::Text(outcome) => text::text(out, outcome),
+        Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::Serve(outcome) => daemon::served(out, outcome),
         Outcome::Start(outcome) => writeln!(out, "{}", outcome.address),
         Outcome::Stop(outcome) => writeln!(out, "the daemon at {} has ended", outcome.address),
         Outcome::Status(outcome) => daemon::status(out, outcome),
         Outcome::Unload(outcome) => daemon::unloaded(out, outcome),
-        Outcome::Text { text } => out.write_all(text.as_bytes()),
+        Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }
 
@@ -37,6 +41,8 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
         Outcome::Save(save) => return save.notes.clone(),
+        Outcome::Text(outcome) => return text::notes(outcome),
+        Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
         _ => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));

@@ -9,6 +9,7 @@ mod units;
 use crate::{
     args::ReportArgs,
     commands::{Outcome, StatusOutcome},
+    daemon::DaemonEvent,
 };
 use luna_core::{Call, CancelToken, Error, Progress, Result};
 use progress::ProgressBar;
@@ -16,6 +17,7 @@ use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 
 /// Where and how to tell.
+#[derive(Clone)]
 pub struct Output {
     style: Style,
     bar: ProgressBar,
@@ -67,6 +69,12 @@ impl Output {
         }
     }
 
+    /// Tells on standard error what happened.
+    pub fn log(&self, event: &DaemonEvent) {
+        // Nobody can be told that standard error is closed.
+        let _ = writeln!(io::stderr(), "{}", json!(event));
+    }
+
     /// Tells a daemon's state again: on a terminal in place of what stands there, else below it.
     ///
     /// # Errors
@@ -93,7 +101,7 @@ impl Output {
         self.bar.clear();
         let mut text = Vec::new();
         match (self.style, outcome) {
-            (_, Outcome::Text { text: result }) => text.extend_from_slice(result.as_bytes()),
+            (_, Outcome::Script { text: result }) => text.extend_from_slice(result.as_bytes()),
             (Style::Json, _) => text = format!("{}\n", json!(outcome)).into_bytes(),
             (Style::Human, _) => human::outcome(&mut text, outcome).map_err(|error| Error::io("format", error))?,
             (Style::Quiet, _) => {}

@@ -54,6 +54,8 @@ pub struct DaemonSettings {
     pub handshake: Duration,
     /// So long may a client be slow in mid-frame, beside a second for each MiB.
     pub stall: Duration,
+    /// Whether it tells what happens.
+    pub log: bool,
     /// Whether clients may end it.
     pub allow_shutdown: bool,
     /// Whether clients may unload models.
@@ -155,6 +157,7 @@ impl DaemonSettings {
             connections: args_daemon.max_connections,
             handshake: Duration::from_secs(args_daemon.handshake),
             stall: Duration::from_secs(args_daemon.stall.max(1)),
+            log: args_daemon.log,
             allow_shutdown: !args_daemon.deny_shutdown,
             allow_unload: !args_daemon.deny_unload,
         })

@@ -12,5 +12,5 @@ fn the_documents_python_client_works() {
     let port = server.address.rsplit(':').next().unwrap();
     let output = Command::new("python3").args(["-c", code, port]).output().unwrap();
     let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said, "True\nkl-vae [1, 16, 2, 3]\n[1, 16, 24, 3]\n", "{wrong}");
+    assert_eq!(said, "True\nAutoencoderKL [1, 16, 2, 3]\n[1, 16, 24, 3]\n", "{wrong}");
 }

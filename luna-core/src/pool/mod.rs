@@ -168,7 +168,9 @@ impl Pool {
     /// `Cancelled` if the pool is closing.
     pub fn push(&self, tasks: impl IntoIterator<Item = Task>) -> Result<()> {
         let mut state = self.open()?;
-        tasks.into_iter().for_each(|task| drop(state.queue.push(0, task)));
+        for task in tasks {
+            state.queue.push(0, task);
+        }
         self.pushed(state);
         Ok(())
     }
