@@ -4,7 +4,7 @@ use super::{Server, picture, wire::moonlet};
 use luna_core::client::CallOptions;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::{Shutdown, TcpStream},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
@@ -66,8 +66,8 @@ fn throw(address: &str, seed: u64, count: usize, thrown: &AtomicUsize) {
         if random.random_bool(0.9) && stream.write_all(&hello).is_err() {
             continue;
         }
-        let reader = stream.try_clone().unwrap();
-        let drained = thread::spawn(move || _ = std::io::copy(&mut { reader }.by_ref(), &mut std::io::sink()));
+        let mut reader = stream.try_clone().unwrap();
+        let drained = thread::spawn(move || _ = std::io::copy(&mut reader, &mut std::io::sink()));
         for _ in 0..A_CONNECTION.min(left) {
             let frame = mutated(&mut random, &frames);
             left -= 1;

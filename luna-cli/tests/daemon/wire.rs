@@ -86,7 +86,7 @@ fn requests_are_pipelined_and_answers_matched() {
     let pending: Vec<_> = (1..=20usize)
         .map(|count| client.start(&Echo {}, &[TensorRef::f32("x", &[count], &values[..count])]).unwrap())
         .collect();
-    for (count, pending) in (1..=20usize).zip(pending).rev() {
+    for (pending, count) in pending.into_iter().zip(1..21usize).rev() {
         let answer = pending.wait().unwrap();
         assert_eq!(answer.message.tensor("x").unwrap().values().unwrap(), values[..count]);
     }
@@ -264,7 +264,7 @@ fn slow_and_silent_clients_lose_their_connection() {
         }
         start.elapsed()
     });
-    [silent, half_length, half_hello, half_frame].map(ends);
+    [silent, half_length, half_hello, half_frame].into_iter().for_each(ends);
     assert!(dripping.join().unwrap() < Duration::from_secs(15));
     // One that is silent between frames stays.
     watcher.ping().unwrap();

@@ -50,7 +50,7 @@ fn past_the_bound_a_client_is_told_busy_at_once_and_when_to_come_back() {
     let patient = Client::connect(server.address.clone(), settings).unwrap();
     let held = [begin(&client, 256), begin(&client, 64)];
     patient.vae_encode(&picture(16, 16), &moonlet(), &CallOptions::default()).unwrap();
-    held.map(|pending| pending.wait().unwrap());
+    held.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
     assert!(pool(&client, "vae")["refused"].as_u64().unwrap() >= 1);
 }
 
