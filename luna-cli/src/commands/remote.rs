@@ -42,7 +42,7 @@ pub fn vae_name(client: &Client, choice: &VaeChoice) -> Result<String> {
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
     let by_path = RegisterModelByPath { model_path: real.display().to_string(), name: None };
     let refused = match client.call(&by_path, &[]) {
-        Ok(answer) => return Ok(answer.reply.id),
+        Ok(answer) => return Ok(answer.reply.model_id),
         Err(error) => error,
     };
     let unreadable = Fault::within(&refused)
@@ -61,7 +61,7 @@ fn upload(client: &Client, path: &Path, name: &str) -> Result<String> {
             bytes: tensor.bytes,
         })
         .collect();
-    Ok(client.call(&RegisterModel { name: name.to_owned() }, &tensors)?.reply.id)
+    Ok(client.call(&RegisterModel { name: name.to_owned() }, &tensors)?.reply.model_id)
 }
 
 fn dtype(element: ElementType) -> Dtype {

@@ -12,12 +12,15 @@ use super::{
 };
 use luna_core::{
     Call, CancelToken, Error, ErrorKind,
-    pool::{Ticket, WhenFull},
+    pool::{Admission, Ticket, WhenFull},
     protocol::{Event, EventKind, Fault, Message, Reason, ReplyHead, Request, RequestHead},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +38,7 @@ pub struct Job {
     ticket: OnceLock<Ticket>,
     /// Why it was cancelled, if not by its client's wish.
     reason: OnceLock<Reason>,
+    answered: AtomicBool,
 }
 
 /// What a request brings along.
@@ -72,6 +76,7 @@ pub fn submit(
         token: CancelToken::new(),
         ticket: OnceLock::new(),
         reason: OnceLock::new(),
+        answered: AtomicBool::new(false),
     });
     peer.add_job(head.id, &job)?;
     if let Some(deadline) = head.deadline_ms {
@@ -79,8 +84,7 @@ pub fn submit(
     }
     let (theirs, shared) = (job.clone(), daemon.clone());
     let task = Box::new(move || {
-        let _admission = admission;
-        theirs.run(&shared, load);
+        theirs.run(&shared, load, admission);
     });
     match daemon.pools.get(pool).push_to(peer.client().lane, task) {
         Ok(ticket) => {
@@ -103,7 +107,7 @@ fn draining() -> Fault {
 }
 
 impl Job {
-    /// Cancels it: at once where it waits, at its next step where it runs.
+    /// Cancels it: at once where it waits, at its next step where it runs. Where there is a reason it is answered at once.
     pub fn cancel(&self, daemon: &Daemon, reason: Option<Reason>) {
         if let Some(reason) = reason {
             // The first reason counts.
@@ -111,7 +115,7 @@ impl Job {
         }
         self.token.cancel();
         let withdrawn = self.ticket.get().and_then(|ticket| daemon.pools.get(self.pool).withdraw(*ticket));
-        if withdrawn.is_some() {
+        if withdrawn.is_some() || reason.is_some() {
             drop(withdrawn);
             self.answer(daemon, Err(self.cancelled(Error::cancelled())), [self.waited(), 0.0], None);
         }
@@ -122,15 +126,19 @@ impl Job {
     }
 
     /// On a worker.
-    fn run(&self, daemon: &Daemon, Load { request, message, held }: Load) {
+    fn run(&self, daemon: &Daemon, Load { request, message, held }: Load, admission: Admission) {
+        let _working = daemon.pools.working();
         let queue_ms = self.waited();
         if self.token.is_cancelled() {
+            drop(admission);
             return self.answer(daemon, Err(self.cancelled(Error::cancelled())), [queue_ms, 0.0], held);
         }
         let start = Instant::now();
         let work = || handlers::work(daemon, request, message, self.call());
         let outcome = catch_unwind(AssertUnwindSafe(work));
         let times = [queue_ms, start.elapsed().as_secs_f64() * 1e3];
+        // Who has the answer may ask again at once.
+        drop(admission);
         match outcome {
             Ok(outcome) => {
                 let outcome = outcome.map_err(|fault| match fault.kind() {
@@ -184,6 +192,9 @@ impl Job {
 
     fn answer(&self, daemon: &Daemon, outcome: Result<Reply, Fault>, times: [f64; 2], held: Option<Held>) {
         let Some(peer) = self.peer.upgrade() else { return };
+        if self.answered.swap(true, Ordering::SeqCst) {
+            return;
+        }
         peer.remove_job(self.head.id);
         let frame = frame(daemon, &peer, self.head.id, self.command, times, outcome, held);
         peer.outbox.send(frame);

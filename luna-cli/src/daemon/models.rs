@@ -106,7 +106,7 @@ impl Daemon {
         let leases: usize = mine.iter().map(|resident| resident.leases).sum();
         ModelInfo {
             name: name.to_owned(),
-            id: entry.id.clone(),
+            model_id: entry.id.clone(),
             path: match &entry.source {
                 Source::Path(path) => Some(path.display().to_string()),
                 Source::Kept(_) => None,

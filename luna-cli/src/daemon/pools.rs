@@ -7,7 +7,10 @@ use luna_core::{
     Result,
     pool::{Pool, Scaling},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// A pool, by the cost of what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +47,19 @@ impl PoolKind {
 }
 
 /// All of them.
-pub struct Pools(Vec<Pool>);
+pub struct Pools {
+    pools: Vec<Pool>,
+    working: AtomicU64,
+}
+
+/// A request that a worker is at, until its answer is handed over.
+pub struct Working<'a>(&'a AtomicU64);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl Pools {
     pub fn new(settings: &DaemonSettings, events: &Arc<Events>) -> Result<Self> {
@@ -58,11 +73,12 @@ impl Pools {
                 events.tell(DaemonEvent::Scaled { pool: kind.name(), up, worker, workers });
             })
         };
-        PoolKind::ALL.into_iter().map(start).collect::<Result<_>>().map(Self)
+        let pools = PoolKind::ALL.into_iter().map(start).collect::<Result<_>>()?;
+        Ok(Self { pools, working: AtomicU64::new(0) })
     }
 
     pub fn get(&self, kind: PoolKind) -> &Pool {
-        &self.0[kind as usize]
+        &self.pools[kind as usize]
     }
 
     /// Milliseconds after which a refused request may find room: a rough half of what the queue holds now.
@@ -73,6 +89,14 @@ impl Pools {
 
     /// Requests that wait or run.
     pub fn under_way(&self) -> u64 {
-        self.0.iter().map(|pool| pool.counters().weight).sum()
+        // A request leaves its queue before its answer is handed over: look there first.
+        let waiting: u64 = self.pools.iter().map(|pool| pool.counters().weight).sum();
+        waiting + self.working.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request that a worker is at.
+    pub fn working(&self) -> Working<'_> {
+        self.working.fetch_add(1, Ordering::SeqCst);
+        Working(&self.working)
     }
 }

@@ -112,11 +112,11 @@ fn a_wrong_request_costs_its_answer_only() {
     let server = Server::start("");
     let mut raw = Raw::greeted(&server);
     for (request, says) in [
+        (json!({"id": 1, "cmd": "vae_decode"}), "no such model"),
         (json!({"id": 1, "cmd": "load_everything"}), "no such command"),
         (json!({"id": 1, "cmd": "ping", "payload": 3}), "payload"),
         (json!({"id": 1, "cmd": "vae_encode", "vae": "moonlet"}), "`pixels` is missing"),
         (json!({"id": 1, "cmd": "vae_decode", "vae": "nobody"}), "no such model"),
-        (json!({"id": 1, "cmd": "vae_decode"}), "no such model"),
         (json!({"id": 1, "cmd": "hello", "protocol": 1}), "already"),
     ] {
         let answer = raw.ask(request);
@@ -313,7 +313,7 @@ fn paths_stay_below_the_roots() {
     }
     assert_eq!(client.call(&ListModels {}, &[]).unwrap().reply.models.len(), 1);
     // The only VAE needs no name, and its id is as good as its name.
-    for vae in [None, Some(model.id.clone())] {
+    for vae in [None, Some(model.model_id.clone())] {
         let request = VaeEncode { vae, ..VaeEncode::default() };
         let (latent, answer) = client.vae_encode(&picture(32, 16), &request, &CallOptions::default()).unwrap();
         assert_eq!((latent.shape(), answer.reply.vae.name.as_str()), ([1, 4, 4, 2], "own.safetensors"));

@@ -77,10 +77,9 @@ pub struct ReplyHead {
 impl ReplyHead {
     /// The JSON of a reply.
     pub fn json(&self, fields: &Map<String, Value>) -> String {
-        let mut map = to_map(self).unwrap_or_default();
-        for (name, value) in fields {
-            map.insert(name.clone(), value.clone());
-        }
+        let mut map = fields.clone();
+        // Whatever a command calls its fields, these are the reply's own.
+        map.extend(to_map(self).unwrap_or_default());
         Value::Object(map).to_string()
     }
 }

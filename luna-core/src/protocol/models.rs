@@ -27,7 +27,7 @@ pub struct ModelInfo {
     /// What requests call it.
     pub name: String,
     /// What it is known by: BLAKE3 of its content, 64 hexadecimal digits, which requests may use as well.
-    pub id: String,
+    pub model_id: String,
     /// Where it came from; `None` for an upload.
     #[serde(default)]
     pub path: Option<String>,
