@@ -5,6 +5,7 @@ mod bench;
 mod describe;
 mod forward;
 mod lora;
+mod daemon;
 mod save;
 mod text;
 mod vision;
@@ -13,6 +14,7 @@ pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use describe::{Describe, Subject};
 pub use forward::Forward;
 pub use lora::{LoraInspect, Loras};
+pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 pub use vision::{Vision, parse_region};
@@ -102,6 +104,8 @@ pub struct Encode {
     pub sizes: SizeRule,
     pub memory: Memory,
     pub compute: Compute,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
     pub if_exists: IfExists,
 }
 
@@ -113,6 +117,8 @@ pub struct Decode {
     pub model: Model,
     pub memory: Memory,
     pub compute: Compute,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
     pub if_exists: IfExists,
 }
 
@@ -126,29 +132,35 @@ pub struct Demo {
 
 impl Encode {
     pub fn new(args: EncodeArgs, environment: &Environment) -> Result<Self> {
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local(daemon.as_ref(), &args.compute)?;
         Ok(Self {
             inputs: args.inputs,
             output: args.output,
-            model: model(args.model, environment)?,
+            model: model(args.model, environment, daemon.is_some())?,
             scaled: args.scaled,
             posterior: if args.sample { Posterior::Sample { seed: args.seed } } else { Posterior::Mean },
             sizes: args.size_rule.into(),
             memory: memory(&args.tiles, environment)?,
             compute: compute(args.compute, environment)?,
             if_exists: if_exists(args.write.no_clobber),
+            daemon,
         })
     }
 }
 
 impl Decode {
     pub fn new(args: DecodeArgs, environment: &Environment) -> Result<Self> {
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local(daemon.as_ref(), &args.compute)?;
         Ok(Self {
             input: args.input,
             output: args.output,
-            model: model(args.model, environment)?,
+            model: model(args.model, environment, daemon.is_some())?,
             memory: memory(&args.tiles, environment)?,
             compute: compute(args.compute, environment)?,
             if_exists: if_exists(args.write.no_clobber),
+            daemon,
         })
     }
 }
@@ -159,8 +171,21 @@ impl Demo {
     }
 }
 
-fn model(args: ModelArgs, environment: &Environment) -> Result<Model> {
+/// What only this process could heed must not be lost on a daemon.
+fn refuse_local(daemon: Option<&DaemonAddress>, args: &ComputeArgs) -> Result<()> {
+    let named = [("--threads", args.threads.is_some()), ("--device", args.device.is_some())];
+    match named.into_iter().find(|(_, typed)| *typed) {
+        Some((option, _)) if daemon.is_some() => {
+            Err(Error::new(ErrorKind::InvalidInput, format!("{option} has no effect on a daemon"))
+                .remedy(format!("give {option} to `luna-cli serve`")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn model(args: ModelArgs, environment: &Environment, remote: bool) -> Result<Model> {
     let vae = match environment.or(args.vae, "LUNA_VAE")? {
+        Some(text) if remote => VaeChoice::from_text(&text).unwrap_or(VaeChoice::OfDaemon(text)),
         Some(text) => VaeChoice::from_text(&text)?,
         None => VaeChoice::default(),
     };

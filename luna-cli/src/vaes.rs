@@ -13,6 +13,16 @@ pub struct BundledVae {
     open: fn() -> Result<Checkpoint>,
 }
 
+impl BundledVae {
+    /// Opens its file.
+    ///
+    /// # Errors
+    /// None: the file is part of the program.
+    pub fn open(&self) -> Result<Checkpoint> {
+        (self.open)()
+    }
+}
+
 /// Every VAE that this program carries; the first is the default.
 pub const BUNDLED: &[BundledVae] = &[BundledVae {
     name: "moonlet",
@@ -39,6 +49,8 @@ pub enum VaeChoice {
     Bundled(usize),
     /// A file or folder.
     Path(PathBuf),
+    /// A name that only a daemon knows.
+    OfDaemon(String),
 }
 
 impl Default for VaeChoice {
@@ -82,6 +94,7 @@ impl VaeChoice {
         match self {
             Self::Bundled(index) => (BUNDLED[*index].open)(),
             Self::Path(path) => Checkpoint::open(path, &Limits::default()),
+            Self::OfDaemon(name) => Self::from_text(name)?.open(),
         }
     }
 
@@ -99,16 +112,24 @@ impl VaeChoice {
     /// As [`Vae::load`].
     pub fn load_opened(&self, checkpoint: &Checkpoint, runtime: &Runtime) -> Result<NamedVae> {
         let vae = Vae::load(checkpoint, runtime)?;
-        Ok(match self {
-            Self::Bundled(index) => {
-                let BundledVae { name, description, .. } = &BUNDLED[*index];
-                NamedVae { vae, name: (*name).to_owned(), caution: Some(description) }
-            }
-            Self::Path(path) => {
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-                NamedVae { vae, name, caution: None }
-            }
-        })
+        Ok(NamedVae { vae, name: self.name(), caution: self.caution() })
+    }
+
+    /// The bundled name, the file name without its folder, or the daemon's name.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Bundled(index) => BUNDLED[*index].name.to_owned(),
+            Self::Path(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            Self::OfDaemon(name) => name.clone(),
+        }
+    }
+
+    /// What a person should know about it.
+    pub fn caution(&self) -> Option<&'static str> {
+        match self {
+            Self::Bundled(index) => Some(BUNDLED[*index].description),
+            _ => None,
+        }
     }
 }
 

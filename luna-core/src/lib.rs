@@ -4,6 +4,7 @@
 mod attention_mode;
 mod call;
 pub mod checkpoint;
+pub mod client;
 mod device;
 pub mod diffusion;
 mod error;
@@ -14,6 +15,7 @@ pub mod memory;
 mod nn;
 pub mod picture;
 pub mod pool;
+pub mod protocol;
 pub mod registry;
 mod runtime;
 pub mod save;

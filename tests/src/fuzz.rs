@@ -44,5 +44,22 @@ pub fn lora(data: &[u8]) {
         let file = &resolved.coverage.files[0];
         let told = file.applied.len() + file.unmatched.len() + file.wrong_shape.len() + file.elsewhere;
         assert!(told + file.unsupported.len() >= adapters, "{adapters} adapters, {file:?}");
+/// Reads the bytes as frames of the daemon's wire, and their requests. Whatever they are: an error or a value, no panic,
+/// nothing larger than what came, and what was understood is written as it was read.
+pub fn frame(data: &[u8]) {
+    use luna_core::protocol::{FrameLimits, Message, RequestHead, TensorRef, read_body, write_frame};
+    let limits = FrameLimits::of_bytes(1 << 20);
+    let mut rest = data;
+    while let Ok(Some(body)) = read_body(&mut rest, &limits) {
+        let Ok(message) = Message::parse(body, &limits) else { continue };
+        let tensors: Vec<TensorRef> = message.tensors().map(|tensor| tensor.view()).collect();
+        assert!(tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>() <= data.len());
+        message.tensors().for_each(|tensor| drop(tensor.values()));
+        let mut written = Vec::new();
+        write_frame(&mut written, message.role(), message.json(), &tensors, u64::MAX).expect("a vector takes anything");
+        let again = read_body(&mut &*written, &FrameLimits::default()).expect("one's own frame").expect("a frame");
+        let again = Message::parse(again, &FrameLimits::default()).expect("one's own body");
+        assert_eq!((again.role(), again.json()), (message.role(), message.json()));
+        let _ = RequestHead::parse(message.json());
     }
 }

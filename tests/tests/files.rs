@@ -152,17 +152,10 @@ fn a_config_that_disagrees_with_the_shapes_is_refused() {
     assert!(error.to_string().contains("latent_channels"), "{error}");
 }
 
-/// The fuzz target over its saved inputs and hostile files, each as it is and with a few bytes changed.
-#[test]
-fn the_fuzz_target_holds_on_saved_inputs() {
-    let mut inputs: Vec<Vec<u8>> = workspace::files("fuzz/seeds/checkpoint")
-        .iter()
-        .map(|path| fs::read(workspace::root().join(path)).unwrap())
-        .collect();
-    assert!(inputs.len() >= 15, "the saved inputs are missing");
-    inputs.extend(hostile::files().into_iter().map(|hostile| hostile.bytes));
+/// A fuzz target over inputs, each as it is and with a few bytes changed.
+fn fuzzed(inputs: &[Vec<u8>], target: fn(&[u8])) {
     for (index, input) in inputs.iter().enumerate() {
-        fuzz::checkpoint(input);
+        target(input);
         let mut places = random::uniform(&index.to_string(), 200);
         for _ in 0..40 {
             let mut changed = input.clone();
@@ -172,7 +165,32 @@ fn the_fuzz_target_holds_on_saved_inputs() {
                     *byte = (value * 256.0) as u8;
                 }
             }
-            fuzz::checkpoint(&changed);
+            target(&changed);
         }
     }
+}
+
+fn saved(folder: &str, extension: &str) -> Vec<Vec<u8>> {
+    let paths = workspace::files(folder).into_iter().filter(|path| path.ends_with(extension));
+    paths.map(|path| fs::read(workspace::root().join(path)).unwrap()).collect()
+}
+
+#[test]
+fn the_fuzz_target_of_checkpoints_holds_on_saved_inputs() {
+    let mut inputs = saved("fuzz/seeds/checkpoint", "");
+    assert!(inputs.len() >= 15, "the saved inputs are missing");
+    inputs.extend(hostile::files().into_iter().map(|hostile| hostile.bytes));
+    fuzzed(&inputs, fuzz::checkpoint);
+}
+
+#[test]
+fn the_fuzz_target_of_frames_holds_on_saved_inputs() {
+    let mut inputs = saved("tests/fixtures/protocol", ".frame");
+    assert!(inputs.len() >= 6, "the saved inputs are missing");
+    // A hostile file as the body of a frame.
+    inputs.extend(hostile::files().into_iter().map(|hostile| {
+        let length = (hostile.bytes.len() as u32).to_be_bytes();
+        [&length[..], &hostile.bytes].concat()
+    }));
+    fuzzed(&inputs, fuzz::frame);
 }

@@ -3,6 +3,7 @@
 
 mod describe;
 mod forward;
+mod daemon;
 mod groups;
 mod lora;
 mod save;
@@ -11,6 +12,7 @@ mod vision;
 
 pub use describe::{DescribeArgs, SamplingArgs};
 pub use forward::ForwardArgs;
+pub use daemon::{AddressArgs, ConnectArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs};
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };
@@ -40,7 +42,8 @@ Examples:
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_LORAS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_LORAS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY,
+  LUNA_CONNECT, LUNA_TOKEN_FILE
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -72,6 +75,12 @@ pub enum Command {
     Vision(VisionArgs),
     Describe(Box<DescribeArgs>),
     Bench(BenchArgs),
+    // Boxed as well.
+    Serve(Box<ServeArgs>),
+    Start(Box<StartArgs>),
+    Stop(StopArgs),
+    Status(StatusArgs),
+    Unload(UnloadArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -125,6 +134,8 @@ pub struct EncodeArgs {
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]
+    pub connect: ConnectArgs,
+    #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]
     pub report: ReportArgs,
@@ -148,6 +159,8 @@ pub struct DecodeArgs {
     pub tiles: TileArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]
@@ -182,6 +195,9 @@ pub struct BenchArgs {
     /// Measure this model instead: a name (moonlet) or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
+    /// Keep the random model as this file
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub keep_model: Option<PathBuf>,
     /// Side of the square picture, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     pub size: usize,

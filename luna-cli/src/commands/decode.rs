@@ -3,17 +3,19 @@
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
     outcome::{CallOutcome, VaeOutcome, call_memory, load, runtime, tile_choice},
+    remote,
 };
 use crate::{
     output::Output,
-    settings,
-    tensor_file::{is_tensor_file, read_latent, write_image},
+    settings::{self, DaemonAddress},
+    tensor_file::{LatentFile, is_tensor_file, read_latent, write_image},
 };
 use luna_core::{
     CancelToken, Image, Result,
     files::IfExists,
     memory,
     picture::{Format, Metadata, Pixels, write_picture},
+    protocol::VaeDecode,
     vae::DecodeOptions,
 };
 use serde::Serialize;
@@ -43,10 +45,39 @@ pub fn run(settings: &settings::Decode, token: &CancelToken, output: &Output) ->
     refuse_same_file(&settings.input, &settings.output)?;
     let sink = Sink::of(&settings.output)?;
     let mut file = read_latent(&settings.input)?;
+    let made = match &settings.daemon {
+        None => here(settings, &mut file, token, output)?,
+        Some(daemon) => by_daemon(settings, daemon, &mut file, token, output)?,
+    };
+    output.finish_progress();
+    refuse_if_cancelled(token)?;
+    let outputs = sink.write(&settings.output, &made.image, &made.vae.name, settings.if_exists)?;
+    Ok(DecodeOutcome {
+        input: settings.input.clone(),
+        tensor: file.source.tensor,
+        latent_shape: file.latent.shape(),
+        scaled: file.source.scaled,
+        made_by: file.source.model,
+        outputs,
+        picture_size: [made.image.height(), made.image.width()],
+        call: made.call,
+        vae: made.vae,
+        peak_memory_bytes: memory::peak_resident(),
+    })
+}
+
+/// Pictures, wherever they were made.
+struct Made {
+    image: Image,
+    vae: VaeOutcome,
+    call: CallOutcome,
+}
+
+fn here(settings: &settings::Decode, file: &mut LatentFile, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
     let named = load(&settings.model, &runtime)?;
     if file.source.scale.is_none() || settings.model.latent_format.is_some() {
-        file.latent = file.latent.with_scale(named.vae.latent_scale(), file.source.scaled);
+        file.rescale(named.vae.latent_scale());
     }
     let [batch, _, height, width] = file.latent.shape();
     let picture_bytes = (batch * height * width * named.vae.factor().pow(2) * named.vae.picture_channels() * 4) as u64;
@@ -57,20 +88,34 @@ pub fn run(settings: &settings::Decode, token: &CancelToken, output: &Output) ->
         call: output.watched_call("decoding", token),
     };
     let decoded = named.vae.decode(&file.latent, &options)?;
-    output.finish_progress();
-    refuse_if_cancelled(token)?;
-    let outputs = sink.write(&settings.output, &decoded.image, &named.name, settings.if_exists)?;
-    Ok(DecodeOutcome {
-        input: settings.input.clone(),
-        tensor: file.source.tensor,
-        latent_shape: file.latent.shape(),
-        scaled: file.source.scaled,
-        made_by: file.source.model,
-        outputs,
-        picture_size: [decoded.image.height(), decoded.image.width()],
-        call: CallOutcome::of(&decoded.report, &named.vae),
-        vae: VaeOutcome::of(&named),
-        peak_memory_bytes: memory::peak_resident(),
+    let (vae, call) = (VaeOutcome::of(&named), CallOutcome::of(&decoded.report, &named.vae));
+    Ok(Made { image: decoded.image, vae, call })
+}
+
+fn by_daemon(
+    settings: &settings::Decode,
+    daemon: &DaemonAddress,
+    file: &mut LatentFile,
+    token: &CancelToken,
+    output: &Output,
+) -> Result<Made> {
+    let client = remote::connect(daemon)?;
+    if let Some(format) = settings.model.latent_format {
+        file.rescale(Some(format.scale()));
+    }
+    let request = VaeDecode {
+        vae: Some(remote::vae_name(&client, &settings.model.vae)?),
+        precision: Some(settings.compute.precision.name().to_owned()),
+        memory_limit: settings.memory.most,
+        ..VaeDecode::default()
+    };
+    let request = remote::tile_decode(settings.memory.tiles, request);
+    let options = remote::watched("decoding", token, output);
+    let (image, answer) = client.vae_decode(&file.latent, &request, &options)?;
+    Ok(Made {
+        image,
+        vae: VaeOutcome::of_daemon(&settings.model, &answer.reply.vae),
+        call: CallOutcome::of_daemon(&answer.reply.report, answer.reply.vae.factor, &answer),
     })
 }
 

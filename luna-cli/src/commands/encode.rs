@@ -1,12 +1,19 @@
 //! `encode`: pictures to a latent file.
 
-use super::outcome::{CallOutcome, VaeOutcome, call_memory, load, runtime, tile_choice};
+use super::{
+    outcome::{CallOutcome, VaeOutcome, call_memory, load, runtime, tile_choice},
+    remote,
+};
 use crate::{
     output::Output,
-    settings,
+    settings::{self, DaemonAddress},
     tensor_file::{is_tensor_file, read_image, write_latent},
 };
-use luna_core::{CancelToken, Error, ErrorKind, Image, Limits, Result, memory, picture, vae::EncodeOptions};
+use luna_core::{
+    CancelToken, Error, ErrorKind, Image, Latent, Limits, Result, memory, picture,
+    protocol::VaeEncode,
+    vae::{EncodeOptions, Posterior, SizeRule},
+};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +38,36 @@ pub struct EncodeOutcome {
 pub fn run(settings: &settings::Encode, token: &CancelToken, output: &Output) -> Result<EncodeOutcome> {
     settings.inputs.iter().try_for_each(|input| refuse_same_file(input, &settings.output))?;
     let image = read_batch(&settings.inputs)?;
+    let made = match &settings.daemon {
+        None => here(settings, &image, token, output)?,
+        Some(daemon) => by_daemon(settings, daemon, &image, token, output)?,
+    };
+    output.finish_progress();
+    let latent = if settings.scaled { made.latent.scaled()? } else { made.latent };
+    refuse_if_cancelled(token)?;
+    write_latent(&settings.output, &latent, &made.vae.name, settings.if_exists)?;
+    Ok(EncodeOutcome {
+        inputs: settings.inputs.clone(),
+        output: settings.output.clone(),
+        picture_size: [image.height(), image.width()],
+        encoded_size: made.size,
+        latent_shape: latent.shape(),
+        scaled: latent.is_scaled(),
+        call: made.call,
+        vae: made.vae,
+        peak_memory_bytes: memory::peak_resident(),
+    })
+}
+
+/// A latent, wherever it was made.
+struct Made {
+    latent: Latent,
+    size: [usize; 2],
+    vae: VaeOutcome,
+    call: CallOutcome,
+}
+
+fn here(settings: &settings::Encode, image: &Image, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
     let named = load(&settings.model, &runtime)?;
     let options = EncodeOptions {
@@ -41,22 +78,51 @@ pub fn run(settings: &settings::Encode, token: &CancelToken, output: &Output) ->
         sizes: settings.sizes,
         call: output.watched_call("encoding", token),
     };
-    let encoded = named.vae.encode(&image, &options)?;
-    output.finish_progress();
-    let latent = if settings.scaled { encoded.latent.scaled()? } else { encoded.latent };
-    refuse_if_cancelled(token)?;
-    write_latent(&settings.output, &latent, &named.name, settings.if_exists)?;
-    Ok(EncodeOutcome {
-        inputs: settings.inputs.clone(),
-        output: settings.output.clone(),
-        picture_size: [image.height(), image.width()],
-        encoded_size: encoded.size,
-        latent_shape: latent.shape(),
-        scaled: latent.is_scaled(),
-        call: CallOutcome::of(&encoded.report, &named.vae),
-        vae: VaeOutcome::of(&named),
-        peak_memory_bytes: memory::peak_resident(),
+    let encoded = named.vae.encode(image, &options)?;
+    let (vae, call) = (VaeOutcome::of(&named), CallOutcome::of(&encoded.report, &named.vae));
+    Ok(Made { latent: encoded.latent, size: encoded.size, vae, call })
+}
+
+fn by_daemon(
+    settings: &settings::Encode,
+    daemon: &DaemonAddress,
+    image: &Image,
+    token: &CancelToken,
+    output: &Output,
+) -> Result<Made> {
+    let client = remote::connect(daemon)?;
+    let request = VaeEncode {
+        vae: Some(remote::vae_name(&client, &settings.model.vae)?),
+        seed: match settings.posterior {
+            Posterior::Sample { seed } => Some(seed),
+            _ => None,
+        },
+        size_rule: Some(size_rule(settings.sizes).to_owned()),
+        precision: Some(settings.compute.precision.name().to_owned()),
+        memory_limit: settings.memory.most,
+        ..VaeEncode::default()
+    };
+    let request = remote::tile_encode(settings.memory.tiles, request);
+    let options = remote::watched("encoding", token, output);
+    let (mut latent, answer) = client.vae_encode(image, &request, &options)?;
+    if let Some(format) = settings.model.latent_format {
+        latent = latent.with_scale(Some(format.scale()), false);
+    }
+    Ok(Made {
+        latent,
+        size: answer.reply.encoded_size,
+        vae: VaeOutcome::of_daemon(&settings.model, &answer.reply.vae),
+        call: CallOutcome::of_daemon(&answer.reply.report, answer.reply.vae.factor, &answer),
     })
+}
+
+/// The rule as the wire names it.
+fn size_rule(rule: SizeRule) -> &'static str {
+    match rule {
+        SizeRule::Pad => "pad",
+        SizeRule::Refuse => "refuse",
+        _ => "crop",
+    }
 }
 
 /// Reads a picture file, or the pictures of a tensor file.

@@ -12,7 +12,10 @@ mod lora_inspect;
 mod loras;
 mod manual;
 mod outcome;
+mod remote;
 mod save;
+mod serve;
+mod status;
 mod text;
 mod text_file;
 mod tokenize;
@@ -29,6 +32,8 @@ pub use lora_inspect::LoraInspectOutcome;
 pub use loras::LoraOutcome;
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
+pub use serve::{ServeOutcome, StartOutcome, StopOutcome};
+pub use status::{StatusOutcome, UnloadOutcome};
 pub use text::TextOutcome;
 pub use tokenize::TokenizeOutcome;
 pub use vision::VisionOutcome;
@@ -37,7 +42,7 @@ use crate::{
     args::{Command, LoraCommand, LoraCommandArgs, ReportArgs},
     interrupt,
     output::Output,
-    settings::{self, Environment},
+    settings::{self, DaemonAddress, DaemonSettings, Environment},
 };
 use luna_core::{ErrorKind, Result};
 use serde::Serialize;
@@ -57,6 +62,11 @@ pub enum Outcome {
     Describe(DescribeOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
+    Serve(ServeOutcome),
+    Start(StartOutcome),
+    Stop(StopOutcome),
+    Status(StatusOutcome),
+    Unload(UnloadOutcome),
     Text(TextOutcome),
     Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
@@ -91,6 +101,11 @@ impl Command {
             Self::Vision(args) => args.report,
             Self::Describe(args) => args.report,
             Self::Bench(args) => args.report,
+            Self::Serve(args) => args.report,
+            Self::Start(args) => args.serve.report,
+            Self::Stop(args) => args.report,
+            Self::Status(args) => args.report,
+            Self::Unload(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
     }
@@ -133,6 +148,25 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
                 Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
             }
         },
+        Command::Serve(args) => {
+            let settings = DaemonSettings::new(&args, environment)?;
+            Outcome::Serve(serve::serve(settings, &interrupt::token()?, output)?)
+        }
+        Command::Start(args) => {
+            // What is wrong with the settings is told at once.
+            DaemonSettings::new(&args.serve, environment)?;
+            Outcome::Start(serve::start()?)
+        }
+        Command::Stop(args) => {
+            Outcome::Stop(serve::stop(&DaemonAddress::new(args.address, environment)?, &interrupt::token()?)?)
+        }
+        Command::Status(args) => {
+            let address = DaemonAddress::new(args.address, environment)?;
+            Outcome::Status(status::status(&address, args.watch, &interrupt::token()?, output)?)
+        }
+        Command::Unload(args) => {
+            Outcome::Unload(status::unload(&DaemonAddress::new(args.address, environment)?, args.models)?)
+        }
         Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
         Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })

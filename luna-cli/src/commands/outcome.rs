@@ -15,7 +15,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 pub struct VaeOutcome {
     pub name: String,
-    pub family: &'static str,
+    pub family: String,
     pub latent_channels: usize,
     pub scale: Option<ScaleOutcome>,
     /// Set for a model that is not for real work.
@@ -26,7 +26,7 @@ impl VaeOutcome {
     pub fn of(named: &NamedVae) -> Self {
         Self {
             name: named.name.clone(),
-            family: named.vae.family().name(),
+            family: named.vae.family().name().to_owned(),
             latent_channels: named.vae.latent_channels(),
             scale: named.vae.latent_scale().map(ScaleOutcome::from),
             caution: named.caution,
@@ -51,7 +51,7 @@ impl From<LatentScale> for ScaleOutcome {
 #[derive(Serialize)]
 pub struct CallOutcome {
     pub seconds: f64,
-    pub precision: &'static str,
+    pub precision: String,
     /// `None` for one piece.
     pub tiling: Option<TilingOutcome>,
     /// What was done otherwise than asked for.
@@ -70,13 +70,13 @@ pub struct TilingOutcome {
 /// Something done otherwise than asked for.
 #[derive(Serialize)]
 pub struct FallbackOutcome {
-    pub name: &'static str,
+    pub name: String,
     pub message: String,
 }
 
 impl From<&Fallback> for FallbackOutcome {
     fn from(fallback: &Fallback) -> Self {
-        Self { name: fallback.name(), message: fallback.to_string() }
+        Self { name: fallback.name().to_owned(), message: fallback.to_string() }
     }
 }
 
@@ -103,7 +103,7 @@ impl CallOutcome {
         let factor = vae.factor();
         Self {
             seconds: report.elapsed.as_secs_f64(),
-            precision: report.precision.name(),
+            precision: report.precision.name().to_owned(),
             tiling: report.tiling.map(|(tiling, tiles)| TilingOutcome {
                 tile: tiling.tile * factor,
                 overlap: tiling.overlap * factor,

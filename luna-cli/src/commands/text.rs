@@ -274,10 +274,10 @@ impl Done<'_> {
             load_seconds: load_time.as_secs_f64(),
             call: CallOutcome {
                 seconds: encoded.elapsed.as_secs_f64(),
-                precision: settings.compute.precision.name(),
+                precision: settings.compute.precision.name().to_owned(),
                 tiling: None,
                 fallbacks: fallbacks
-                    .map(|fallback| FallbackOutcome { name: fallback.name(), message: fallback.to_string() })
+                    .map(|fallback| FallbackOutcome { name: fallback.name().to_owned(), message: fallback.to_string() })
                     .collect(),
             },
             peak_memory_bytes: memory::peak_resident(),

@@ -4,7 +4,7 @@ mod lora;
 mod text;
 mod vision;
 
-use super::units;
+use super::{daemon, units};
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
     EncodeOutcome, ForwardOutcome, InspectOutcome, LoraOutcome, Outcome, SaveOutcome, Timing, VaeOutcome,
@@ -31,6 +31,11 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Describe(outcome) => vision::describe(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
+        Outcome::Serve(outcome) => daemon::served(out, outcome),
+        Outcome::Start(outcome) => writeln!(out, "{}", outcome.address),
+        Outcome::Stop(outcome) => writeln!(out, "the daemon at {} has ended", outcome.address),
+        Outcome::Status(outcome) => daemon::status(out, outcome),
+        Outcome::Unload(outcome) => daemon::unloaded(out, outcome),
         Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }
@@ -48,9 +53,7 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Describe(outcome) => return vision::describe_notes(outcome),
         Outcome::Text(outcome) => return text::notes(outcome),
         Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
-        Outcome::Inspect(_) | Outcome::LoraInspect(_) | Outcome::BenchUnet(_) | Outcome::Script { .. } => {
-            (None, Vec::new())
-        }
+        _ => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
@@ -73,7 +76,7 @@ fn demo(out: &mut impl Write, demo: &DemoOutcome) -> io::Result<()> {
     writeln!(out, "Luna took a picture through a VAE to a latent and back.\n")?;
     let picture = demo.picture.as_deref().map_or("the bundled photograph".to_owned(), |p| p.display().to_string());
     line(out, "picture", format!("{picture}, {}", size(demo.picture_size)))?;
-    line(out, "model", format!("{}, {}", demo.vae.name, demo.vae.caution.unwrap_or(demo.vae.family)))?;
+    line(out, "model", format!("{}, {}", demo.vae.name, demo.vae.caution.unwrap_or(&demo.vae.family)))?;
     line(out, "encode", how(&demo.encode))?;
     line(out, "latent", shape(&demo.latent_shape))?;
     line(out, "decode", how(&demo.decode))?;

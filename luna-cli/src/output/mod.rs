@@ -1,17 +1,23 @@
 //! All that Luna prints. Enters: outcomes, errors, progress. Leaves: lines for a person, or one JSON object; progress
 //! on standard error, where that is a terminal. Computes nothing.
 
+mod daemon;
 mod human;
 mod progress;
 mod units;
 
-use crate::{args::ReportArgs, commands::Outcome};
+use crate::{
+    args::ReportArgs,
+    commands::{Outcome, StatusOutcome},
+    daemon::DaemonEvent,
+};
 use luna_core::{Call, CancelToken, Error, Progress, Result};
 use progress::ProgressBar;
 use serde_json::json;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Where and how to tell.
+#[derive(Clone)]
 pub struct Output {
     style: Style,
     bar: ProgressBar,
@@ -58,6 +64,41 @@ impl Output {
     /// As [`Output::tell`].
     pub fn stream(&self, text: &str) -> Result<()> {
         if self.style == Style::Human { print(text.as_bytes()) } else { Ok(()) }
+    }
+
+    /// Tells a line at once, while the command goes on; also where nothing else is told, for scripts wait for it.
+    ///
+    /// # Errors
+    /// As [`Output::tell`].
+    pub fn announce(&self, line: &str) -> Result<()> {
+        match self.style {
+            Style::Json => print(format!("{}\n", json!({ "announcement": line })).as_bytes()),
+            Style::Human | Style::Quiet => print(format!("{line}\n").as_bytes()),
+        }
+    }
+
+    /// Tells on standard error what happened.
+    pub fn log(&self, event: &DaemonEvent) {
+        // Nobody can be told that standard error is closed.
+        let _ = writeln!(io::stderr(), "{}", json!(event));
+    }
+
+    /// Tells a daemon's state again: on a terminal in place of what stands there, else below it.
+    ///
+    /// # Errors
+    /// As [`Output::tell`].
+    pub fn refresh(&self, status: &StatusOutcome) -> Result<()> {
+        let mut text = Vec::new();
+        match self.style {
+            Style::Json => text = format!("{}\n", json!(status)).into_bytes(),
+            _ => {
+                if io::stdout().is_terminal() {
+                    text.extend_from_slice(b"\x1b[H\x1b[2J");
+                }
+                daemon::status(&mut text, status).map_err(|error| Error::io("format", error))?;
+            }
+        }
+        print(&text)
     }
 
     /// Tells what was done.

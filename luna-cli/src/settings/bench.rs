@@ -19,6 +19,8 @@ pub enum Bench {
 #[derive(Debug)]
 pub struct VaeBench {
     pub model: BenchModel,
+    /// Where a random model is kept.
+    pub keep: Option<PathBuf>,
     pub size: usize,
     pub directions: Vec<Direction>,
     pub runs: usize,
@@ -85,6 +87,7 @@ impl VaeBench {
                 Some(text) => BenchModel::Existing(VaeChoice::from_text(&text)?),
                 None => BenchModel::Random(args.shape.unwrap_or(ShapeArg::Sdxl)),
             },
+            keep: args.keep_model,
             size: args.size,
             directions: args.only.map_or_else(|| vec![Direction::Decode, Direction::Encode], |only| vec![only]),
             runs: args.runs as usize,
@@ -97,7 +100,7 @@ impl VaeBench {
 impl DenoiserBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
         let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
-        refuse([("--only", args.only.is_some()), ("tiles and --max-memory", tiles)], "unet")?;
+        refuse([("--only", args.only.is_some()), ("tiles and --max-memory", tiles), ("--keep-model", args.keep_model.is_some())], "unet")?;
         Ok(Self {
             model: match args.model {
                 Some(text) => DenoiserModel::Existing(text.into()),

@@ -23,6 +23,13 @@ pub struct LatentFile {
     pub source: LatentSource,
 }
 
+impl LatentFile {
+    /// States the factors that apply.
+    pub fn rescale(&mut self, scale: Option<LatentScale>) {
+        self.latent = self.latent.clone().with_scale(scale, self.source.scaled);
+    }
+}
+
 /// What a latent file says about its latent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatentSource {

@@ -39,6 +39,9 @@ fn the_commands_of_the_readme_work() {
     fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
     fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
     fs::write(bench.path("step.safetensors"), unet.step_file(false)).unwrap();
+    // The documents' port may be taken on this machine.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _stopped = StoppedAtLast(&bench, format!("stop --connect {free}"));
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
     fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
@@ -47,6 +50,7 @@ fn the_commands_of_the_readme_work() {
     for path in ["README.md", "docs/cli.md"] {
         for line in markdown::shell_lines(&workspace::text(path)) {
             let line = line.replacen("cargo run --release -p luna-cli -- ", "luna-cli ", 1);
+            let line = line.replace("127.0.0.1:19383", &free);
             let Some(arguments) = line.strip_prefix("luna-cli ") else { continue };
             let arguments = arguments.split(['|', '>', '#']).next().unwrap_or_default();
             let words = words(arguments);
@@ -58,11 +62,25 @@ fn the_commands_of_the_readme_work() {
     assert!(run >= 10, "only {run} commands were found");
 }
 
+/// All that are documented.
+const COMMANDS: [&str; 16] = [
+    "demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "lora", "bench", "serve",
+    "start", "stop", "status", "unload",
+];
+
+/// Ends the daemon that a document starts, also where a command after it fails.
+struct StoppedAtLast<'a>(&'a Bench, String);
+
+impl Drop for StoppedAtLast<'_> {
+    fn drop(&mut self) {
+        self.0.run(&self.1);
+    }
+}
+
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands =
-        ["demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "bench"];
+    let commands = COMMANDS;
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -93,8 +111,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "bench"]
-    {
+    for command in COMMANDS.into_iter().chain(["lora inspect"]) {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

@@ -1,10 +1,12 @@
 //! Threads that work off a queue, and a bound on what may be in it. Enters: weights (bytes, mostly) that ask for
-//! admission, and tasks. Leaves: the tasks done in order of arrival, and counters. It knows nothing of what they do.
+//! admission, and tasks, each in the lane of who wants it. Leaves: the tasks done, lanes in turn and each lane in order
+//! of arrival, and counters. It knows nothing of what they do.
 
+mod lanes;
 mod policy;
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeSet,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -14,7 +16,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, memory};
+use lanes::Lanes;
+pub use lanes::Ticket;
 pub use policy::{Load, Scaling};
 
 /// What happens to a caller when the queue is full.
@@ -57,6 +61,8 @@ pub struct Scaled {
     pub from: usize,
     /// Threads after.
     pub to: usize,
+    /// Which thread: the least number that no other thread bore when it was started.
+    pub worker: usize,
 }
 
 /// Something to be done on one of the threads.
@@ -82,8 +88,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Task>,
+    queue: Lanes,
     counters: PoolCounters,
+    /// The numbers of the threads there are.
+    workers: BTreeSet<usize>,
     closing: bool,
     handles: Vec<JoinHandle<()>>,
 }
@@ -154,17 +162,45 @@ impl Pool {
         Ok(Admission { shared: Arc::clone(shared), weight })
     }
 
-    /// Puts tasks into the queue, all or none.
+    /// Puts tasks into the queue, all or none, in one lane that all callers of this share.
     ///
     /// # Errors
     /// `Cancelled` if the pool is closing.
     pub fn push(&self, tasks: impl IntoIterator<Item = Task>) -> Result<()> {
-        let shared = &self.shared;
-        let mut state = shared.lock();
-        if state.closing {
-            return Err(shared.is_closing());
+        let mut state = self.open()?;
+        for task in tasks {
+            state.queue.push(0, task);
         }
-        state.queue.extend(tasks);
+        self.pushed(state);
+        Ok(())
+    }
+
+    /// Puts a task into a lane of the queue. Lanes have their turns one after the other, however long each is.
+    ///
+    /// # Errors
+    /// `Cancelled` if the pool is closing.
+    pub fn push_to(&self, lane: u64, task: Task) -> Result<Ticket> {
+        let mut state = self.open()?;
+        let ticket = state.queue.push(lane, task);
+        self.pushed(state);
+        Ok(ticket)
+    }
+
+    /// Takes a task that still waits out of the queue: it will not be run. `None` if it was begun.
+    pub fn withdraw(&self, ticket: Ticket) -> Option<Task> {
+        let mut state = self.shared.lock();
+        let task = state.queue.withdraw(ticket);
+        state.counters.waiting = state.queue.len();
+        task
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.shared.lock();
+        if state.closing { Err(self.shared.is_closing()) } else { Ok(state) }
+    }
+
+    fn pushed(&self, mut state: MutexGuard<'_, State>) {
+        let shared = &self.shared;
         state.counters.waiting = state.queue.len();
         let scaled = grow(shared, &mut state);
         drop(state);
@@ -172,7 +208,16 @@ impl Pool {
         if let Some(scaled) = scaled {
             shared.tell(scaled);
         }
-        Ok(())
+    }
+
+    /// The numbers of its threads.
+    pub fn workers(&self) -> Vec<usize> {
+        self.shared.lock().workers.iter().copied().collect()
+    }
+
+    /// The limits that it keeps.
+    pub fn scaling(&self) -> &Scaling {
+        &self.shared.scaling
     }
 
     /// What it has done and is doing.
@@ -254,20 +299,26 @@ fn load(state: &State) -> Load {
 /// Starts a thread if the load asks for one. Where the system refuses it, the others do the work.
 fn grow(shared: &Arc<Shared>, state: &mut State) -> Option<Scaled> {
     let from = state.counters.threads;
-    (shared.scaling.grows(load(state)) && start_thread(shared, state).is_ok()).then_some(Scaled { from, to: from + 1 })
+    if !shared.scaling.grows(load(state)) || !shared.scaling.fits(memory::available) {
+        return None;
+    }
+    let worker = start_thread(shared, state).ok()?;
+    Some(Scaled { from, to: from + 1, worker })
 }
 
-fn start_thread(shared: &Arc<Shared>, state: &mut State) -> std::io::Result<()> {
+fn start_thread(shared: &Arc<Shared>, state: &mut State) -> std::io::Result<usize> {
     let theirs = Arc::clone(shared);
-    let handle = thread::Builder::new().name(format!("luna-{}", shared.name)).spawn(move || work(&theirs))?;
+    let worker = (0..).find(|worker| !state.workers.contains(worker)).unwrap_or_default();
+    let handle = thread::Builder::new().name(format!("luna-{}", shared.name)).spawn(move || work(&theirs, worker))?;
     state.handles.retain(|handle| !handle.is_finished());
     state.handles.push(handle);
+    state.workers.insert(worker);
     state.counters.threads += 1;
-    Ok(())
+    Ok(worker)
 }
 
-fn work(shared: &Arc<Shared>) {
-    while let Some(task) = next_task(shared) {
+fn work(shared: &Arc<Shared>, worker: usize) {
+    while let Some(task) = next_task(shared, worker) {
         let panicked = catch_unwind(AssertUnwindSafe(task)).is_err();
         let mut state = shared.lock();
         state.counters.busy -= 1;
@@ -277,11 +328,11 @@ fn work(shared: &Arc<Shared>) {
 }
 
 /// Waits for a task; `None` when this thread is to end.
-fn next_task(shared: &Arc<Shared>) -> Option<Task> {
+fn next_task(shared: &Arc<Shared>, worker: usize) -> Option<Task> {
     let since = Instant::now();
     let mut state = shared.lock();
     loop {
-        if let Some(task) = state.queue.pop_front() {
+        if let Some(task) = state.queue.pop() {
             state.counters.busy += 1;
             state.counters.waiting = state.queue.len();
             let scaled = grow(shared, &mut state);
@@ -295,9 +346,10 @@ fn next_task(shared: &Arc<Shared>) -> Option<Task> {
         if state.closing || shrinks {
             let from = state.counters.threads;
             state.counters.threads -= 1;
+            state.workers.remove(&worker);
             drop(state);
             if shrinks {
-                shared.tell(Scaled { from, to: from - 1 });
+                shared.tell(Scaled { from, to: from - 1, worker });
             }
             return None;
         }

@@ -13,12 +13,14 @@ pub struct Scaling {
     pub threads: RangeInclusive<usize>,
     /// A thread above the fewest ends after this time without work.
     pub idle: Duration,
+    /// Bytes of memory that must be available for another thread to start: what its tasks need. 0 asks nothing.
+    pub memory: u64,
 }
 
 impl Default for Scaling {
     /// 2 to 4 threads, ended after 300 s.
     fn default() -> Self {
-        Self { threads: 2..=4, idle: Duration::from_secs(300) }
+        Self { threads: 2..=4, idle: Duration::from_secs(300), memory: 0 }
     }
 }
 
@@ -53,6 +55,12 @@ impl Scaling {
         load.threads < *self.threads.end() && load.busy == load.threads && load.waiting > load.threads
     }
 
+    /// Whether the memory there is suffices for another thread. It is asked for only if that matters; where the system
+    /// does not tell, it suffices.
+    pub fn fits(&self, available: impl FnOnce() -> Option<u64>) -> bool {
+        self.memory == 0 || available().is_none_or(|available| available >= self.memory)
+    }
+
     /// Whether a thread that waited for so long should end.
     pub fn shrinks(&self, load: Load, waited: Duration) -> bool {
         load.threads > *self.threads.start() && load.waiting == 0 && waited >= self.idle
@@ -84,6 +92,14 @@ mod tests {
         assert!(!scaling.shrinks(load(0, 3, 0), short));
         assert!(!scaling.shrinks(load(0, 2, 0), long));
         assert!(!scaling.shrinks(load(1, 3, 0), long));
+    }
+
+    #[test]
+    fn a_pool_grows_only_where_memory_allows() {
+        let scaling = Scaling { memory: 100, ..Scaling::default() };
+        assert!(scaling.fits(|| Some(100)) && scaling.fits(|| None));
+        assert!(!scaling.fits(|| Some(99)));
+        assert!(Scaling::default().fits(|| panic!("asked in vain")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 fn scaling(threads: std::ops::RangeInclusive<usize>, idle: Duration) -> Scaling {
-    Scaling { threads, idle }
+    Scaling { threads, idle, ..Scaling::default() }
 }
 
 /// Waits until `test` holds; fails after ten seconds.

@@ -187,6 +187,40 @@ impl Registry {
     ) -> Result<Lease<M>> {
         let path = path.as_ref();
         let (id, checkpoint) = self.identify(path)?;
+        self.share(id, path, || match checkpoint {
+            Some(checkpoint) => self.build(&checkpoint, load),
+            None => self.build(&Checkpoint::open(path, &self.limits)?, load),
+        })
+    }
+
+    /// The model of type `M` in an opened checkpoint, such as one that came over a wire: the one in memory if the content
+    /// is the same, else built by `load`. Once evicted or unloaded it is gone for callers who cannot open it again.
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn adopt<M: Model>(
+        &self,
+        checkpoint: &Checkpoint,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<Lease<M>> {
+        self.share(ModelId(checkpoint.digest()), checkpoint.path(), || self.build(checkpoint, load))
+    }
+
+    /// What the file or folder at `path` is known by, loaded or not.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`].
+    pub fn id_of(&self, path: impl AsRef<Path>) -> Result<ModelId> {
+        self.identify(path.as_ref()).map(|(id, _)| id)
+    }
+
+    fn build<M: Model>(&self, checkpoint: &Checkpoint, load: impl FnOnce(&Checkpoint) -> Result<M>) -> Result<M> {
+        self.make_room(M::expected_bytes(checkpoint))?;
+        load(checkpoint)
+    }
+
+    /// The model in memory, or what `build` makes, once for all who ask meanwhile.
+    fn share<M: Model>(&self, id: ModelId, path: &Path, build: impl FnOnce() -> Result<M>) -> Result<Lease<M>> {
         let key = (id, TypeId::of::<M>());
         let mut state = self.lock();
         loop {
@@ -197,14 +231,9 @@ impl Registry {
             }
         }
         drop(state);
-        // From here on this thread owes the others an outcome, also if `load` panics.
+        // From here on this thread owes the others an outcome, also if `build` panics.
         let claim = Claimed { registry: self, key };
-        let checkpoint = match checkpoint {
-            Some(checkpoint) => checkpoint,
-            None => Checkpoint::open(path, &self.limits)?,
-        };
-        self.make_room(M::expected_bytes(&checkpoint))?;
-        let model = Arc::new(load(&checkpoint)?);
+        let model = Arc::new(build()?);
         let bytes = model.weight_bytes();
         let mut state = self.lock();
         state.shelf.put(key, model.clone(), bytes, path);

@@ -17,6 +17,7 @@ use crate::{
 use luna_core::{
     CancelToken, Error, ErrorKind, Image, Latent, Limits, Result, Runtime,
     checkpoint::{Checkpoint, ComponentKind},
+    files::{IfExists, write_atomically},
     limits::check_at_most,
     memory,
     vae::{DecodeOptions, EncodeOptions, Report, TileChoice, Vae},
@@ -59,7 +60,7 @@ pub struct Timing {
 /// Runs each direction, warm.
 pub fn run(settings: &settings::VaeBench, token: &CancelToken, output: &Output) -> Result<BenchOutcome> {
     let runtime = runtime(&settings.compute)?;
-    let (named, work) = load(&settings.model, &runtime)?;
+    let (named, work) = load(settings, &runtime)?;
     let bench = Bench { named, settings, token, output };
     bench.check_size()?;
     let mut timings =
@@ -85,10 +86,14 @@ pub fn run(settings: &settings::VaeBench, token: &CancelToken, output: &Output) 
 }
 
 /// The model, and how much work it is; the file is closed before anything is measured.
-fn load(model: &BenchModel, runtime: &Runtime) -> Result<(NamedVae, Work)> {
+fn load(settings: &settings::Bench, runtime: &Runtime) -> Result<(NamedVae, Work)> {
+    let model = &settings.model;
     let checkpoint = match model {
         BenchModel::Random(shape) => {
             let file = shapes::random_file(&shapes::tensors(*shape));
+            if let Some(path) = &settings.keep {
+                write_atomically(path, &file, IfExists::Replace)?;
+            }
             Checkpoint::from_bytes(shapes::name(*shape), file, &Limits::default())?
         }
         BenchModel::Existing(choice) => choice.open()?,

@@ -1,0 +1,119 @@
+//! Who is connected. Enters: connections and the names they give. Leaves: clients, each with a lane in the queues and a
+//! bound on the bytes it may have under way.
+
+use super::connection::Peer;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Requests and answers of this size need no room: they can always cancel what takes it.
+const SMALL: u64 = 64 << 10;
+
+/// A client: one named program, or one nameless connection.
+pub struct Client {
+    /// Its lane in the queues.
+    pub lane: u64,
+    /// What it calls itself, or a number.
+    pub name: String,
+    most_bytes: u64,
+    bytes: Mutex<u64>,
+    room: Condvar,
+}
+
+/// Bytes that a client has under way; given back when dropped.
+pub struct Held {
+    client: Arc<Client>,
+    bytes: u64,
+}
+
+impl Client {
+    /// Waits until so many more bytes may be under way. A frame of no more than [`SMALL`] bytes never waits.
+    pub fn hold(self: &Arc<Self>, bytes: u64, ended: &AtomicBool) -> Option<Held> {
+        let mut held = self.lock();
+        while bytes > SMALL && *held > 0 && *held + bytes > self.most_bytes {
+            if ended.load(Ordering::Relaxed) {
+                return None;
+            }
+            held = self.room.wait_timeout(held, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *held += bytes;
+        Some(Held { client: self.clone(), bytes })
+    }
+
+    /// Bytes under way.
+    pub fn bytes(&self) -> u64 {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.client.lock() -= self.bytes;
+        self.client.room.notify_all();
+    }
+}
+
+/// Everyone.
+pub struct Clients {
+    most_bytes: u64,
+    numbers: AtomicU64,
+    named: Mutex<HashMap<String, Weak<Client>>>,
+    peers: Mutex<HashMap<u64, Arc<Peer>>>,
+}
+
+impl Clients {
+    pub fn new(most_bytes: u64) -> Self {
+        Self { most_bytes, numbers: AtomicU64::new(1), named: Mutex::default(), peers: Mutex::default() }
+    }
+
+    /// A number for a connection.
+    pub fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The client of this name, or a new one.
+    pub fn client(&self, name: Option<&str>) -> Arc<Client> {
+        let lane = self.number();
+        let new = |name: String| {
+            Arc::new(Client { lane, name, most_bytes: self.most_bytes, bytes: Mutex::new(0), room: Condvar::new() })
+        };
+        let Some(name) = name else { return new(format!("#{lane}")) };
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = named.get(name).and_then(Weak::upgrade) {
+            return client;
+        }
+        named.retain(|_, client| client.strong_count() > 0);
+        let client = new(name.to_owned());
+        named.insert(name.to_owned(), Arc::downgrade(&client));
+        client
+    }
+
+    pub fn enter(&self, peer: &Arc<Peer>) {
+        self.lock().insert(peer.number, peer.clone());
+    }
+
+    pub fn leave(&self, peer: &Peer) {
+        self.lock().remove(&peer.number);
+    }
+
+    pub fn peers(&self) -> Vec<Arc<Peer>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,128 @@
+//! The daemon: one copy of each model for every process on the machine. Enters: settings. Leaves: a server that speaks
+//! `luna_core::protocol`, a cheap snapshot of its state and a stream of events for those who watch it. It prints nothing
+//! and reads no environment.
+//!
+//! A connection has a thread that reads requests and one that writes answers. What is quick is answered by the reader;
+//! all else becomes a [`job::Job`] in the queue of the pool whose cost it has.
+
+mod clients;
+mod connection;
+mod convert;
+mod counters;
+mod deadlines;
+mod events;
+mod handlers;
+mod job;
+mod listener;
+mod models;
+mod outbox;
+mod pools;
+mod reply;
+mod roots;
+mod status;
+
+pub use events::DaemonEvent;
+pub use listener::Running;
+
+use crate::settings::DaemonSettings;
+use clients::Clients;
+use counters::Counters;
+use deadlines::Deadlines;
+use events::Events;
+use luna_core::{
+    Result, Runtime,
+    registry::Registry,
+    text::{ConditioningCache, EmbeddingFolders},
+};
+use models::Models;
+use pools::Pools;
+use roots::Roots;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
+    time::Instant,
+};
+
+/// What all connections and workers share.
+pub struct Daemon {
+    settings: DaemonSettings,
+    runtime: Runtime,
+    registry: Registry,
+    models: Models,
+    roots: Roots,
+    embeddings: Option<EmbeddingFolders>,
+    conditionings: ConditioningCache,
+    pools: Pools,
+    clients: Clients,
+    counters: Counters,
+    deadlines: Deadlines,
+    events: Arc<Events>,
+    started: Instant,
+    draining: AtomicBool,
+}
+
+impl Daemon {
+    /// Starts the workers. Nothing listens yet.
+    ///
+    /// # Errors
+    /// As `Runtime::new`; `InvalidInput` for impossible limits, `NotFound` for a root that is missing.
+    pub fn new(settings: DaemonSettings) -> Result<Arc<Self>> {
+        let events = Arc::new(Events::default());
+        let daemon = Arc::new(Self {
+            runtime: Runtime::new(settings.compute.device, settings.compute.threads)?,
+            registry: Registry::new(settings.model_bytes),
+            models: Models::default(),
+            roots: Roots::new(&settings.model_roots)?,
+            embeddings: match settings.embeddings.is_empty() {
+                true => None,
+                false => Some(EmbeddingFolders::new(&settings.embeddings)?),
+            },
+            conditionings: ConditioningCache::new(settings.conditioning_bytes),
+            pools: Pools::new(&settings, &events)?,
+            clients: Clients::new(settings.client_bytes),
+            counters: Counters::default(),
+            deadlines: Deadlines::default(),
+            events,
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            settings,
+        });
+        deadlines::watch(&daemon)?;
+        Ok(daemon)
+    }
+
+    /// What requests that say nothing get.
+    fn defaults(&self) -> convert::Defaults {
+        convert::Defaults { precision: self.settings.compute.precision }
+    }
+
+    /// Gives a model a name before anybody asks for it. Its path is the owner's and need not lie below a root.
+    ///
+    /// # Errors
+    /// As `Checkpoint::open`.
+    pub fn register(&self, path: &std::path::Path, name: Option<&str>) -> Result<()> {
+        let real =
+            path.canonicalize().map_err(|error| luna_core::Error::io(format!("open {}", path.display()), error))?;
+        self.register_path(&real, name).map(drop).map_err(luna_core::Error::from)
+    }
+
+    /// Everything that happens from now on. A receiver that does not keep up loses events, never holds anything up.
+    pub fn events(&self) -> Receiver<DaemonEvent> {
+        self.events.subscribe()
+    }
+
+    /// Takes no new work from now on; what was accepted is finished.
+    pub fn drain(&self) {
+        if !self.draining.swap(true, Ordering::SeqCst) {
+            self.events.tell(DaemonEvent::Draining);
+        }
+    }
+
+    /// Whether it takes no new work.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+}

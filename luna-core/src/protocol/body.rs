@@ -1,0 +1,241 @@
+//! The body of a frame: a safetensors file. Enters: JSON and tensors to send, or bytes. Leaves: bytes, or the places of
+//! checked tensors. Nothing is allocated by what a header claims.
+
+use super::FrameLimits;
+use crate::{Error, ErrorKind, Result, limits::check_at_most};
+pub use safetensors::Dtype;
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error as _, MapAccess, Visitor},
+};
+use serde_json::{Map, Value, json};
+use std::{collections::HashSet, fmt, ops::Range};
+
+/// What the JSON of a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// From a client: something to be done.
+    Request,
+    /// From a daemon: the outcome of a request.
+    Reply,
+    /// From a daemon: news of a request that goes on.
+    Event,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Request, Self::Reply, Self::Event];
+
+    /// Its key in `__metadata__`.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Reply => "reply",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// A tensor to send, or one that came: row-major, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TensorRef<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its sides, outermost first.
+    pub shape: &'a [usize],
+    /// Its elements.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> TensorRef<'a> {
+    /// Values in f32.
+    pub fn f32(name: &'a str, shape: &'a [usize], values: &'a [f32]) -> Self {
+        // On a big-endian machine the bytes would have to be turned; Luna runs on none.
+        const { assert!(cfg!(target_endian = "little")) };
+        Self { name, dtype: Dtype::F32, shape, bytes: bytemuck::cast_slice(values) }
+    }
+}
+
+/// Where a tensor lies in a body.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    /// In bytes from the start of the body.
+    pub(super) range: Range<usize>,
+}
+
+/// A body's JSON and the places of its tensors.
+pub(super) struct Layout {
+    pub(super) role: Role,
+    pub(super) json: String,
+    pub(super) places: Vec<Place>,
+}
+
+/// Length and header of a body, to which the tensors' bytes are appended in order.
+///
+/// # Panics
+/// If the bytes of a tensor are not as many as its shape says.
+pub(super) fn head(role: Role, json: &str, tensors: &[TensorRef]) -> Vec<u8> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({ role.key(): json }));
+    let mut end = 0;
+    for TensorRef { name, dtype, shape, bytes } in tensors {
+        assert_eq!(byte_length(*dtype, shape), Some(bytes.len()), "the shape of {name}");
+        let start = end;
+        end += bytes.len();
+        header.insert((*name).to_owned(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+    }
+    let mut text = Value::Object(header).to_string().into_bytes();
+    // With the 8 bytes before it, the elements start at a multiple of 8.
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut head = (text.len() as u64).to_le_bytes().to_vec();
+    head.extend_from_slice(&text);
+    head
+}
+
+/// Reads and checks a body.
+///
+/// # Errors
+/// `InvalidInput` for anything that is no such body, `LimitExceeded` above `limits`.
+pub(super) fn layout(body: &[u8], limits: &FrameLimits) -> Result<Layout> {
+    let (length, rest) = body.split_first_chunk().ok_or_else(|| wrong("the body of a frame has no header"))?;
+    let length = u64::from_le_bytes(*length);
+    if length > rest.len() as u64 {
+        return Err(wrong("the header of a body is longer than the body")
+            .expected(format!("at most {} bytes", rest.len()))
+            .found(length.to_string()));
+    }
+    check_at_most("bytes in the header of a body", length, limits.header_bytes)?;
+    let (text, data) = rest.split_at(length as usize);
+    let header: Header =
+        serde_json::from_slice(text).map_err(|error| wrong(format!("the header of a body cannot be read: {error}")))?;
+    check_at_most("tensors in a frame", header.tensors.len() as u64, limits.tensors as u64)?;
+    let (role, json) = header.words()?;
+    let mut places = Vec::with_capacity(header.tensors.len());
+    for (name, info) in header.tensors {
+        check_at_most("dimensions of a tensor", info.shape.len() as u64, limits.tensor_rank as u64)?;
+        let [start, end] = info.data_offsets;
+        let bytes = byte_length(info.dtype, &info.shape);
+        if bytes.is_none() || end.checked_sub(start) != bytes || end > data.len() {
+            return Err(wrong(format!("the range of tensor `{name}` does not fit its shape, its type or the body"))
+                .expected(format!("{bytes:?} bytes within {}", data.len()))
+                .found(format!("{start}..{end}")));
+        }
+        let offset = body.len() - data.len();
+        places.push(Place { name, dtype: info.dtype, shape: info.shape, range: offset + start..offset + end });
+    }
+    check_tiling(&places, body.len() - data.len(), body.len())?;
+    Ok(Layout { role, json, places })
+}
+
+/// As the format asks for, tensors neither overlap nor leave gaps.
+fn check_tiling(places: &[Place], start: usize, end: usize) -> Result<()> {
+    let mut ranges: Vec<_> = places.iter().map(|place| (place.range.start, place.range.end)).collect();
+    ranges.sort_unstable();
+    let mut at = start;
+    for (from, to) in ranges {
+        if from != at {
+            return Err(wrong("tensors of a body overlap or leave gaps"));
+        }
+        at = to;
+    }
+    if at == end { Ok(()) } else { Err(wrong("bytes of a body belong to no tensor")) }
+}
+
+/// Bytes of a tensor; `None` for what overflows or does not end with a byte.
+pub(super) fn byte_length(dtype: Dtype, shape: &[usize]) -> Option<usize> {
+    let count = shape.iter().try_fold(1usize, |count, &side| count.checked_mul(side))?;
+    let bits = count.checked_mul(dtype.bitsize())?;
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
+pub(super) fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, message)
+}
+
+/// A header as it stands, each name once.
+struct Header {
+    metadata: Vec<(String, String)>,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+#[derive(Deserialize)]
+struct TensorInfo {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
+}
+
+/// `__metadata__`, each key once.
+struct Words(Vec<(String, String)>);
+
+impl Header {
+    /// The one JSON text that it carries.
+    fn words(&self) -> Result<(Role, String)> {
+        let mut found = self.metadata.iter().filter_map(|(key, text)| {
+            Role::ALL.into_iter().find(|role| role.key() == key).map(|role| (role, text.clone()))
+        });
+        match (found.next(), found.next()) {
+            (Some(words), None) => Ok(words),
+            _ => Err(wrong("the metadata of a body does not say what it is")
+                .expected("one of `request`, `reply` and `event`")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from tensor names to their place")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header { metadata: Vec::new(), tensors: Vec::new() };
+                let mut seen = HashSet::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("the name `{name}` stands twice")));
+                    }
+                    match name.as_str() {
+                        "__metadata__" => header.metadata = map.next_value::<Words>()?.0,
+                        _ => header.tensors.push((name, map.next_value()?)),
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from text to text")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Words, A::Error> {
+                let mut words: Vec<(String, String)> = Vec::new();
+                while let Some((key, text)) = map.next_entry::<String, String>()? {
+                    if words.iter().any(|(known, _)| *known == key) {
+                        return Err(A::Error::custom(format!("the key `{key}` stands twice")));
+                    }
+                    words.push((key, text));
+                }
+                Ok(Words(words))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}

@@ -1,0 +1,166 @@
+use super::*;
+use crate::ErrorKind;
+use std::io::{Cursor, Read};
+
+/// Made by `make.py` from PROTOCOL.md alone.
+fn golden(name: &str) -> Vec<u8> {
+    let path = format!("{}/../tests/fixtures/protocol/{name}.frame", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn read(frame: &[u8]) -> Message {
+    let limits = FrameLimits::default();
+    let mut rest = Cursor::new(frame);
+    let body = read_body(&mut rest, &limits).unwrap().unwrap();
+    assert!(read_body(&mut rest, &limits).unwrap().is_none(), "one frame and no more");
+    Message::parse(body, &limits).unwrap()
+}
+
+fn written(role: Role, json: &str, tensors: &[TensorRef]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_frame(&mut frame, role, json, tensors, u64::MAX).unwrap();
+    frame
+}
+
+#[test]
+fn golden_requests_are_read_and_written_to_the_byte() {
+    let message = read(&golden("hello"));
+    let (head, request) = RequestHead::parse(message.json()).unwrap();
+    let hello = Hello { protocol: 1, client: Some("golden".to_owned()), token: None };
+    assert_eq!((head.id, request.unwrap()), (0, Request::Hello(hello.clone())));
+    assert_eq!(written(Role::Request, &head.json("hello", &hello).unwrap(), &[]), golden("hello"));
+
+    let head = RequestHead { id: 1, ..RequestHead::default() };
+    assert_eq!(written(Role::Request, &head.json("ping", &Ping {}).unwrap(), &[]), golden("ping"));
+
+    let message = read(&golden("vae_decode"));
+    let (head, request) = RequestHead::parse(message.json()).unwrap();
+    assert_eq!(head, RequestHead { id: 7, deadline_ms: Some(5000), progress: true });
+    let Ok(Request::VaeDecode(decode)) = request else { panic!("{request:?}") };
+    assert_eq!((decode.vae.as_deref(), decode.tile_size, decode.overlap), (Some("sdxl"), Some(32), Some(8)));
+    let latents = message.tensor("latents").unwrap();
+    assert_eq!(latents.sides::<4>("four").unwrap(), [2, 4, 3, 1]);
+    let values: Vec<f32> = (0..24).map(|i| 0.5 - i as f32).collect();
+    assert_eq!(latents.values().unwrap(), values);
+    let tensors = [TensorRef::f32("latents", &[2, 4, 3, 1], &values)];
+    let json = head.json("vae_decode", &decode).unwrap();
+    assert_eq!(written(Role::Request, &json, &tensors), golden("vae_decode"));
+}
+
+#[test]
+fn golden_replies_and_events_are_read_and_written_to_the_byte() {
+    let message = read(&golden("pixels"));
+    let head: ReplyHead = serde_json::from_str(message.json()).unwrap();
+    assert!(head.ok && head.id == 7 && head.queue_ms == 0.5 && head.compute_ms == 12.25);
+    assert_eq!(head.fallbacks[0].name, "tiled");
+    assert_eq!(message.tensor("pixels").unwrap().values().unwrap(), [1.0, -0.5]);
+    assert_eq!(message.tensor("mask").unwrap().view().bytes, [1, 0, 1]);
+    assert_eq!(message.tensor("mask").unwrap().values().unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(message.tensor("latents").map(drop).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let tensors: Vec<_> = message.tensors().map(|tensor| tensor.view()).collect();
+    assert_eq!(written(Role::Reply, &head.json(&Default::default()), &tensors), golden("pixels"));
+
+    let message = read(&golden("busy"));
+    let head: ReplyHead = serde_json::from_str(message.json()).unwrap();
+    let fault = head.error.clone().unwrap();
+    assert_eq!((fault.kind(), fault.retry_after_ms, head.ok), (ErrorKind::Busy, Some(40), false));
+    assert_eq!(written(Role::Reply, &head.json(&Default::default()), &[]), golden("busy"));
+
+    let message = read(&golden("progress"));
+    let event: Event = serde_json::from_str(message.json()).unwrap();
+    assert_eq!(event, Event { id: 7, kind: EventKind::Progress { done: 3, total: 20 } });
+    assert_eq!(written(Role::Event, &event.json(), &[]), golden("progress"));
+}
+
+#[test]
+fn a_fault_keeps_its_kind_and_words_there_and_back() {
+    for kind in ErrorKind::ALL {
+        let error = crate::Error::new(kind, "m").expected("e").found("f").remedy("r");
+        let fault = Fault::from(error);
+        assert_eq!((fault.code, fault.kind()), (kind.code(), kind));
+        let text = serde_json::to_string(&fault).unwrap();
+        let back: crate::Error = serde_json::from_str::<Fault>(&text).unwrap().into();
+        assert_eq!((back.kind(), back.to_string()), (kind, "m: expected e, found f; r".to_owned()));
+        assert_eq!(Fault::within(&back), Some(&fault));
+    }
+    let fault = Fault::unknown_model("sdxl");
+    assert_eq!((fault.reason, fault.kind()), (Some(Reason::UnknownModel), ErrorKind::NotFound));
+    assert!(fault.remedy.unwrap().contains("register_model_by_path"));
+}
+
+#[test]
+fn unknown_commands_and_fields_are_refused_by_name() {
+    let fault = |json: &str| RequestHead::parse(json).unwrap().1.unwrap_err();
+    assert_eq!(fault(r#"{"id":1,"cmd":"vae_decode_ipc"}"#).reason, Some(Reason::UnknownCommand));
+    assert!(fault(r#"{"id":1,"cmd":"vae_decode_ipc"}"#).expected.unwrap().contains("vae_decode"));
+    assert!(fault(r#"{"id":1,"cmd":"vae_decode","tile":4}"#).message.contains("`tile`"));
+    assert!(fault(r#"{"id":1,"cmd":"vae_decode","tiled":"yes"}"#).message.contains("bool"));
+    assert!(fault(r#"{"id":1}"#).message.contains("cmd"));
+    for nobody in ["", "[]", r#"{"cmd":"ping"}"#, r#"{"id":-1,"cmd":"ping"}"#, r#"{"id":"a","cmd":"ping"}"#] {
+        assert_eq!(RequestHead::parse(nobody).unwrap_err().kind(), ErrorKind::InvalidInput, "{nobody}");
+    }
+}
+
+/// A body of this header and so many bytes of data.
+fn body(header: &str, data: usize) -> Vec<u8> {
+    let mut body = (header.len() as u64).to_le_bytes().to_vec();
+    body.extend_from_slice(header.as_bytes());
+    body.resize(body.len() + data, 0);
+    body
+}
+
+#[test]
+fn hostile_bodies_are_refused() {
+    let words = r#""__metadata__":{"request":"{}"}"#;
+    let tensor = |info: &str| format!("{{{words},\"a\":{info}}}");
+    let cases = [
+        (Vec::new(), "no header"),
+        (vec![0xff; 9], "longer"),
+        (body("{}", 0), "what it is"),
+        (body(r#"{"__metadata__":{"request":"{}","reply":"{}"}}"#, 0), "what it is"),
+        (body(r#"{"__metadata__":{"request":"{}","request":"{}"}}"#, 0), "twice"),
+        (body(&format!("{{{words},{words}}}"), 0), "twice"),
+        (body(&format!("{{{words}}}"), 3), "no tensor"),
+        (body(&tensor(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#), 4), "does not fit"),
+        (body(&tensor(r#"{"dtype":"F32","shape":[2],"data_offsets":[8,0]}"#), 8), "does not fit"),
+        (body(&tensor(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#), 4), "does not fit"),
+        (body(&tensor(r#"{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,8]}"#), 8), "does not fit"),
+        (body(&tensor(r#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#), 8), "gaps"),
+        (body(&tensor(r#"{"dtype":"Q9","shape":[1],"data_offsets":[0,4]}"#), 4), "cannot be read"),
+        (body(&tensor(r#"{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}"#), 4), "dimensions"),
+        (body(&"[".repeat(1000), 0), "cannot be read"),
+    ];
+    for (bytes, says) in cases {
+        let error = Message::parse(bytes.clone(), &FrameLimits::default()).map(drop).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::LimitExceeded), "{error}");
+        assert!(error.to_string().contains(says), "{error}, not {says}: {}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[test]
+fn a_length_above_the_limit_is_refused_before_anything_is_read_or_allocated() {
+    struct Endless;
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            assert!(buffer.len() <= 4, "a body was read");
+            buffer.fill(0xff);
+            Ok(buffer.len())
+        }
+    }
+    let error = read_body(&mut Endless, &FrameLimits::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    let cut = &golden("vae_decode")[..60];
+    assert_eq!(read_body(&mut Cursor::new(cut), &FrameLimits::default()).unwrap_err().kind(), ErrorKind::Io);
+    let short = FrameLimits::of_bytes(16);
+    assert_eq!(read_body(&mut Cursor::new(golden("ping")), &short).unwrap_err().kind(), ErrorKind::LimitExceeded);
+    assert!(write_frame(&mut Vec::new(), Role::Request, "{}", &[], 8).is_err());
+}
+
+#[test]
+fn every_command_is_told_in_the_protocol() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../PROTOCOL.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for name in Request::NAMES {
+        assert!(text.contains(&format!("`{name}`")), "PROTOCOL.md does not tell `{name}`");
+    }
+}
