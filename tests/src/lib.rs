@@ -5,6 +5,7 @@ pub mod diffusion;
 pub mod fuzz;
 pub mod hostile;
 pub mod markdown;
+pub mod object_server;
 pub mod random;
 pub mod safetensors_file;
 pub mod vae;

@@ -81,7 +81,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
-        Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
+        Command::Save(args) => {
+            Outcome::Save(save::run(&settings::Save::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
         }
