@@ -152,7 +152,10 @@ fn ctrl_c_tells_what_was_written_and_what_was_not() {
     assert!(written >= 2 && cancelled > 0 && written + cancelled == 200, "{written} written, {cancelled} cancelled");
     assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count() as u64, written);
     for picture in told["pictures"].as_array().unwrap().iter().filter(|picture| picture["state"] == "written") {
-        assert_eq!(read_picture(Path::new(picture["path"].as_str().unwrap()), &Limits::default()).unwrap().width(), 500);
+        assert_eq!(
+            read_picture(Path::new(picture["path"].as_str().unwrap()), &Limits::default()).unwrap().width(),
+            500
+        );
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Fault {
     Forbidden,
     /// The object is taken, and the connection ends without an answer.
     TakenWithoutAnswer,
-    /// The connection ends in the middle of the body, nothing taken.
+    /// The connection ends without an answer, nothing taken.
     Cut,
 }
 
@@ -105,8 +105,12 @@ impl ObjectServer {
             "PUT" => {
                 let fault = state.faults.pop_front();
                 match fault {
-                    Some(Fault::Unavailable) => return Some(response(503, &[], b"<Error><Code>SlowDown</Code></Error>", true)),
-                    Some(Fault::Forbidden) => return Some(response(403, &[], b"<Error><Code>AccessDenied</Code></Error>", true)),
+                    Some(Fault::Unavailable) => {
+                        return Some(response(503, &[], b"<Error><Code>SlowDown</Code></Error>", true));
+                    }
+                    Some(Fault::Forbidden) => {
+                        return Some(response(403, &[], b"<Error><Code>AccessDenied</Code></Error>", true));
+                    }
                     Some(Fault::Cut) => return None,
                     Some(Fault::TakenWithoutAnswer) | None => {}
                 }
@@ -185,7 +189,9 @@ fn list(state: &State, query: &str) -> String {
     let keys = state.objects.keys().filter(|key| key.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('/')));
     let contents = keys.map(|key| {
         let key = key.replace('&', "&amp;").replace('<', "&lt;");
-        format!("<Contents><Key>{key}</Key><Size>1</Size><LastModified>2000-01-01T00:00:00.000Z</LastModified></Contents>")
+        format!(
+            "<Contents><Key>{key}</Key><Size>1</Size><LastModified>2000-01-01T00:00:00.000Z</LastModified></Contents>"
+        )
     });
     format!(
         "<ListBucketResult><IsTruncated>false</IsTruncated>{}</ListBucketResult>",

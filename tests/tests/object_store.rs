@@ -91,7 +91,10 @@ fn what_no_retry_helps_fails_at_once_and_says_why() {
     let status = run(&pool, job("x", 90));
     let Fate::Failed(error) = &status.pictures[0].fate else { panic!("{status:?}") };
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert!(error.to_string().contains("s3://pictures/été/2026/x.png") && error.to_string().contains("credentials"), "{error}");
+    assert!(
+        error.to_string().contains("s3://pictures/été/2026/x.png") && error.to_string().contains("credentials"),
+        "{error}"
+    );
     assert_eq!(pool.counters().retries, 0);
     server.order([Fault::Unavailable; 4]);
     let status = run(&pool, job("x", 90));

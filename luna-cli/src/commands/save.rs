@@ -75,7 +75,8 @@ pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> R
     let recovered: Vec<JobId> = pool.list().iter().map(|status| status.id).collect();
     let mut jobs: Vec<(Option<&Path>, Result<JobId>)> = recovered.iter().map(|id| (None, Ok(*id))).collect();
     for input in &settings.inputs {
-        let job = if token.is_cancelled() { Err(Error::cancelled()) } else { hand_in(&pool, settings, input, &metadata) };
+        let job =
+            if token.is_cancelled() { Err(Error::cancelled()) } else { hand_in(&pool, settings, input, &metadata) };
         jobs.push((Some(input), job));
     }
     let mut outcome = SaveOutcome {

@@ -97,7 +97,8 @@ const STORE_VARIABLES: [(&str, &[&str]); 3] = [
 /// A store where the output is a URL, else a folder.
 fn target(output: PathBuf, environment: &Environment) -> Result<Target> {
     let Some(url) = output.to_str().filter(|text| text.contains("://")) else { return Ok(output.into()) };
-    let variables = STORE_VARIABLES.iter().find(|(scheme, _)| url.starts_with(scheme)).map_or(&[][..], |(_, names)| names);
+    let variables =
+        STORE_VARIABLES.iter().find(|(scheme, _)| url.starts_with(scheme)).map_or(&[][..], |(_, names)| *names);
     let value = |name: &&str| (environment.0)(name).filter(|value| !value.is_empty());
     Target::store(url, variables.iter().filter_map(|name| Some((name.to_ascii_lowercase(), value(name)?))))
 }

@@ -64,7 +64,9 @@ impl Target {
         options: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
         let wrong = |kind, message: &str| {
-            Error::new(kind, message.to_owned()).expected("s3://BUCKET/PREFIX, gs://… or az://…").found(format!("{url:?}"))
+            Error::new(kind, message.to_owned())
+                .expected("s3://BUCKET/PREFIX, gs://… or az://…")
+                .found(format!("{url:?}"))
         };
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| wrong(ErrorKind::InvalidInput, "this is no URL of an object store"))?;
@@ -167,7 +169,8 @@ mod tests {
     #[cfg(feature = "object-store")]
     #[test]
     fn a_store_keeps_its_secrets_and_knows_its_options() {
-        let target = Target::store("S3://bucket/a//b/", [("AWS_SECRET_ACCESS_KEY", "hush"), ("aws_region", "x")]).unwrap();
+        let target =
+            Target::store("S3://bucket/a//b/", [("AWS_SECRET_ACCESS_KEY", "hush"), ("aws_region", "x")]).unwrap();
         assert_eq!(target.to_string(), "s3://bucket/a/b");
         assert!(!format!("{target:?}").contains("hush"));
         for (url, key) in [("s3://b", "aws_secret"), ("gs://b", "aws_region"), ("az://b", "google_bucket")] {

@@ -20,11 +20,7 @@ use super::{
     spool::{Note, ReadyFile, Step},
     status::{Fate, JobId, SaveEvent, Written},
 };
-use crate::{
-    CancelToken, Error, ErrorKind, Result,
-    picture::encode,
-    pool::Admission,
-};
+use crate::{CancelToken, Error, ErrorKind, Result, picture::encode, pool::Admission};
 
 /// How soon a sleeping worker hears of a cancellation.
 const NAP: Duration = Duration::from_millis(20);

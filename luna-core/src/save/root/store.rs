@@ -12,8 +12,8 @@ use std::{
 };
 
 use object_store::{
-    Attribute, Attributes, ClientConfigKey, Error as StoreError, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload,
-    RetryConfig,
+    Attribute, Attributes, ClientConfigKey, Error as StoreError, GetOptions, ObjectStore, PutMode, PutOptions,
+    PutPayload, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
@@ -163,10 +163,9 @@ impl Store {
             Ok(true) => Ok(true),
             Ok(false) if taken => Ok(false),
             Ok(false) => Err(self.refused("put", key, error)),
-            Err(_) => Err(self.refused("put", key, error).remedy(format!(
-                "the store may have taken it all the same: look for {}",
-                self.url(key)
-            ))),
+            Err(_) => Err(self
+                .refused("put", key, error)
+                .remedy(format!("the store may have taken it all the same: look for {}", self.url(key)))),
         }
     }
 
