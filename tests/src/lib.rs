@@ -8,6 +8,7 @@ pub mod markdown;
 pub mod object_server;
 pub mod random;
 pub mod safetensors_file;
+pub mod text;
 pub mod vae;
 pub mod workspace;
 
