@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import io
 import json
+import logging
 import os
 import random
 import subprocess
@@ -140,6 +141,7 @@ def main():
     parser.add_argument("program", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -17,7 +17,8 @@ pub(super) fn encode(pixels: &Pixels<'_>, quality: u8, metadata: &Metadata) -> R
     }
     let mut encoder = Encoder::new().with_quality(quality.into()).with_alpha_quality(quality.into()).with_speed(SPEED);
     if let Some(block) = exif::block(metadata) {
-        encoder = encoder.with_exif(block);
+        // With the offset that HEIF puts before it, the block is stored in one part, and ComfyUI reads the first part only.
+        encoder = encoder.with_exif([&[0; 4][..], &block].concat());
     }
     let bytes = pixels.to_colour_u8()?;
     let (width, height) = (pixels.width(), pixels.height());
