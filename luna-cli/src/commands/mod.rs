@@ -134,7 +134,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
-        Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
+        Command::Save(args) => {
+            Outcome::Save(save::run(&settings::Save::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
         Command::Vision(args) => {
             Outcome::Vision(vision::run(&settings::Vision::new(args, environment)?, &interrupt::token()?, output)?)
         }

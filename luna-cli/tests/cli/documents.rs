@@ -63,9 +63,9 @@ fn the_commands_of_the_readme_work() {
 }
 
 /// All that are documented.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "lora", "bench", "serve",
-    "start", "stop", "status", "unload",
+    "start", "stop", "status", "unload", "save",
 ];
 
 /// Ends the daemon that a document starts, also where a command after it fails.
