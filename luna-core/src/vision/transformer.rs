@@ -129,7 +129,7 @@ impl VisionTransformer {
         let call = LinearCall { residual: Some(&own), ..LinearCall::default() };
         let tokens = self.patches.forward_with(&patches, call, pass)?;
         let (Some(class), Some(norm)) = (&self.class, &self.pre_norm) else { return Ok(tokens) };
-        let class = class.values().to_dtype(precision.dtype())?.reshape((1, width))?;
+        let class = class.values(pass)?.to_dtype(precision.dtype())?.reshape((1, width))?;
         let class = (class + positions.narrow(0, 0, 1)?)?.unsqueeze(0)?.broadcast_as((batch, 1, width))?;
         let joined = Tensor::cat(&[class.contiguous()?, tokens], 1)?;
         norm.forward(&joined, pass)
@@ -168,7 +168,7 @@ impl ProbeHead {
     /// `[batch, tokens, width]` → `[batch, width]`.
     fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (batch, _, width) = x.dims3()?;
-        let probe = self.probe.values().to_dtype(x.dtype())?.reshape((1, 1, width))?;
+        let probe = self.probe.values(pass)?.to_dtype(x.dtype())?.reshape((1, 1, width))?;
         let probe = probe.broadcast_as((batch, 1, width))?.contiguous()?;
         let (q, k, v) = (self.q.forward(&probe, pass)?, self.k.forward(x, pass)?, self.v.forward(x, pass)?);
         let mixed = attention(&q, &k, &v, AttentionCall::heads(self.heads), pass)?;
