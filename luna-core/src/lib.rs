@@ -27,4 +27,6 @@ pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use runtime::Runtime;
-pub use values::{ArrayView, Conditioning, Image, Latent, LatentScale, PictureSizes, Prediction};
+pub use values::{
+    ArrayView, Conditioning, Image, ImageView, Latent, LatentScale, LatentView, PictureSizes, Prediction,
+};

@@ -55,6 +55,16 @@ impl Model for crate::text::TextModel {
     }
 }
 
+impl Model for crate::diffusion::Denoiser {
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn expected_bytes(checkpoint: &Checkpoint) -> u64 {
+        checkpoint.recognise().component(ComponentKind::Diffusion).map_or(0, |component| component.bytes)
+    }
+}
+
 /// What a model is known by: BLAKE3 of the files' content, 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ModelId(blake3::Hash);
@@ -168,6 +178,30 @@ impl Registry {
     ) -> Result<Lease<M>> {
         let path = path.as_ref();
         let (id, checkpoint) = self.identify(path)?;
+        let open = || checkpoint.map_or_else(|| Checkpoint::open(path, &self.limits), Ok);
+        self.share(id, path, open, load)
+    }
+
+    /// As [`Registry::acquire`], of a checkpoint that the caller has opened, such as one held in memory.
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn acquire_opened<M: Model>(
+        &self,
+        checkpoint: Checkpoint,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<Lease<M>> {
+        let (id, path) = (ModelId(checkpoint.digest()), checkpoint.path().to_owned());
+        self.share(id, &path, || Ok(checkpoint), load)
+    }
+
+    fn share<M: Model>(
+        &self,
+        id: ModelId,
+        path: &Path,
+        open: impl FnOnce() -> Result<Checkpoint>,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<Lease<M>> {
         let key = (id, TypeId::of::<M>());
         let mut state = self.lock();
         loop {
@@ -180,10 +214,7 @@ impl Registry {
         drop(state);
         // From here on this thread owes the others an outcome, also if `load` panics.
         let claim = Claimed { registry: self, key };
-        let checkpoint = match checkpoint {
-            Some(checkpoint) => checkpoint,
-            None => Checkpoint::open(path, &self.limits)?,
-        };
+        let checkpoint = open()?;
         self.make_room(M::expected_bytes(&checkpoint))?;
         let model = Arc::new(load(&checkpoint)?);
         let bytes = model.weight_bytes();

@@ -1,0 +1,9 @@
+//! The C ABI as programs meet it: the header, the built library, and programs in C, C++ and Python over it.
+
+mod built;
+mod c;
+mod cpp;
+mod header;
+mod loaded;
+mod misuse;
+mod python;
