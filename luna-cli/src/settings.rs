@@ -2,8 +2,10 @@
 //! every default decided, contradictions refused. It opens no file and builds no model.
 
 mod save;
+mod text;
 
 pub use save::{MetadataSource, Save};
+pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 
 use crate::{
     args::{BenchArgs, ComputeArgs, DecodeArgs, DemoArgs, Direction, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

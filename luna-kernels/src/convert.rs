@@ -43,6 +43,11 @@ impl<A: Scalar, B: Scalar> Kernel for Convert<'_, A, B> {
 /// # Panics
 /// If the lengths differ.
 pub fn convert_weights<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Context<'_>) {
+    T::convert_weights(from, to, cx);
+}
+
+/// [`convert_weights`], compiled once for each element type.
+pub(crate) fn convert_weights_of<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Context<'_>) {
     assert_eq!(
         from.bytes.len(),
         to.len() * from.dtype.size(),

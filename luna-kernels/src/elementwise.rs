@@ -16,6 +16,11 @@ pub(crate) const CHUNK: usize = 1 << 14;
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn geglu<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
+    T::geglu(x, out, n, cx);
+}
+
+/// [`geglu`], compiled once for each element type.
+pub(crate) fn geglu_of<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
     gated(x, out, n, Gate { activation: Activation::Gelu, activated_first: false }, cx);
 }
 
@@ -24,6 +29,11 @@ pub fn geglu<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn swiglu<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
+    T::swiglu(x, out, n, cx);
+}
+
+/// [`swiglu`], compiled once for each element type.
+pub(crate) fn swiglu_of<T: Scalar>(x: &[T], out: &mut [T], n: usize, cx: &Context<'_>) {
     gated(x, out, n, Gate { activation: Activation::Silu, activated_first: true }, cx);
 }
 
@@ -103,6 +113,11 @@ pub(crate) unsafe fn write<S: Simd, T: Scalar>(s: S, row: &mut [T], j: usize, la
 
 /// Applies an activation function to each element.
 pub fn activate_in_place<T: Scalar>(x: &mut [T], activation: Activation, cx: &Context<'_>) {
+    T::activate_in_place(x, activation, cx);
+}
+
+/// [`activate_in_place`], compiled once for each element type.
+pub(crate) fn activate_in_place_of<T: Scalar>(x: &mut [T], activation: Activation, cx: &Context<'_>) {
     x.par_chunks_mut(CHUNK).for_each(|x| {
         if !cx.interrupted() {
             cx.isa().run(Activate { x, activation });
@@ -135,6 +150,11 @@ impl<T: Scalar> Kernel for Activate<'_, T> {
 /// # Panics
 /// If the lengths differ.
 pub fn add_scaled<T: Scalar>(x: &mut [T], y: &[T], scale: f32, cx: &Context<'_>) {
+    T::add_scaled(x, y, scale, cx);
+}
+
+/// [`add_scaled`], compiled once for each element type.
+pub(crate) fn add_scaled_of<T: Scalar>(x: &mut [T], y: &[T], scale: f32, cx: &Context<'_>) {
     assert_eq!(x.len(), y.len(), "summands must have the same size");
     x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
         if !cx.interrupted() {
@@ -156,6 +176,11 @@ pub fn add<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
 /// # Panics
 /// If the lengths differ.
 pub fn multiply<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
+    T::multiply(x, y, cx);
+}
+
+/// [`multiply`], compiled once for each element type.
+pub(crate) fn multiply_of<T: Scalar>(x: &mut [T], y: &[T], cx: &Context<'_>) {
     assert_eq!(x.len(), y.len(), "factors must have the same size");
     x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
         if !cx.interrupted() {
@@ -213,6 +238,11 @@ impl<T: Scalar> Kernel for AddScaled<'_, T> {
 /// # Panics
 /// If `c` does not divide the length.
 pub fn softmax_rows<T: Scalar>(x: &mut [T], c: usize, cx: &Context<'_>) {
+    T::softmax_rows(x, c, cx);
+}
+
+/// [`softmax_rows`], compiled once for each element type.
+pub(crate) fn softmax_rows_of<T: Scalar>(x: &mut [T], c: usize, cx: &Context<'_>) {
     assert!(c > 0 && x.len().is_multiple_of(c), "input must be [rows, {c}]");
     let rows = (CHUNK / c).max(1);
     x.par_chunks_mut(rows * c).for_each(|x| {

@@ -77,6 +77,11 @@ fn transpose<A: Scalar, B: Scalar>(x: &[A], out: &mut [B], b: usize, rows: usize
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn upsample_nearest_2x<T: Scalar>(x: &[T], out: &mut [T], shape: ImageShape) {
+    T::upsample_nearest_2x(x, out, shape);
+}
+
+/// [`upsample_nearest_2x`], compiled once for each element type.
+pub(crate) fn upsample_nearest_2x_of<T: Scalar>(x: &[T], out: &mut [T], shape: ImageShape) {
     assert!(x.len() == shape.len() && out.len() == 4 * shape.len(), "output must be [b, 2h, 2w, c]");
     if x.is_empty() {
         return;

@@ -44,6 +44,7 @@ mod conv;
 mod convert;
 mod elementwise;
 mod gemm;
+mod instances;
 mod interrupt;
 mod isa;
 mod layout;

@@ -85,6 +85,18 @@ pub fn matmul<T: Scalar>(
     e: &Epilogue<'_, T>,
     cx: &Context<'_>,
 ) {
+    T::matmul(a, b, out, shape, e, cx);
+}
+
+/// [`matmul`], compiled once for each element type.
+pub(crate) fn matmul_of<T: Scalar>(
+    a: &Operand<'_, T>,
+    b: &Operand<'_, T>,
+    out: &mut [T],
+    shape: MatmulShape,
+    e: &Epilogue<'_, T>,
+    cx: &Context<'_>,
+) {
     let MatmulShape { batch, m, n, k } = shape;
     a.check(batch, m, k, "left");
     b.check(batch, k, n, "right");

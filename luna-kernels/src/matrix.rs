@@ -103,6 +103,18 @@ impl std::fmt::Debug for PackedMatrix {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn linear<T: Scalar>(a: &[T], m: usize, w: &PackedMatrix, out: &mut [T], e: &Epilogue<'_, T>, cx: &Context<'_>) {
+    T::linear(a, m, w, out, e, cx);
+}
+
+/// [`linear`], compiled once for each element type.
+pub(crate) fn linear_of<T: Scalar>(
+    a: &[T],
+    m: usize,
+    w: &PackedMatrix,
+    out: &mut [T],
+    e: &Epilogue<'_, T>,
+    cx: &Context<'_>,
+) {
     let (n, k) = (w.n(), w.k());
     assert_eq!(a.len(), m * k, "input must be [m, k] = [{m}, {k}]");
     assert_eq!(out.len(), m * n, "output must be [m, n] = [{m}, {n}]");

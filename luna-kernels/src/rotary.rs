@@ -45,6 +45,11 @@ pub struct RotaryShape {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn rotate<T: Scalar>(x: &mut [T], shape: RotaryShape, rotary: &Rotary<'_>) {
+    T::rotate(x, shape, rotary);
+}
+
+/// [`rotate`], compiled once for each element type.
+pub(crate) fn rotate_of<T: Scalar>(x: &mut [T], shape: RotaryShape, rotary: &Rotary<'_>) {
     let RotaryShape { tokens, heads, dim, stride } = shape;
     let half = rotary.rotary / 2;
     assert!(

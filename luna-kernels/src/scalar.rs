@@ -7,7 +7,7 @@ use crate::simd::Simd;
 use half::{bf16, f16};
 
 /// An activation element: `f32`, `half::bf16` or `half::f16`. Arithmetic on it is done in f32.
-pub trait Scalar: Element + Plain + Default + std::fmt::Debug + PartialEq {
+pub trait Scalar: Element + crate::instances::Instances + Plain + Default + std::fmt::Debug + PartialEq {
     /// Widens.
     fn to_f32(self) -> f32;
     /// Rounds to nearest even.

@@ -7,6 +7,7 @@ pub mod hostile;
 pub mod markdown;
 pub mod random;
 pub mod safetensors_file;
+pub mod text;
 pub mod vae;
 pub mod workspace;
 

@@ -2,7 +2,7 @@
 
 use crate::{settings::parse_bytes, vaes};
 use clap::{Args, ValueEnum};
-use luna_core::{Device, LatentScale, Precision, vae::SizeRule};
+use luna_core::{AttentionMode, Device, LatentScale, Precision, vae::SizeRule};
 use std::num::NonZeroUsize;
 
 /// Which VAE, and whose latents it works on.
@@ -113,6 +113,16 @@ pub struct ComputeArgs {
     /// cpu, cuda, cuda:N, metal or metal:N [default: cpu]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<Device>,
+}
+
+/// How attention is computed, for models that are made of it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct AttentionArgs {
+    /// auto, flash (chunks of queries by chunks of keys), split (chunks of queries) or pytorch (all scores at once); all
+    /// give the same within rounding [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub attention: Option<AttentionMode>,
 }
 
 /// What becomes of a file that stands where the output goes.

@@ -3,14 +3,19 @@
 
 mod groups;
 mod save;
+mod text;
 
-pub use groups::{ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs};
+pub use groups::{
+    AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
+};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
+pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
-const ABOUT: &str = "Encode pictures to latents and decode them, with any Stable Diffusion, SDXL, SD3 or Flux VAE";
+const ABOUT: &str =
+    "Pictures to latents and back, prompts to conditioning, with any Stable Diffusion, SDXL, SD3 or Flux model";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,12 +23,13 @@ Examples:
   luna-cli encode photo.jpg -o latent.safetensors         with the bundled demonstration model, moonlet
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
+  luna-cli text 'a (red:1.3) fox' -o cond.safetensors --negative blurry --checkpoint sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
 
 const ENVIRONMENT: &str = "\
 Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
+  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -46,7 +52,9 @@ pub enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Inspect(InspectArgs),
-    // Boxed, as it has by far the most options.
+    // Boxed, as those with by far the most options.
+    Text(Box<TextArgs>),
+    Tokenize(Box<TokenizeArgs>),
     Save(Box<SaveArgs>),
     Bench(BenchArgs),
     Completions(CompletionsArgs),

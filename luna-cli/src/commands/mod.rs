@@ -9,6 +9,9 @@ mod inspect;
 mod manual;
 mod outcome;
 mod save;
+mod text;
+mod text_file;
+mod tokenize;
 
 pub use bench::{BenchOutcome, Timing};
 pub use decode::DecodeOutcome;
@@ -17,6 +20,8 @@ pub use encode::EncodeOutcome;
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
+pub use text::TextOutcome;
+pub use tokenize::TokenizeOutcome;
 
 use crate::{
     args::{Command, ReportArgs},
@@ -37,8 +42,10 @@ pub enum Outcome {
     Inspect(InspectOutcome),
     Save(SaveOutcome),
     Bench(BenchOutcome),
+    Text(TextOutcome),
+    Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
-    Text {
+    Script {
         text: String,
     },
 }
@@ -62,6 +69,8 @@ impl Command {
             Self::Decode(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
+            Self::Text(args) => args.report,
+            Self::Tokenize(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
@@ -81,11 +90,15 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
+        Command::Text(args) => {
+            Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
         Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
         Command::Bench(args) => {
             Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
         }
-        Command::Completions(args) => Outcome::Text { text: manual::completions(args.shell)? },
-        Command::Man(args) => Outcome::Text { text: manual::pages(args.folder.as_deref())? },
+        Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
+        Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })
 }

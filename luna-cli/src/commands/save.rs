@@ -1,6 +1,6 @@
 //! `save`: pictures to files below a folder, in the background.
 
-use super::encode::read_pictures;
+use super::{encode::read_pictures, text_file::read_text};
 use crate::{output::Output, settings};
 use luna_core::{
     CancelToken, Error, ErrorKind, Progress, Result,
@@ -12,7 +12,6 @@ use luna_core::{
 };
 use serde::Serialize;
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -161,26 +160,15 @@ fn wait(pool: &SavePool, id: JobId, token: &CancelToken) -> Result<JobStatus> {
 fn read_metadata(source: &settings::MetadataSource) -> Result<Metadata> {
     let mut metadata = Metadata::none();
     for (key, file) in &source.files {
-        metadata = metadata.with(key, &read_text(file)?).map_err(|error| error.at(file.display()))?;
+        metadata = metadata.with(key, &read_text(file, MOST_METADATA)?).map_err(|error| error.at(file.display()))?;
     }
     for (key, text) in &source.texts {
         metadata = metadata.with(key, text)?;
     }
     match &source.xmp {
-        Some(file) => metadata.with_xmp(&read_text(file)?).map_err(|error| error.at(file.display())),
+        Some(file) => metadata.with_xmp(&read_text(file, MOST_METADATA)?).map_err(|error| error.at(file.display())),
         None => Ok(metadata),
     }
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    let refused = |error| Error::io(format!("read {}", path.display()), error);
-    let bytes = fs::metadata(path).map_err(refused)?.len();
-    if bytes > MOST_METADATA {
-        return Err(Error::new(ErrorKind::LimitExceeded, format!("{} is too large for metadata", path.display()))
-            .expected(format!("at most {MOST_METADATA} bytes"))
-            .found(bytes.to_string()));
-    }
-    fs::read_to_string(path).map_err(refused)
 }
 
 impl SaveOutcome {

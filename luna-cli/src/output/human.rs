@@ -1,5 +1,7 @@
 //! Outcomes and errors in lines for a person.
 
+mod text;
+
 use super::units;
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
@@ -19,8 +21,10 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Decode(outcome) => decode(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
+        Outcome::Text(outcome) => text::text(out, outcome),
+        Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
-        Outcome::Text { text } => out.write_all(text.as_bytes()),
+        Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }
 
@@ -32,7 +36,9 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
         Outcome::Save(save) => return save.notes.clone(),
-        Outcome::Inspect(_) | Outcome::Text { .. } => (None, Vec::new()),
+        Outcome::Text(outcome) => return text::notes(outcome),
+        Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
+        Outcome::Inspect(_) | Outcome::Script { .. } => (None, Vec::new()),
     };
     let caution = vae.and_then(|vae| Some(format!("{} is {}", vae.name, vae.caution?)));
     let fallbacks = calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());

@@ -60,7 +60,7 @@ impl Output {
         self.bar.clear();
         let mut text = Vec::new();
         match (self.style, outcome) {
-            (_, Outcome::Text { text: result }) => text.extend_from_slice(result.as_bytes()),
+            (_, Outcome::Script { text: result }) => text.extend_from_slice(result.as_bytes()),
             (Style::Json, _) => text = format!("{}\n", json!(outcome)).into_bytes(),
             (Style::Human, _) => human::outcome(&mut text, outcome).map_err(|error| Error::io("format", error))?,
             (Style::Quiet, _) => {}

@@ -1,9 +1,11 @@
-//! Latents and pictures as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
+//! Latents, pictures and conditionings as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
 //! about them, or a file. Knows no model.
 
+mod conditioning;
 mod latent;
 mod write;
 
+pub use conditioning::{Named, read_tokens, write_conditionings};
 pub use latent::{LatentSource, read_latent, write_latent};
 pub use write::{Tensor, to_bytes};
 

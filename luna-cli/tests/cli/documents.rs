@@ -4,6 +4,22 @@ use super::{Bench, text};
 use luna_tests::{markdown, vae, workspace};
 use std::fs;
 
+/// The words of a command line; quotes keep spaces together.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (quote, c) {
+            (None, '"' | '\'') => (quote, word) = (Some(c), Some(word.unwrap_or_default())),
+            (Some(open), _) if c == open => quote = None,
+            (None, ' ') => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    assert!(quote.is_none(), "an open quote in {line}");
+    words.extend(word);
+    words
+}
+
 /// Every `luna-cli` line of the README's `sh` blocks, run in order in a folder that has the files it names.
 #[test]
 fn the_commands_of_the_readme_work() {
@@ -14,13 +30,17 @@ fn the_commands_of_the_readme_work() {
     let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
     fs::write(bench.path("photo.jpg"), bytes).unwrap();
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
+    let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
+    let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
+    fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
     let mut run = 0;
     for path in ["README.md", "docs/cli.md"] {
         for line in markdown::shell_lines(&workspace::text(path)) {
             let line = line.replacen("cargo run --release -p luna-cli -- ", "luna-cli ", 1);
             let Some(arguments) = line.strip_prefix("luna-cli ") else { continue };
             let arguments = arguments.split(['|', '>', '#']).next().unwrap_or_default();
-            let output = bench.run(arguments);
+            let words = words(arguments);
+            let output = bench.args(&words.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
             assert!(output.status.success(), "{path}: luna-cli {arguments}: {}", text(&output.stderr));
             run += 1;
         }
@@ -31,7 +51,7 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "inspect", "bench"];
+    let commands = ["demo", "encode", "decode", "text", "tokenize", "inspect", "bench"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -62,7 +82,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "inspect", "bench"] {
+    for command in ["demo", "encode", "decode", "text", "tokenize", "inspect", "bench"] {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

@@ -6,6 +6,7 @@ mod inspect;
 mod interrupt;
 mod memory;
 mod round_trip;
+mod text;
 
 use serde_json::Value;
 use std::{
@@ -37,6 +38,13 @@ impl Bench {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LUNA_")) {
             command.env_remove(name);
         }
+        command
+    }
+
+    /// As [`Bench::command`], for words with spaces in them.
+    fn args(&self, words: &[&str]) -> Command {
+        let mut command = self.command("");
+        command.args(words);
         command
     }
 

@@ -249,6 +249,7 @@ impl<'a> Conditioner<'a> {
                 runtime: self.runtime,
                 call: &options.call,
                 precision,
+                attention: options.attention,
                 wish: self.recipe.wish(encoder.kind, options.clip_skip.map(|skip| skip.get())),
                 masked: inputs.iter().any(|input| self.masked(encoder.kind, input, options)),
             };
@@ -283,7 +284,8 @@ impl<'a> Conditioner<'a> {
 
     /// A digest over all that shapes the conditioning of an input.
     fn key(&self, input: &Input, options: &TextOptions) -> Result<Key> {
-        let TextOptions { precision, clip_skip, t5_mask, patches, syntax: _, t5_tokens: _, call: _ } = options;
+        let TextOptions { precision, attention, clip_skip, t5_mask, patches, syntax: _, t5_tokens: _, call: _ } =
+            options;
         let mut hasher = blake3::Hasher::new();
         for model in &self.models {
             hasher.update(model.digest()?.as_bytes());
@@ -291,7 +293,7 @@ impl<'a> Conditioner<'a> {
         for encoder in &self.encoders {
             field(&mut hasher, encoder.settings.as_bytes());
         }
-        let options = format!("{:?} {precision} {clip_skip:?} {t5_mask}", self.recipe);
+        let options = format!("{:?} {precision} {attention} {clip_skip:?} {t5_mask}", self.recipe);
         field(&mut hasher, options.as_bytes());
         field(&mut hasher, patches.as_bytes());
         match input {

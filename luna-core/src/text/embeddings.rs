@@ -59,6 +59,15 @@ pub enum EmbeddingProblem {
 }
 
 impl EmbeddingProblem {
+    /// A stable name in snake case.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::Unreadable { .. } => "unreadable",
+            Self::WrongWidth { .. } => "wrong_width",
+        }
+    }
+
     /// The name in the prompt.
     pub fn name(&self) -> &str {
         match self {
@@ -118,6 +127,18 @@ impl EmbeddingFolders {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// The textual inversions that an encoder finds here, for tokenizing without the encoder.
+    ///
+    /// ```
+    /// use luna_core::{text::{EmbeddingFolders, EncoderKind}, tokenizer::EmbeddingLookup};
+    /// let folders = EmbeddingFolders::new([std::env::temp_dir()])?;
+    /// assert_eq!(folders.lookup(EncoderKind::ClipL).rows("no such embedding"), None);
+    /// # Ok::<(), luna_core::Error>(())
+    /// ```
+    pub fn lookup(&self, encoder: EncoderKind) -> impl EmbeddingLookup {
+        Shelf::new(Some(self), encoder)
     }
 
     /// The file of this name: as it stands, or with the extension that weights usually have.

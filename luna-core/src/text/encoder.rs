@@ -11,13 +11,13 @@ use super::{
     wish::{Batch, Hidden, Pooling, Wish},
 };
 use crate::{
-    Call, Error, ErrorKind, Precision, Result, Runtime,
+    AttentionMode, Call, Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, ElementType, dialect},
     nn::{Embedding, FrozenWeights, Pass, Tensor, Weights},
-    tokenizer::{ChunkRule, ClipTokenizer, FileTokenizer, PromptTokenizer},
+    tokenizer::{ChunkRule, FileTokenizer, PromptTokenizer},
 };
 use candle_core::DType;
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 /// Tokens that run through a network at a time. More would only need more memory.
 const MOST_TOKENS: usize = 4096;
@@ -107,33 +107,21 @@ impl Encoder {
     /// Finds the tokenizer. A missing file is no error yet: tokens can be encoded without it.
     fn attach_tokenizer(&mut self, weights: &Path, options: &TextLoadOptions) -> Result<()> {
         let limits = &options.limits;
-        if self.kind.is_clip() {
-            let clip = options.clip_tokenizer.clone().unwrap_or_else(|| Arc::new(ClipTokenizer::new()));
-            let tokenizer = if self.kind == EncoderKind::ClipL {
-                PromptTokenizer::clip_l(clip)
-            } else {
-                PromptTokenizer::clip_g(clip)
+        let clip = options.clip_tokenizer.clone().unwrap_or_default();
+        let file = || {
+            let file = match &options.tokenizer {
+                Some(path) => FileTokenizer::from_file(path, limits)?,
+                None => FileTokenizer::beside(weights, limits)?,
             };
-            self.tokenizer = Some(tokenizer.with_limits(limits.clone()));
-            return Ok(());
+            file.check_rows(self.table().entries()).map(|()| file)
+        };
+        match self.kind.tokenizer(clip, file) {
+            Ok(tokenizer) => self.tokenizer = Some(tokenizer.with_limits(limits.clone())),
+            Err(error) if error.kind() == ErrorKind::NotFound && options.tokenizer.is_none() => {
+                self.tokenizer_trouble = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
         }
-        let file = match &options.tokenizer {
-            Some(path) => FileTokenizer::from_file(path, limits)?,
-            None => match FileTokenizer::beside(weights, limits) {
-                Ok(file) => file,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.tokenizer_trouble = Some(error.to_string());
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        file.check_rows(self.table().entries())?;
-        let tokenizer = match self.kind {
-            EncoderKind::T5 => PromptTokenizer::t5(file, 1)?,
-            _ => PromptTokenizer::z_image(Arc::new(file))?,
-        };
-        self.tokenizer = Some(tokenizer.with_limits(limits.clone()));
         Ok(())
     }
 
@@ -191,7 +179,7 @@ impl Encoder {
     pub(super) fn encode(&self, sequences: &[&Sequence], run: &Run) -> Result<Vec<Encoding>> {
         let batches = batches(sequences);
         let layers = run.wish.layers(self.layers()).0;
-        let pass = Pass::new(run.runtime, run.call, batches.len() * layers);
+        let pass = Pass::new(run.runtime, run.call, batches.len() * layers).with_attention(run.attention);
         let mut encodings = Vec::with_capacity(sequences.len());
         for batch in batches {
             encodings.extend(run.runtime.run(|| self.encode_batch(batch, run, &pass))?);
@@ -284,6 +272,7 @@ pub(super) struct Run<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) call: &'a Call,
     pub(super) precision: Precision,
+    pub(super) attention: AttentionMode,
     pub(super) wish: Wish,
     /// Whether hidden places may not be looked at.
     pub(super) masked: bool,

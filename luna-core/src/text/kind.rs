@@ -4,9 +4,9 @@
 use crate::{
     Error, ErrorKind, Result,
     checkpoint::{Checkpoint, Component, Dialect, Family},
-    tokenizer::ChunkRule,
+    tokenizer::{ChunkRule, ClipTokenizer, FileTokenizer, PromptTokenizer},
 };
-use std::fmt;
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// The text encoders that diffusion models listen to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +58,32 @@ impl EncoderKind {
         if matches!(self, Self::ClipL) { ChunkRule::CLIP_L } else { ChunkRule::CLIP_G }
     }
 
+    /// The tokenizer of its prompts: CLIP's own, or the file of a T5 or Qwen3, which is asked for only then.
+    ///
+    /// ```
+    /// use luna_core::{Error, ErrorKind, text::EncoderKind, tokenizer::{ClipTokenizer, PromptOptions}};
+    /// let clip = ClipTokenizer::new().into();
+    /// let none = || Err(Error::new(ErrorKind::NotFound, "CLIP needs no file"));
+    /// let tokenizer = EncoderKind::ClipG.tokenizer(clip, none)?;
+    /// assert_eq!(tokenizer.tokenize("a cat", &PromptOptions::default(), None)?.chunks[0][4].id(), Some(0));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `file`; `InvalidInput` if it is another model's.
+    pub fn tokenizer(
+        self,
+        clip: Arc<ClipTokenizer>,
+        file: impl FnOnce() -> Result<FileTokenizer>,
+    ) -> Result<PromptTokenizer> {
+        match self {
+            Self::ClipL => Ok(PromptTokenizer::clip_l(clip)),
+            Self::ClipG | Self::ClipH => Ok(PromptTokenizer::clip_g(clip)),
+            Self::T5 => PromptTokenizer::t5(file()?, 1),
+            Self::Qwen3 => PromptTokenizer::z_image(Arc::new(file()?)),
+        }
+    }
+
     /// The family that a checkpoint is recognised as.
     pub const fn family(self) -> Family {
         match self {
@@ -65,6 +91,18 @@ impl EncoderKind {
             Self::T5 => Family::T5,
             Self::Qwen3 => Family::Qwen3,
         }
+    }
+}
+
+impl FromStr for EncoderKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "no such text encoder")
+                .expected(Self::ALL.map(|kind| format!("`{}`", kind.name())).join(", "))
+                .found(format!("`{text}`"))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a caller may ask of text encoders, and what it is told about how that was done.
 
 use super::{EmbeddingProblem, EncoderKind};
-use crate::{Call, Conditioning, PictureSizes, Precision, tokenizer::PromptOptions};
+use crate::{AttentionMode, Call, Conditioning, PictureSizes, Precision, tokenizer::PromptOptions};
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 /// A prompt with what belongs to it.
@@ -66,6 +66,8 @@ pub struct TokenIds {
 pub struct TextOptions {
     /// Precision of activations.
     pub precision: Precision,
+    /// How attention is computed.
+    pub attention: AttentionMode,
     /// Which layer is taken: 1 the last, 2 the one before, as ComfyUI's −1 and −2. What the diffusion model was taught
     /// with if not given: SD1 1, SDXL 2.
     pub clip_skip: Option<NonZeroUsize>,

@@ -6,6 +6,7 @@ use super::{
     wish::{Layer, Pooling, Wish},
 };
 use crate::{Conditioning, Error, ErrorKind, Result};
+use std::str::FromStr;
 
 /// What conditioning is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +28,18 @@ pub enum Recipe {
     T5,
     /// Qwen3's last layer but one without the final norm, with its mask: Z-Image.
     ZImage,
+}
+
+impl FromStr for Recipe {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|recipe| recipe.name() == text).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "no such recipe")
+                .expected(Self::ALL.map(|recipe| format!("`{}`", recipe.name())).join(", "))
+                .found(format!("`{text}`"))
+        })
+    }
 }
 
 /// Channels of SD3's conditioning where no T5 says it, and of its pooled outputs where an encoder is missing.

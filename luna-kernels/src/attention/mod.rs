@@ -133,6 +133,11 @@ pub struct AttentionInput<'a, T> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn attention<T: Scalar>(x: &AttentionInput<'_, T>, out: &mut [T], cx: &Context<'_>) {
+    T::attention(x, out, cx);
+}
+
+/// [`attention`], compiled once for each element type.
+pub(crate) fn attention_of<T: Scalar>(x: &AttentionInput<'_, T>, out: &mut [T], cx: &Context<'_>) {
     let AttentionShape { b, heads, kv_heads, tokens_q, tokens_kv, dim } = x.shape;
     assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "{kv_heads} key heads do not divide {heads} query heads");
     x.q.check(b, tokens_q, heads * dim, "queries");

@@ -183,6 +183,17 @@ impl<'a, T> ConvInput<'a, T> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn conv2d<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv, out: &mut [T], e: &Epilogue<'_, T>, cx: &Context<'_>) {
+    T::conv2d(x, w, out, e, cx);
+}
+
+/// [`conv2d`], compiled once for each element type.
+pub(crate) fn conv2d_of<T: Scalar>(
+    x: &ConvInput<'_, T>,
+    w: &PackedConv,
+    out: &mut [T],
+    e: &Epilogue<'_, T>,
+    cx: &Context<'_>,
+) {
     conv2d_by(cost::choose(x, w), x, w, out, e, cx);
 }
 

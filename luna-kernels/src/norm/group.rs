@@ -46,6 +46,17 @@ pub fn group_norm_affine<T: Scalar>(
     norm: &GroupNorm<'_>,
     cx: &Context<'_>,
 ) -> ChannelAffine {
+    T::group_norm_affine(x, b, hw, norm, cx)
+}
+
+/// [`group_norm_affine`], compiled once for each element type.
+pub(crate) fn group_norm_affine_of<T: Scalar>(
+    x: &[T],
+    b: usize,
+    hw: usize,
+    norm: &GroupNorm<'_>,
+    cx: &Context<'_>,
+) -> ChannelAffine {
     let c = norm.gamma.len();
     assert_eq!(x.len(), b * hw * c, "input must be [b, hw, c] = [{b}, {hw}, {c}]");
     assert_eq!(norm.beta.len(), c, "gamma and beta must both hold c values");
@@ -161,6 +172,18 @@ impl<T: Scalar> Kernel for Sums<'_, T> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn apply_affine<T: Scalar>(
+    x: &[T],
+    out: &mut [T],
+    b: usize,
+    affine: &ChannelAffine,
+    activation: Activation,
+    cx: &Context<'_>,
+) {
+    T::apply_affine(x, out, b, affine, activation, cx);
+}
+
+/// [`apply_affine`], compiled once for each element type.
+pub(crate) fn apply_affine_of<T: Scalar>(
     x: &[T],
     out: &mut [T],
     b: usize,

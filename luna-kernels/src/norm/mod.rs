@@ -2,8 +2,8 @@
 //!
 //! Enters: channels-last activations. Leaves: normalised activations, or what a convolution needs to normalise as it reads.
 
-mod group;
-mod rows;
+pub(crate) mod group;
+pub(crate) mod rows;
 
 pub use group::{ChannelAffine, GroupNorm, apply_affine, group_norm_affine};
 pub use rows::{RowNorm, layer_norm, rms_norm};

@@ -33,6 +33,11 @@ pub struct RowNorm<'a> {
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn layer_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
+    T::layer_norm(x, out, norm, cx);
+}
+
+/// [`layer_norm`], compiled once for each element type.
+pub(crate) fn layer_norm_of<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
     row_norm(x, out, norm, RowKind::Layer, cx);
 }
 
@@ -41,6 +46,11 @@ pub fn layer_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Co
 /// # Panics
 /// If a slice does not have the size its shape says.
 pub fn rms_norm<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
+    T::rms_norm(x, out, norm, cx);
+}
+
+/// [`rms_norm`], compiled once for each element type.
+pub(crate) fn rms_norm_of<T: Scalar>(x: &[T], out: &mut [T], norm: &RowNorm<'_>, cx: &Context<'_>) {
     row_norm(x, out, norm, RowKind::RootMeanSquare, cx);
 }
 

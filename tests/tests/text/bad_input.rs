@@ -1,14 +1,11 @@
 //! Prompts, tokens and files that are wrong: a clear error or ComfyUI's own behaviour, never a panic.
 
-use crate::{
-    models::{CLIP_L, Drawn, RUNTIME, checkpoint, clip, clip_model, fixture, model_as, qwen3, t5},
-    others::folder,
-};
 use luna_core::{
     Call, CancelToken, ErrorKind, Limits,
     checkpoint::Checkpoint,
     text::{Conditioner, EncoderKind, Prompt, Recipe, TextLoadOptions, TextModel, TextOptions, TokenIds},
 };
+use luna_tests::text::{CLIP_L, Drawn, RUNTIME, checkpoint, clip, clip_model, fixture, folder, model_as, qwen3, t5};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -203,7 +200,7 @@ fn weights_that_are_not_finite_and_calls_that_are_cancelled() {
 #[test]
 fn config_files_that_disagree() {
     let place = tempfile::tempdir().unwrap();
-    let bytes = crate::models::file(&[("", &clip(&CLIP_L))], |_| safetensors::Dtype::F32);
+    let bytes = luna_tests::text::file(&[("", &clip(&CLIP_L))], |_| safetensors::Dtype::F32);
     std::fs::write(place.path().join("model.safetensors"), bytes).unwrap();
     for (config, kind, part) in [
         (r#"{"hidden_act": "relu"}"#, ErrorKind::Unsupported, "relu"),
@@ -239,7 +236,7 @@ proptest! {
     /// A file cut off or with a byte changed is refused or loads; nothing else.
     #[test]
     fn no_file_panics(at in 0.0..1.0f64, byte: u8, cut: bool) {
-        static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| crate::models::file(&[("", &t5())], |_| safetensors::Dtype::F32));
+        static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| luna_tests::text::file(&[("", &t5())], |_| safetensors::Dtype::F32));
         // Changes in the header matter most.
         let mut bytes = BYTES.clone();
         let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

@@ -1,10 +1,10 @@
 //! The conditioning cache: what hits and what never may.
 
-use crate::models::{CLIP_L, clip, clip_model, fixture, model_as, qwen3};
 use luna_core::{
     PictureSizes, Precision,
     text::{Conditioner, ConditioningCache, EmbeddingFolders, Prompt, TextOptions, TokenIds},
 };
+use luna_tests::text::{CLIP_L, clip, clip_model, fixture, model_as, qwen3};
 use std::{num::NonZeroUsize, sync::Arc};
 
 #[test]

@@ -1,8 +1,5 @@
 //! CLIP-L, CLIP-G, CLIP-H and SDXL's pair against ComfyUI.
 
-use crate::models::{
-    Answers, CLIP_G, CLIP_H, CLIP_L, RUNTIME, assert_close, checkpoint, clip, clip_model, fixture, kept, open_clip,
-};
 use luna_core::{
     Precision,
     text::{
@@ -10,14 +7,11 @@ use luna_core::{
         TextOptions,
     },
 };
+use luna_tests::text::{
+    Answers, CLIP_G, CLIP_H, CLIP_L, RUNTIME, assert_close, checkpoint, clip, clip_model, fixture, kept, open_clip,
+    prompts,
+};
 use std::num::NonZeroUsize;
-
-pub fn prompts() -> Vec<[String; 2]> {
-    let text = std::fs::read_to_string(fixture("text/prompts.json")).unwrap();
-    let prompts: Vec<[String; 2]> = serde_json::from_str(&text).unwrap();
-    assert_eq!(prompts.len(), 6);
-    prompts
-}
 
 fn folders() -> EmbeddingFolders {
     EmbeddingFolders::new([fixture("text/embeddings")]).unwrap()

@@ -4,6 +4,5 @@
 mod bad_input;
 mod cache;
 mod clip;
-mod models;
 mod others;
 mod storage;

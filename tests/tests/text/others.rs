@@ -1,24 +1,13 @@
 //! T5, Qwen3 and the recipes they are part of, against ComfyUI and transformers.
 
-use crate::{
-    clip::prompts,
-    models::{
-        Answers, CLIP_G, CLIP_L, Drawn, RUNTIME, assert_close, clip_model, file, fixture, kept, model_as, qwen3, t5,
-    },
-};
 use luna_core::{
     Precision,
     text::{Conditioner, Prompt, Recipe, TextModel, TextOptions, TokenIds},
 };
-use safetensors::Dtype;
-use std::{num::NonZeroUsize, path::Path};
-
-/// A model folder with the tokenizer of a fixture.
-pub fn folder(place: &Path, drawn: &[Drawn], tokenizer: &str) {
-    std::fs::write(place.join("model.safetensors"), file(&[("", drawn)], |_| Dtype::F32)).unwrap();
-    let from = fixture("tokenizer").join(tokenizer).join("tokenizer.json");
-    std::fs::copy(from, place.join("tokenizer.json")).unwrap();
-}
+use luna_tests::text::{
+    Answers, CLIP_G, CLIP_L, Drawn, RUNTIME, assert_close, clip_model, folder, kept, model_as, prompts, qwen3, t5,
+};
+use std::num::NonZeroUsize;
 
 fn opened(drawn: &[Drawn], tokenizer: &str) -> TextModel {
     let place = tempfile::tempdir().unwrap();

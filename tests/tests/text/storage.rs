@@ -1,11 +1,11 @@
 //! The same weights in every type a file may store them in.
 
-use crate::models::{CLIP_L, Drawn, RUNTIME, assert_close, clip, file, t5};
 use luna_core::{
     Conditioning, Limits, Precision,
     checkpoint::Checkpoint,
     text::{Conditioner, Fallback, TextLoadOptions, TextModel, TextOptions, TokenIds},
 };
+use luna_tests::text::{CLIP_L, Drawn, RUNTIME, assert_close, clip, file, t5};
 use safetensors::Dtype;
 
 fn load(drawn: &[Drawn], dtype: impl Fn(&str) -> Dtype) -> TextModel {

@@ -1,4 +1,5 @@
-//! The models of the fixtures: no weights are stored, everyone draws the same ones from their names.
+//! The text encoders of the fixtures: no weights are stored, everyone draws the same ones from their names. Also what
+//! ComfyUI and transformers make of prompts with them.
 
 use luna_core::{
     Conditioning, Limits, Runtime,
@@ -6,13 +7,18 @@ use luna_core::{
     text::{EncoderKind, TextLoadOptions, TextModel},
 };
 use safetensors::{Dtype, tensor::TensorView};
-use std::{path::PathBuf, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
+/// The runtime of all tests.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::cpu().unwrap());
 
 /// Name, shape and values of a tensor.
 pub type Drawn = (String, Vec<usize>, Vec<f32>);
 
+/// A file of the fixtures.
 pub fn fixture(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fixtures", name].iter().collect()
 }
@@ -49,15 +55,23 @@ fn parameter(prefix: &str, name: String, shape: &[usize]) -> Drawn {
     (name, shape.to_vec(), values)
 }
 
+/// Sizes of a CLIP of the fixtures.
 pub struct ClipShape {
+    /// Which CLIP it stands for.
     pub kind: EncoderKind,
+    /// Length of a token's embedding.
     pub width: usize,
+    /// Width of the feed-forward blocks.
     pub hidden: usize,
+    /// Number of layers.
     pub layers: usize,
 }
 
+/// CLIP-L's.
 pub const CLIP_L: ClipShape = ClipShape { kind: EncoderKind::ClipL, width: 64, hidden: 96, layers: 3 };
+/// CLIP-G's.
 pub const CLIP_G: ClipShape = ClipShape { kind: EncoderKind::ClipG, width: 128, hidden: 160, layers: 4 };
+/// CLIP-H's.
 pub const CLIP_H: ClipShape = ClipShape { kind: EncoderKind::ClipH, width: 64, hidden: 128, layers: 3 };
 
 /// A CLIP in transformers' names.
@@ -208,44 +222,72 @@ pub fn file(parts: &[(&str, &[Drawn])], dtype: impl Fn(&str) -> Dtype) -> Vec<u8
     safetensors::serialize(views, None).unwrap()
 }
 
+/// An f32 checkpoint of parts with their prefixes.
 pub fn checkpoint(parts: &[(&str, &[Drawn])]) -> Checkpoint {
     Checkpoint::from_bytes("drawn", file(parts, |_| Dtype::F32), &Limits::default()).unwrap()
 }
 
+/// A model in transformers' names, as this kind where its size does not say it.
 pub fn model_as(drawn: &[Drawn], kind: Option<EncoderKind>) -> TextModel {
     let options = TextLoadOptions { kind, ..TextLoadOptions::default() };
     TextModel::load(&checkpoint(&[("", drawn)]), &RUNTIME, &options).unwrap()
 }
 
+/// A CLIP of the fixtures.
 pub fn clip_model(shape: &ClipShape) -> TextModel {
     model_as(&clip(shape), Some(shape.kind))
+}
+
+/// The prompts of the fixtures, each positive and negative.
+pub fn prompts() -> Vec<[String; 2]> {
+    let text = std::fs::read_to_string(fixture("text/prompts.json")).unwrap();
+    let prompts: Vec<[String; 2]> = serde_json::from_str(&text).unwrap();
+    assert_eq!(prompts.len(), 6);
+    prompts
+}
+
+/// A model folder with the tokenizer of a fixture.
+pub fn folder(place: &Path, drawn: &[Drawn], tokenizer: &str) {
+    std::fs::write(place.join("model.safetensors"), file(&[("", drawn)], |_| Dtype::F32)).unwrap();
+    let from = fixture("tokenizer").join(tokenizer).join("tokenizer.json");
+    std::fs::copy(from, place.join("tokenizer.json")).unwrap();
 }
 
 /// Reference values by name.
 pub struct Answers(Checkpoint);
 
 impl Answers {
+    /// Opens a file of the fixtures.
     pub fn open(name: &str) -> Self {
         Self(Checkpoint::open(fixture("text").join(name), &Limits::default()).unwrap())
     }
 
+    /// f32 values.
     pub fn floats(&self, name: &str) -> Vec<f32> {
         let bytes = self.0.tensor(name).unwrap_or_else(|| panic!("no {name}")).bytes;
         bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
     }
 
+    /// i64 values.
     pub fn integers(&self, name: &str) -> Vec<u32> {
         let bytes = self.0.tensor(name).unwrap_or_else(|| panic!("no {name}")).bytes;
         bytes.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()) as u32).collect()
     }
 
+    /// Boolean values.
     pub fn flags(&self, name: &str) -> Vec<bool> {
         self.0.tensor(name).unwrap().bytes.iter().map(|&byte| byte != 0).collect()
     }
 
+    /// Whether there are such values.
     pub fn has(&self, name: &str) -> bool {
         self.0.tensor(name).is_some()
     }
+}
+
+/// As [`kept`], from plain values.
+pub fn kept_rows(values: &[f32], channels: usize) -> Vec<f32> {
+    values.chunks_exact(channels).skip(1).step_by(4).flatten().copied().collect()
 }
 
 /// What the fixtures keep of an encoding: every fourth token, starting with the second.
@@ -261,6 +303,7 @@ pub fn difference(ours: &[f32], theirs: &[f32]) -> f64 {
     (apart / theirs.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
 }
 
+/// Panics unless the relative difference is below `most`.
 #[track_caller]
 pub fn assert_close(what: &str, ours: &[f32], theirs: &[f32], most: f64) {
     let difference = difference(ours, theirs);
