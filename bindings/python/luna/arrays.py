@@ -17,7 +17,7 @@ _FORMATS = {
     ("i", 4): _abi.LUNA_DTYPE_I32, ("l", 4): _abi.LUNA_DTYPE_I32,
     ("l", 8): _abi.LUNA_DTYPE_I64, ("q", 8): _abi.LUNA_DTYPE_I64,
 }
-_DTYPES = {_abi.LUNA_DTYPE_F32: ("float32", "f", ctypes.c_float), _abi.LUNA_DTYPE_BOOL: ("bool", "?", ctypes.c_bool)}
+_DTYPES: "dict[int, Tuple[str, str, Any]]" = {_abi.LUNA_DTYPE_F32: ("float32", "f", ctypes.c_float), _abi.LUNA_DTYPE_BOOL: ("bool", "?", ctypes.c_bool)}
 
 
 class _Buffer(ctypes.Structure):
@@ -62,11 +62,13 @@ def _give_back(managed: int) -> None:
     _Managed.from_address(managed).deleter(managed)
 
 
-@_DESTRUCTOR
-def _end_capsule(capsule: int) -> None:
+def _end(capsule: int) -> None:
     # A consumer that took the tensor has renamed the capsule, and calls the deleter itself.
     if _CAPSULE_IS_VALID(capsule, _DLTENSOR):
         _give_back(_DYING_POINTER(capsule, _DLTENSOR))
+
+
+_end_capsule = _DESTRUCTOR(_end)
 
 
 class Borrowed:

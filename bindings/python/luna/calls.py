@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import weakref
-from typing import Any, Awaitable, Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from . import _abi
 from .library import check, library, record
@@ -65,10 +65,12 @@ def call_of(call: Optional[Call], progress: Optional[Progress]) -> Call:
 
 async def in_thread(call: Call, work: Callable[[], T]) -> T:
     """Runs `work` beside the event loop; a task that is cancelled cancels the call and waits for its end."""
-    running: Awaitable[T] = asyncio.get_running_loop().run_in_executor(None, work)
+    running = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         call.cancel()
-        await asyncio.wait([asyncio.ensure_future(running)])
+        await asyncio.wait([running])
+        # Looked at, so that the event loop does not complain: the task's end is told by CancelledError.
+        running.exception()
         raise

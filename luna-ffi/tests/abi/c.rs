@@ -5,7 +5,7 @@ use luna_tests::{diffusion, workspace};
 use std::{path::Path, process::Command};
 
 /// What an example is called with.
-fn arguments(name: &str, folder: &Path) -> Vec<String> {
+pub fn arguments(name: &str, folder: &Path) -> Vec<String> {
     match name {
         "save_pictures" => vec![folder.join("saved").display().to_string()],
         "one_step" => vec![diffusion::case("sd15_ldm").write(folder).display().to_string()],
@@ -14,7 +14,7 @@ fn arguments(name: &str, folder: &Path) -> Vec<String> {
 }
 
 /// What an example must have told.
-fn expected(name: &str) -> &'static str {
+pub fn expected(name: &str) -> &'static str {
     match name {
         "encode_decode" => "latent: 1 x 16 x 6 x 8",
         "encode_prompt" => "clip_l: token 736, weight 1.3",

@@ -44,7 +44,12 @@ fn options(prefix: &Path) -> Vec<String> {
         line.replace("${libdir}", &prefix.join("lib").display().to_string())
             .replace("${includedir}", &prefix.join("include").display().to_string())
     };
-    [at("Cflags: "), at("Libs: ")].map(fill).iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect()
+    [at("Cflags: "), at("Libs: ")]
+        .map(fill)
+        .iter()
+        .flat_map(|line| line.split_whitespace())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn programs(compilers: &[&'static str], standard: &str, sources: &[PathBuf], check: impl Fn(&str, &Path)) {

@@ -25,11 +25,12 @@ fn every_item_of_the_header_is_documented() {
         let text = line.trim();
         // A declaration begins at the margin, a field or a number four spaces in.
         let inside = line.starts_with("    ") && !line.starts_with("     ");
-        let item = text.starts_with("typedef") && !text.starts_with("typedef int32_t")
-            || text.starts_with("enum ")
-            || text.starts_with("#define LUNA_")
-            || text.contains(" luna_") && text.contains('(') && !line.starts_with(' ') && !text.starts_with('*')
-            || inside && (text.ends_with(';') || text.ends_with(','));
+        let item =
+            text.starts_with("typedef") && !text.starts_with("typedef int32_t") && !text.starts_with("typedef enum")
+                || text.starts_with("enum ")
+                || text.starts_with("#define LUNA_")
+                || text.contains("luna_") && text.contains('(') && !line.starts_with(' ') && !text.starts_with('*')
+                || inside && (text.ends_with(';') || text.ends_with(','));
         let comment = text.starts_with('/') || text.starts_with('*') || text.starts_with(": int32_t");
         if !item || comment {
             continue;
@@ -48,10 +49,14 @@ fn exported() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("luna_")).map(str::to_owned).collect()
 }
 
-/// `NAME = NUMBER` in the header.
+/// `NAME = NUMBER` for every enum and constant of the header.
 fn numbers(header: &str) -> BTreeSet<String> {
     let constants = header.lines().map(str::trim).filter(|line| line.starts_with("LUNA_") && line.contains(" = "));
-    constants.map(|line| line.trim_end_matches(',').to_owned()).collect()
+    let defined = header.lines().filter_map(|line| line.strip_prefix("#define "));
+    // The ABI's own number is there to change.
+    let defined = defined.filter(|line| line.contains(' ') && !line.starts_with("LUNA_ABI_"));
+    let defined = defined.map(|line| line.replacen(' ', " = ", 1));
+    constants.map(|line| line.trim_end_matches(',').to_owned()).chain(defined).collect()
 }
 
 fn committed(file: &str) -> BTreeSet<String> {

@@ -2,8 +2,10 @@
 
 mod built;
 mod c;
+mod conformance;
 mod cpp;
 mod header;
 mod loaded;
 mod misuse;
 mod python;
+mod sanitizers;

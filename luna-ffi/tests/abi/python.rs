@@ -4,7 +4,8 @@ use crate::built;
 use luna_tests::{diffusion, workspace};
 use std::{path::Path, process::Command};
 
-fn python() -> Command {
+/// The Python of the machine, with the built library.
+pub fn python() -> Command {
     let mut command = Command::new("python3");
     command.env("LUNA_LIBRARY", built::library()).env("PYTHONDONTWRITEBYTECODE", "1");
     command.current_dir(workspace::root());
@@ -61,7 +62,9 @@ fn example(name: &str, folder: &Path) -> (Vec<String>, &'static str) {
         "progress_and_cancel" => (vec![], "stopped: that takes too long"),
         "asyncio_pictures" => (vec![], "3 latents"),
         "save_pictures" => (vec![folder.join("saved").display().to_string()], "gradient_001.png"),
-        "one_step" => (vec![diffusion::case("sd15_ldm").write(folder).display().to_string()], "prediction (1, 4, 16, 16)"),
+        "one_step" => {
+            (vec![diffusion::case("sd15_ldm").write(folder).display().to_string()], "prediction (1, 4, 16, 16)")
+        }
         other => panic!("what does the example {other} tell?"),
     }
 }
@@ -84,7 +87,16 @@ fn the_wheel_carries_the_library() {
     std::fs::create_dir_all(&wheels).unwrap();
     if built::run(python().args(["-m", "pip", "--version"])).starts_with("pip") {
         let mut install = python();
-        install.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", "--no-deps", "--target"]);
+        install.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-build-isolation",
+            "--no-deps",
+            "--target",
+        ]);
         built::run(install.arg(&site).arg("bindings/python"));
     }
     let mut used = Command::new("python3");
