@@ -127,6 +127,7 @@ pub struct luna_decode_options {
 /// The object behind `luna_vae`.
 pub(crate) struct LoadedVae {
     vae: Lease<Vae>,
+    info: luna_vae_info,
     log: Log,
 }
 
@@ -202,25 +203,26 @@ fn four(what: &str, meaning: &str, floats: &Floats) -> Result<[usize; 4]> {
     })
 }
 
+fn info(vae: &Vae) -> luna_vae_info {
+    let scale = vae.latent_scale();
+    luna_vae_info {
+        size: 0,
+        latent_channels: vae.latent_channels() as u32,
+        picture_channels: vae.picture_channels() as u32,
+        factor: vae.factor() as u32,
+        has_scale: scale.is_some().into(),
+        scale: scale.map_or(0.0, |scale| scale.scale),
+        shift: scale.map_or(0.0, |scale| scale.shift),
+        weight_bytes: vae.weight_bytes(),
+    }
+}
+
 impl LoadedVae {
     fn load(session: &Session, path: &str) -> Result<Self> {
         let bundled = (MOONLET, Vae::moonlet_checkpoint as fn() -> _);
         let vae = session.acquire(path, bundled, Vae::load)?;
-        Ok(Self { vae, log: session.log })
-    }
-
-    fn info(&self) -> luna_vae_info {
-        let scale = self.vae.latent_scale();
-        luna_vae_info {
-            size: 0,
-            latent_channels: self.vae.latent_channels() as u32,
-            picture_channels: self.vae.picture_channels() as u32,
-            factor: self.vae.factor() as u32,
-            has_scale: scale.is_some().into(),
-            scale: scale.map_or(0.0, |scale| scale.scale),
-            shift: scale.map_or(0.0, |scale| scale.shift),
-            weight_bytes: self.vae.weight_bytes(),
-        }
+        let info = info(&vae);
+        Ok(Self { vae, info, log: session.log })
     }
 
     fn encode(
@@ -274,7 +276,7 @@ pub unsafe extern "C" fn luna_vae_get_info(vae: luna_vae, info: *mut luna_vae_in
     boundary(|caller| {
         caller.output("info", info)?;
         let mut place = caller.report(info)?;
-        place.put(object::<LoadedVae>(vae)?.info());
+        place.put(object::<LoadedVae>(vae)?.info);
         Ok(())
     })
 }
