@@ -9,6 +9,7 @@ pub mod diffusion;
 mod error;
 pub mod files;
 pub mod limits;
+pub mod lora;
 pub mod memory;
 mod nn;
 pub mod picture;
@@ -26,6 +27,7 @@ pub use call::{Call, CancelToken, Progress};
 pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use nn::Patches;
 pub use runtime::Runtime;
 pub use values::{
     ArrayView, Conditioning, Image, ImageView, Latent, LatentScale, LatentView, PictureSizes, Prediction,

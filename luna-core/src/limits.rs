@@ -24,6 +24,10 @@ pub struct Limits {
     pub prompt_bytes: usize,
     /// Tokens of one prompt, with start, end and padding of its chunks.
     pub prompt_tokens: usize,
+    /// Rank of a LoRA.
+    pub lora_rank: usize,
+    /// Bytes of a LoRA file.
+    pub lora_bytes: u64,
     /// Bytes of an encoded picture file.
     pub picture_file_bytes: u64,
 }
@@ -40,6 +44,8 @@ impl Default for Limits {
             batch: 1_024,
             prompt_bytes: 1 << 20,
             prompt_tokens: 1 << 16,
+            lora_rank: 1 << 14,
+            lora_bytes: 16 << 30,
             picture_file_bytes: 1 << 30,
         }
     }

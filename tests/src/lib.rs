@@ -4,6 +4,7 @@
 pub mod diffusion;
 pub mod fuzz;
 pub mod hostile;
+pub mod lora;
 pub mod markdown;
 pub mod random;
 pub mod safetensors_file;

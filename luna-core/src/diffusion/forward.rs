@@ -37,11 +37,14 @@ impl Denoiser {
         let [batch, _, height, width] = input.check(&self.facts)?;
         self.check_precision(options.precision)?;
         let attention = options.attention.unwrap_or(self.attention);
+        let patches = options.patches.as_deref();
+        patches.map_or(Ok(()), |patches| patches.check(&self.frozen))?;
         let cache = options.cache.as_ref().map(|cached| cached.start(input, &self.facts)).transpose()?;
         let mut fallbacks = Vec::new();
         let mut precision = options.precision;
         let run = |precision, cache: Option<&FirstBlock>| {
             let pass = Pass::new(&self.runtime, &options.call, self.network.steps()).with_attention(attention);
+            let pass = pass.with_patches(patches);
             self.runtime.run(|| self.run(input, precision, cache, &pass))
         };
         let mut values = run(precision, cache.as_ref())?;

@@ -100,6 +100,15 @@ impl Denoiser {
         self.frozen.bytes()
     }
 
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Its layers, for those who resolve patches.
+    pub(crate) fn frozen(&self) -> &FrozenWeights {
+        &self.frozen
+    }
+
     /// BLAKE3 of its weights as they are held: no use of the model changes it, and it does not depend on whose names
     /// the file bears.
     ///

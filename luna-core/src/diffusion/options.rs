@@ -1,8 +1,8 @@
 //! What a caller may ask of a denoiser, and what it is told about how that was done.
 
 use super::{CacheReport, CachedSequence};
-use crate::{AttentionMode, Call, Precision};
-use std::{fmt, time::Duration};
+use crate::{AttentionMode, Call, Patches, Precision};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Options of [`super::Denoiser::load`].
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct ForwardOptions {
     pub precision: Precision,
     /// How attention is computed; as set at load if not given.
     pub attention: Option<AttentionMode>,
+    /// What is added to the weights for this call: [`crate::lora::Resolved::patches`].
+    pub patches: Option<Arc<Patches>>,
     /// Reuses the work of an earlier step where the first block changed little.
     pub cache: Option<CachedSequence>,
     /// Cancellation and progress.

@@ -1,8 +1,10 @@
 //! 2-D convolution over `[batch, height, width, channels]`, fused with what usually stands around it.
 
 use super::{
-    Activation, GroupNorm, Pass, Tensor, Weights, cpu,
+    Activation, GroupNorm, LinearCall, Pass, Tensor, Weights, cpu,
     frozen::{FrozenLayer, FrozenWeight},
+    linear::with_branch,
+    patch::PatchedWeight,
     portable,
 };
 use crate::Result;
@@ -89,11 +91,48 @@ impl Conv2d {
     }
 
     pub(crate) fn forward_with(&self, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
-        let bias = self.layer.bias.as_ref();
-        let y = match &self.layer.weight {
+        let layer = &self.layer;
+        let Some(patch) = pass.patch(layer) else {
+            return self.product(x, &layer.weight, layer.bias.as_ref(), call, pass);
+        };
+        let bias = patch.bias(layer)?;
+        match patch.weight(layer, self.pixels(x, call)?, &pass.cx())? {
+            PatchedWeight::Frozen => self.product(x, &layer.weight, bias.as_ref(), call, pass),
+            PatchedWeight::Built(weight) => self.product(x, &weight, bias.as_ref(), call, pass),
+            PatchedWeight::Merged(weight) => self.product(x, weight, bias.as_ref(), call, pass),
+            PatchedWeight::Branch(branch) => {
+                let narrow = ConvCall { after: Activation::None, residual: None, ..call };
+                let hidden = self.product(x, &branch.down, None, narrow, pass)?;
+                let own = |first: LinearCall| {
+                    let call = ConvCall { after: first.activation, residual: first.residual, ..call };
+                    self.product(x, &layer.weight, bias.as_ref(), call, pass)
+                };
+                let ends = LinearCall { activation: call.after, residual: call.residual };
+                with_branch(own, hidden, &branch, ends, pass)
+            }
+        }
+    }
+
+    /// Pixels of the output, all items together.
+    fn pixels(&self, x: &Tensor, call: ConvCall) -> Result<usize> {
+        let (batch, height, width, _) = x.dims4()?;
+        let times = if call.upsample { 2 } else { 1 };
+        let (rows, columns) = self.spec.shape().output(times * height, times * width);
+        Ok(batch * rows * columns)
+    }
+
+    fn product(
+        &self,
+        x: &Tensor,
+        weight: &FrozenWeight,
+        bias: Option<&Tensor>,
+        call: ConvCall,
+        pass: &Pass,
+    ) -> Result<Tensor> {
+        let y = match weight {
             FrozenWeight::Conv(weight) => cpu::conv2d(x, weight, bias, call, pass)?,
             FrozenWeight::Matrix(weight) => cpu::pointwise(x, weight, bias, call, pass)?,
-            FrozenWeight::Tensor(weight) => portable::conv2d(x, weight, bias, self.spec, call)?,
+            FrozenWeight::Tensor(weight) => portable::conv2d(x, weight, bias, self.spec, call, pass)?,
         };
         pass.check()?;
         Ok(y)
@@ -103,7 +142,9 @@ impl Conv2d {
     /// memory.
     pub(crate) fn forward_consuming(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
         match &self.layer.weight {
-            FrozenWeight::Matrix(weight) if self.spec.outputs <= self.spec.inputs => {
+            FrozenWeight::Matrix(weight)
+                if self.spec.outputs <= self.spec.inputs && pass.patch(&self.layer).is_none() =>
+            {
                 let y = cpu::pointwise_in_place(x, weight, self.layer.bias.as_ref(), pass)?;
                 pass.check()?;
                 Ok(y)

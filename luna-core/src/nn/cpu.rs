@@ -139,6 +139,18 @@ pub(super) fn linear(
     })
 }
 
+/// `y + x·Wᵀ` in the memory of `y`, which nothing else may use.
+pub(super) fn linear_onto(y: Tensor, x: &Tensor, weight: &PackedMatrix, pass: &Pass) -> Result<Tensor> {
+    let shape = y.shape().clone();
+    dispatch!(x, T => {
+        let data = View::<T>::of(x)?;
+        let mut y = into_buffer::<T>(&y)?;
+        let epilogue = Epilogue { accumulate: true, ..Epilogue::default() };
+        luna_kernels::linear(&data, y.len() / weight.n().max(1), weight, &mut y, &epilogue, &pass.cx());
+        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
+    })
+}
+
 pub(super) fn conv2d(
     x: &Tensor,
     weight: &PackedConv,
@@ -189,8 +201,9 @@ pub(super) fn pointwise(
 fn affine(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<ChannelAffine> {
     let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
     let pixels = x.elem_count() / (batch * channels);
+    let (gamma, beta) = (norm.gamma(pass)?, norm.beta(pass)?);
     dispatch!(x, T => {
-        let (x, gamma, beta) = (View::<T>::of(x)?, View::<f32>::of(norm.gamma())?, View::<f32>::of(norm.beta())?);
+        let (x, gamma, beta) = (View::<T>::of(x)?, View::<f32>::of(&gamma)?, View::<f32>::of(&beta)?);
         let norm = luna_kernels::GroupNorm { groups: norm.groups, eps: norm.eps, gamma: &gamma, beta: &beta };
         Ok(luna_kernels::group_norm_affine(&x, batch, pixels, &norm, &pass.cx()))
     })
@@ -239,9 +252,9 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall,
 /// Layer norm or RMS norm of each row.
 pub(super) fn row_norm(x: &Tensor, norm: &RowNorm, pass: &Pass) -> Result<Tensor> {
     let c = x.dim(D::Minus1)?;
+    let (gamma, beta) = (norm.gamma(pass)?, norm.beta(pass)?);
     dispatch!(x, T => {
-        let (data, gamma, beta) =
-            (View::<T>::of(x)?, View::<f32>::of(norm.gamma())?, optional::<f32>(norm.beta())?);
+        let (data, gamma, beta) = (View::<T>::of(x)?, View::<f32>::of(&gamma)?, optional::<f32>(beta.as_ref())?);
         let parameters =
             luna_kernels::RowNorm { c, eps: norm.eps, gamma: Some(&gamma), beta: beta.as_deref() };
         let mut y = pass.buffers().take::<T>(data.len());

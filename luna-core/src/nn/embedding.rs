@@ -25,7 +25,7 @@ impl Embedding {
         } else {
             FrozenWeight::Tensor(weights.on_device(view, &shape)?)
         };
-        Ok(Self(weights.freeze(&shape, weight, None)))
+        Ok(Self(weights.freeze_table(&shape, weight)))
     }
 
     /// Number of rows.

@@ -1,8 +1,10 @@
 //! Linear layer: `y = x·Wᵀ + b`, `[…, in]` → `[…, out]`.
 
 use super::{
-    Pass, Tensor, Weights, cpu,
+    Pass, Tensor, Weights, activate, cpu,
     frozen::{FrozenLayer, FrozenWeight},
+    modulation::add,
+    patch::{Branch, PatchedWeight},
     portable,
 };
 use crate::Result;
@@ -21,6 +23,13 @@ pub(crate) struct LinearCall<'a> {
 pub(super) struct Affine<'a> {
     pub(super) scale: f32,
     pub(super) bias: Option<&'a Tensor>,
+}
+
+impl<'a> Affine<'a> {
+    /// No scale.
+    fn with(bias: Option<&'a Tensor>) -> Self {
+        Self { scale: 1.0, bias }
+    }
 }
 
 /// A frozen linear layer. The CPU keeps the weight once, packed, in the type the file stores.
@@ -47,16 +56,62 @@ impl Linear {
 
     /// `activation(x·Wᵀ + b) + residual`.
     pub(crate) fn forward_with(&self, x: &Tensor, call: LinearCall, pass: &Pass) -> Result<Tensor> {
-        let y = match &self.0.weight {
-            FrozenWeight::Matrix(weight) => cpu::linear(x, weight, self.affine(), call, pass)?,
-            FrozenWeight::Tensor(weight) => portable::linear(x, weight, self.affine(), call)?,
-            FrozenWeight::Conv(_) => unreachable!("a linear layer is never packed as a convolution"),
+        let layer = &self.0;
+        let Some(patch) = pass.patch(layer) else {
+            return product(x, &layer.weight, layer.affine(layer.bias.as_ref()), call, pass);
         };
-        pass.check()?;
-        Ok(y)
+        let bias = patch.bias(layer)?;
+        let rows = x.elem_count() / layer.shape[1].max(1);
+        match patch.weight(layer, rows, &pass.cx())? {
+            PatchedWeight::Frozen => product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass),
+            PatchedWeight::Built(weight) => product(x, &weight, Affine::with(bias.as_ref()), call, pass),
+            PatchedWeight::Merged(weight) => product(x, weight, Affine::with(bias.as_ref()), call, pass),
+            PatchedWeight::Branch(branch) => {
+                let hidden = product(x, &branch.down, Affine::with(None), LinearCall::default(), pass)?;
+                let own = |call: LinearCall| product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass);
+                with_branch(own, hidden, &branch, call, pass)
+            }
+        }
     }
+}
 
-    fn affine(&self) -> Affine<'_> {
-        Affine { scale: self.0.scale, bias: self.0.bias.as_ref() }
+/// One product with a weight in any form.
+pub(super) fn product(
+    x: &Tensor,
+    weight: &FrozenWeight,
+    affine: Affine,
+    call: LinearCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let y = match weight {
+        FrozenWeight::Matrix(weight) => cpu::linear(x, weight, affine, call, pass)?,
+        FrozenWeight::Tensor(weight) => portable::linear(x, weight, affine, call)?,
+        FrozenWeight::Conv(_) => unreachable!("a linear layer is never packed as a convolution"),
+    };
+    pass.check()?;
+    Ok(y)
+}
+
+/// `activation(own + up·hidden) + residual`, where `own` computes the frozen layer's products.
+pub(super) fn with_branch(
+    own: impl FnOnce(LinearCall) -> Result<Tensor>,
+    hidden: Tensor,
+    branch: &Branch,
+    call: LinearCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let late = call.activation != Activation::None;
+    let first = LinearCall { activation: Activation::None, residual: call.residual.filter(|_| !late) };
+    let y = own(first)?;
+    let y = match &branch.up {
+        FrozenWeight::Matrix(up) => cpu::linear_onto(y, &hidden, up, pass)?,
+        up => (y + product(&hidden, up, Affine::with(None), LinearCall::default(), pass)?)?,
+    };
+    pass.recycle(hidden);
+    pass.check()?;
+    if !late {
+        return Ok(y);
     }
+    let y = activate(y, call.activation, pass)?;
+    call.residual.map_or(Ok(y.clone()), |residual| add(y, residual, pass))
 }

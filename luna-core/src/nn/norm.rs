@@ -25,20 +25,17 @@ impl GroupNorm {
 
     /// `[b, …, channels]` → the same.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        if x.device().is_cpu() { cpu::group_norm(x, self, pass) } else { portable::group_norm(x, self) }
+        if x.device().is_cpu() { cpu::group_norm(x, self, pass) } else { portable::group_norm(x, self, pass) }
     }
 
     /// γ, `[channels]`.
-    pub(super) fn gamma(&self) -> &Tensor {
-        match &self.layer.weight {
-            FrozenWeight::Tensor(gamma) => gamma,
-            _ => unreachable!("a norm is never packed"),
-        }
+    pub(super) fn gamma(&self, pass: &Pass) -> Result<Tensor> {
+        self.layer.vector(pass)
     }
 
     /// β, `[channels]`.
-    pub(super) fn beta(&self) -> &Tensor {
-        self.layer.bias.as_ref().expect("loaded with one")
+    pub(super) fn beta(&self, pass: &Pass) -> Result<Tensor> {
+        Ok(self.layer.patched_bias(pass)?.expect("loaded with one"))
     }
 }
 
@@ -66,19 +63,16 @@ impl RowNorm {
 
     /// `[…, channels]` → the same. For a norm of each head, hand in `[…, heads, dim]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        if x.device().is_cpu() { cpu::row_norm(x, self, pass) } else { portable::row_norm(x, self) }
+        if x.device().is_cpu() { cpu::row_norm(x, self, pass) } else { portable::row_norm(x, self, pass) }
     }
 
     /// γ, `[channels]`.
-    pub(crate) fn gamma(&self) -> &Tensor {
-        match &self.layer.weight {
-            FrozenWeight::Tensor(gamma) => gamma,
-            _ => unreachable!("a norm is never packed"),
-        }
+    pub(crate) fn gamma(&self, pass: &Pass) -> Result<Tensor> {
+        self.layer.vector(pass)
     }
 
     /// β, `[channels]`.
-    pub(super) fn beta(&self) -> Option<&Tensor> {
-        self.layer.bias.as_ref()
+    pub(super) fn beta(&self, pass: &Pass) -> Result<Option<Tensor>> {
+        self.layer.patched_bias(pass)
     }
 }

@@ -1,7 +1,7 @@
 //! A learned vector that belongs to no layer, such as a padding token.
 
 use super::{
-    Tensor, Weights,
+    Pass, Tensor, Weights,
     frozen::{FrozenLayer, FrozenWeight},
 };
 use crate::Result;
@@ -18,10 +18,7 @@ impl Parameter {
     }
 
     /// `[length]`.
-    pub(crate) fn values(&self) -> &Tensor {
-        match &self.0.weight {
-            FrozenWeight::Tensor(values) => values,
-            _ => unreachable!("a vector is never packed"),
-        }
+    pub(crate) fn values(&self, pass: &Pass) -> Result<Tensor> {
+        self.0.vector(pass)
     }
 }

@@ -1,15 +1,20 @@
 //! One forward pass: what a request brings along through all layers.
 
-use super::{Buffers, Tensor, cpu};
+use super::{
+    Buffers, Tensor, cpu,
+    frozen::FrozenLayer,
+    patch::{Patch, Patches},
+};
 use crate::{AttentionMode, Call, Error, Progress, Result, Runtime};
 use luna_kernels::Context;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Cancellation, progress and recycled buffers of one pass through a model.
+/// Cancellation, progress, recycled buffers and patches of one pass through a model.
 pub(crate) struct Pass<'a> {
     call: &'a Call,
     runtime: &'a Runtime,
     attention: AttentionMode,
+    patches: Option<&'a Patches>,
     done: AtomicUsize,
     total: usize,
 }
@@ -17,12 +22,22 @@ pub(crate) struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// A pass that will report `total` steps.
     pub(crate) fn new(runtime: &'a Runtime, call: &'a Call, total: usize) -> Self {
-        Self { call, runtime, attention: AttentionMode::Auto, done: AtomicUsize::new(0), total }
+        Self { call, runtime, attention: AttentionMode::Auto, patches: None, done: AtomicUsize::new(0), total }
     }
 
     /// The same with another way to compute attention.
     pub(crate) fn with_attention(self, attention: AttentionMode) -> Self {
         Self { attention, ..self }
+    }
+
+    /// The same with what a request adds to the model's weights.
+    pub(crate) fn with_patches(self, patches: Option<&'a Patches>) -> Self {
+        Self { patches: patches.filter(|patches| !patches.is_empty()), ..self }
+    }
+
+    /// What is added to a layer.
+    pub(super) fn patch(&self, layer: &FrozenLayer) -> Option<Patch<'a>> {
+        self.patches.and_then(|patches| patches.of(layer))
     }
 
     pub(super) fn attention_mode(&self) -> AttentionMode {

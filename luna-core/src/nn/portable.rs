@@ -32,9 +32,10 @@ pub(super) fn conv2d(
     bias: Option<&Tensor>,
     spec: ConvSpec,
     call: ConvCall,
+    pass: &Pass,
 ) -> Result<Tensor> {
     let x = match call.norm {
-        Some(norm) => group_norm(x, norm)?,
+        Some(norm) => group_norm(x, norm, pass)?,
         None => x.clone(),
     };
     let mut x = activate(&x, call.activation)?.permute((0, 3, 1, 2))?.contiguous()?;
@@ -60,7 +61,7 @@ fn add(y: Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
 }
 
 /// `[b, …, c]` → the same. Statistics in f32 whatever the precision.
-pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
+pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<Tensor> {
     let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
     let pixels = x.elem_count() / (batch * channels);
     let grouped = (batch, pixels, norm.groups, channels / norm.groups);
@@ -70,7 +71,7 @@ pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm) -> Result<Tensor> {
     let variance = centred.sqr()?.mean_keepdim((1, 3))?;
     let normed = centred.broadcast_div(&(variance + f64::from(norm.eps))?.sqrt()?)?;
     let normed = normed.reshape(x.shape())?.to_dtype(x.dtype())?;
-    let (gamma, beta) = (norm.gamma().to_dtype(x.dtype())?, norm.beta().to_dtype(x.dtype())?);
+    let (gamma, beta) = (norm.gamma(pass)?.to_dtype(x.dtype())?, norm.beta(pass)?.to_dtype(x.dtype())?);
     Ok(normed.broadcast_mul(&gamma)?.broadcast_add(&beta)?)
 }
 
@@ -147,13 +148,13 @@ fn mask(
 }
 
 /// `[…, c]` → the same. Statistics in f32 whatever the precision.
-pub(super) fn row_norm(x: &Tensor, norm: &RowNorm) -> Result<Tensor> {
+pub(super) fn row_norm(x: &Tensor, norm: &RowNorm, pass: &Pass) -> Result<Tensor> {
     let wide = x.to_dtype(candle_core::DType::F32)?;
     let wide = if norm.centred { wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)? } else { wide };
     let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
     let normed = wide.broadcast_div(&(variance + f64::from(norm.eps))?.sqrt()?)?.to_dtype(x.dtype())?;
-    let scaled = normed.broadcast_mul(&norm.gamma().to_dtype(x.dtype())?)?;
-    Ok(match norm.beta() {
+    let scaled = normed.broadcast_mul(&norm.gamma(pass)?.to_dtype(x.dtype())?)?;
+    Ok(match norm.beta(pass)? {
         Some(beta) => scaled.broadcast_add(&beta.to_dtype(x.dtype())?)?,
         None => scaled,
     })

@@ -81,7 +81,7 @@ fn convolutions_agree() {
         let weight = stored(&checkpoint, &format!("{name}.weight"));
         in_pass(|pass| {
             let plain = conv.forward(&x, pass)?;
-            let reference = portable::conv2d(&x, &weight, bias.as_ref(), spec, ConvCall::default())?;
+            let reference = portable::conv2d(&x, &weight, bias.as_ref(), spec, ConvCall::default(), pass)?;
             assert_close(&plain, &reference, 1e-5);
             if spec.kernel == 1 {
                 assert_close(&conv.forward_consuming(x.copy()?, pass)?, &reference, 1e-5);
@@ -97,7 +97,7 @@ fn convolutions_agree() {
                     residual: (!upsample).then_some(&residual),
                 };
                 let ours = conv.forward_with(&x, call, pass)?;
-                assert_close(&ours, &portable::conv2d(&x, &weight, bias.as_ref(), spec, call)?, 1e-5);
+                assert_close(&ours, &portable::conv2d(&x, &weight, bias.as_ref(), spec, call, pass)?, 1e-5);
             }
             Ok(())
         });
@@ -113,9 +113,9 @@ fn norms_and_activations_agree() {
     let group = GroupNorm::load(&weights, 12, 3, 1e-5).unwrap();
     let rows = [RowNorm::layer_norm(&weights, 12, 1e-5).unwrap(), RowNorm::rms_norm(&weights, 12, 1e-6).unwrap()];
     in_pass(|pass| {
-        assert_close(&group.forward(&x, pass)?, &portable::group_norm(&x, &group)?, 1e-5);
+        assert_close(&group.forward(&x, pass)?, &portable::group_norm(&x, &group, pass)?, 1e-5);
         for norm in &rows {
-            assert_close(&norm.forward(&x, pass)?, &portable::row_norm(&x, norm)?, 1e-5);
+            assert_close(&norm.forward(&x, pass)?, &portable::row_norm(&x, norm, pass)?, 1e-5);
         }
         use Activation::{Gelu, GeluTanh, None, QuickGelu, Relu, Silu};
         for activation in [None, Silu, Gelu, GeluTanh, QuickGelu, Relu] {
@@ -223,4 +223,133 @@ fn a_cancelled_pass_stops_at_the_next_layer() {
     assert!(layer.forward(&x, &pass).is_ok());
     token.cancel();
     assert_eq!(layer.forward(&x, &pass).unwrap_err().kind(), crate::ErrorKind::Cancelled);
+}
+
+/// A low-rank difference with factors of its own.
+struct Product {
+    down: Vec<f32>,
+    up: Vec<f32>,
+    rank: usize,
+}
+
+impl LowRank for Product {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn down(&self) -> Vec<f32> {
+        self.down.clone()
+    }
+
+    fn up(&self) -> Vec<f32> {
+        self.up.clone()
+    }
+}
+
+impl Delta for Product {
+    fn low_rank(&self) -> Option<&dyn LowRank> {
+        Some(self)
+    }
+
+    fn reads_base(&self) -> bool {
+        false
+    }
+
+    fn add_to(&self, sum: &mut [f32], _: &[f32], cx: &luna_kernels::Context) -> Result<()> {
+        add_product(sum, &self.up, &self.down, self.rank, 1.0, cx);
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Two low-rank differences and a bias for the first layer of a model, whose weight is `[outputs, inputs]`.
+fn patches(frozen: &FrozenWeights, [outputs, inputs]: [usize; 2], rule: patch::BranchRule) -> Patches {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let mut values = |count: usize| (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect::<Vec<_>>();
+    let mut product = |rank| Product { down: values(rank * inputs), up: values(outputs * rank), rank };
+    let (one, other) = (product(3), product(5));
+    let deltas: Vec<std::sync::Arc<dyn Delta>> = vec![std::sync::Arc::new(one), std::sync::Arc::new(other)];
+    let layer = LayerPatch { deltas, bias: Some(values(outputs)), ..LayerPatch::default() };
+    Patches::new([(0, layer)].into(), frozen, blake3::hash(b"test")).with_rule(rule)
+}
+
+/// Runs `layer` with patches applied in every way: the results are the same, and not those without patches.
+fn compare_rules(
+    frozen: &FrozenWeights,
+    sides: [usize; 2],
+    layer: impl Fn(&Pass) -> Result<Tensor> + Sync,
+    tolerance: f64,
+) {
+    let runtime = Runtime::new(crate::Device::Cpu, std::num::NonZeroUsize::new(2)).unwrap();
+    let call = Call::new();
+    let run = |patches: Option<&Patches>| {
+        let pass = Pass::new(&runtime, &call, 0).with_patches(patches);
+        runtime.run(|| layer(&pass)).unwrap()
+    };
+    let [branch, build] =
+        [patch::BranchRule::Branch, patch::BranchRule::Build].map(|rule| patches(frozen, sides, rule));
+    let merged = runtime.run(|| branch.merged(frozen, &Pass::new(&runtime, &call, 1), ())).unwrap();
+    let built = run(Some(&build));
+    assert_close(&run(Some(&branch)), &built, tolerance);
+    assert_close(&run(Some(&merged)), &built, tolerance);
+    let plain = run(None);
+    let apart = (&built - &plain).unwrap().sqr().unwrap().mean_all().unwrap();
+    assert!(apart.to_dtype(DType::F32).unwrap().to_scalar::<f32>().unwrap() > 1e-3, "the patches change nothing");
+}
+
+#[test]
+fn branches_built_and_merged_weights_agree() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let runtime = Runtime::cpu().unwrap();
+    let checkpoint = checkpoint(&[
+        ("l.weight", &[20, 36]),
+        ("l.bias", &[20]),
+        ("c.weight", &[12, 32, 3, 3]),
+        ("c.bias", &[12]),
+        ("n.weight", &[32]),
+        ("n.bias", &[32]),
+        ("p.weight", &[12, 32, 1, 1]),
+        ("p.bias", &[12]),
+    ]);
+    let load = || weights(&checkpoint, &runtime);
+    for dtype in [DType::F32, DType::BF16] {
+        let tolerance = if dtype == DType::F32 { 1e-5 } else { 2e-2 };
+        let mut random = |shape: &[usize]| random(&mut rng, shape).to_dtype(dtype).unwrap();
+        let place = load();
+        let linear = Linear::load(&place.at("l"), 36, 20).unwrap();
+        let (x, residual) = (random(&[3, 5, 36]), random(&[3, 5, 20]));
+        let frozen = place.into_frozen();
+        for activation in [Activation::None, Activation::Gelu] {
+            for residual in [None, Some(&residual)] {
+                let call = LinearCall { activation, residual };
+                compare_rules(&frozen, [20, 36], |pass| linear.forward_with(&x, call, pass), tolerance);
+            }
+        }
+        for (stride, upsample) in [(1, false), (2, false), (1, true)] {
+            let place = load();
+            let spec = ConvSpec { stride, ..ConvSpec::same(32, 12) };
+            let conv = Conv2d::load(&place.at("c"), spec).unwrap();
+            let norm = GroupNorm::load(&place.at("n"), 32, 8, 1e-5).unwrap();
+            let x = random(&[2, 7, 9, 32]);
+            let size = if upsample { [14, 18] } else { [7usize.div_ceil(stride), 9usize.div_ceil(stride)] };
+            let residual = random(&[2, size[0], size[1], 12]);
+            let call = ConvCall {
+                norm: Some(&norm),
+                activation: Activation::Silu,
+                upsample,
+                residual: Some(&residual),
+                ..ConvCall::default()
+            };
+            let frozen = place.into_frozen();
+            compare_rules(&frozen, [12, 288], |pass| conv.forward_with(&x, call, pass), tolerance);
+        }
+        let place = load();
+        let pointwise = Conv2d::load(&place.at("p"), ConvSpec::pointwise(32, 12)).unwrap();
+        let x = random(&[2, 4, 3, 32]);
+        let frozen = place.into_frozen();
+        compare_rules(&frozen, [12, 32], |pass| pointwise.forward_consuming(x.copy()?, pass), tolerance);
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Tensor,
-    frozen::{FrozenLayer, FrozenWeight, FrozenWeights},
+    frozen::{FrozenLayer, FrozenWeight, FrozenWeights, LayerRole},
 };
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
@@ -61,7 +61,7 @@ impl<'a> Weights<'a> {
         Self { path, ..self.clone() }
     }
 
-    /// Adds the layer at this place to the model's frozen weights.
+    /// Adds the layer at this place to the model's frozen weights: a product, or a vector where there is one side.
     pub(super) fn freeze(&self, shape: &[usize], weight: FrozenWeight, bias: Option<Tensor>) -> Arc<FrozenLayer> {
         self.freeze_scaled(shape, weight, 1.0, bias)
     }
@@ -74,14 +74,18 @@ impl<'a> Weights<'a> {
         scale: f32,
         bias: Option<Tensor>,
     ) -> Arc<FrozenLayer> {
-        self.frozen.borrow_mut().push(FrozenLayer {
-            index: 0,
-            path: self.path.clone(),
-            shape: shape.to_vec(),
-            weight,
-            scale,
-            bias,
-        })
+        let role = if shape.len() == 1 { LayerRole::Vector } else { LayerRole::Product };
+        self.push(FrozenLayer { index: 0, path: self.path.clone(), role, shape: shape.to_vec(), weight, scale, bias })
+    }
+
+    /// As [`Weights::freeze`], for a table whose rows are looked up.
+    pub(super) fn freeze_table(&self, shape: &[usize], weight: FrozenWeight) -> Arc<FrozenLayer> {
+        let (path, shape) = (self.path.clone(), shape.to_vec());
+        self.push(FrozenLayer { index: 0, path, role: LayerRole::Table, shape, weight, scale: 1.0, bias: None })
+    }
+
+    fn push(&self, layer: FrozenLayer) -> Arc<FrozenLayer> {
+        self.frozen.borrow_mut().push(layer)
     }
 
     /// All layers that were loaded from any place of this model.
@@ -227,6 +231,11 @@ impl<'a> StoredTensor<'a> {
     /// All of a tensor of floats.
     pub(crate) fn of(view: TensorView<'a>) -> Self {
         Self { element: view.element, bytes: Cow::Borrowed(view.bytes) }
+    }
+
+    /// These elements, little-endian.
+    pub(crate) fn borrowed(element: ElementType, bytes: &'a [u8]) -> Self {
+        Self { element, bytes: Cow::Borrowed(bytes) }
     }
 
     /// Packs a matrix `[n, k]` for the CPU, its elements as stored.

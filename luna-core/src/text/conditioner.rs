@@ -244,10 +244,13 @@ impl<'a> Conditioner<'a> {
         options: &TextOptions,
     ) -> Result<(Vec<Encoding>, Option<Fallback>)> {
         let sequences: Vec<&Sequence> = sequences.iter().collect();
+        let patches = options.patches.get(&encoder.kind).map(|patches| &**patches);
+        patches.map_or(Ok(()), |patches| patches.check(&encoder.frozen))?;
         let run = |precision| {
             let run = Run {
                 runtime: self.runtime,
                 call: &options.call,
+                patches,
                 precision,
                 attention: options.attention,
                 wish: self.recipe.wish(encoder.kind, options.clip_skip.map(|skip| skip.get())),
@@ -295,7 +298,11 @@ impl<'a> Conditioner<'a> {
         }
         let options = format!("{:?} {precision} {attention} {clip_skip:?} {t5_mask}", self.recipe);
         field(&mut hasher, options.as_bytes());
-        field(&mut hasher, patches.as_bytes());
+        // An empty set of patches changes nothing.
+        for (kind, patches) in patches.iter().filter(|(_, patches)| !patches.is_empty()) {
+            field(&mut hasher, kind.name().as_bytes());
+            field(&mut hasher, patches.digest().as_bytes());
+        }
         match input {
             Input::Prompt(prompt) => prompt.encoders.iter().for_each(|tokens| tokens.update(&mut hasher)),
             Input::Ids(tokens) => {

@@ -11,7 +11,7 @@ use super::{
     wish::{Batch, Hidden, Pooling, Wish},
 };
 use crate::{
-    AttentionMode, Call, Error, ErrorKind, Precision, Result, Runtime,
+    AttentionMode, Call, Error, ErrorKind, Patches, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, ElementType, dialect},
     nn::{Embedding, FrozenWeights, Pass, Tensor, Weights},
     tokenizer::{ChunkRule, FileTokenizer, PromptTokenizer},
@@ -179,7 +179,9 @@ impl Encoder {
     pub(super) fn encode(&self, sequences: &[&Sequence], run: &Run) -> Result<Vec<Encoding>> {
         let batches = batches(sequences);
         let layers = run.wish.layers(self.layers()).0;
-        let pass = Pass::new(run.runtime, run.call, batches.len() * layers).with_attention(run.attention);
+        let pass = Pass::new(run.runtime, run.call, batches.len() * layers)
+            .with_attention(run.attention)
+            .with_patches(run.patches);
         let mut encodings = Vec::with_capacity(sequences.len());
         for batch in batches {
             encodings.extend(run.runtime.run(|| self.encode_batch(batch, run, &pass))?);
@@ -271,6 +273,7 @@ impl Encoder {
 pub(super) struct Run<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) call: &'a Call,
+    pub(super) patches: Option<&'a Patches>,
     pub(super) precision: Precision,
     pub(super) attention: AttentionMode,
     pub(super) wish: Wish,

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, ErrorKind, Limits, Result, Runtime,
     checkpoint::{Checkpoint, Component, ComponentKind, Recognition},
+    nn::FrozenWeights,
     tokenizer::ClipTokenizer,
 };
 use std::{
@@ -113,6 +114,15 @@ impl TextModel {
         })
     }
 
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The layers of its text encoders, for those who resolve patches.
+    pub(crate) fn frozen(&self) -> impl Iterator<Item = (EncoderKind, &FrozenWeights)> {
+        self.encoders.iter().map(|encoder| (encoder.kind, &encoder.frozen))
+    }
+
     /// Bytes of its weights in memory.
     pub fn weight_bytes(&self) -> u64 {
         self.encoders.iter().map(|encoder| encoder.frozen.bytes()).sum()
@@ -133,12 +143,21 @@ impl TextModel {
         if let Some(digest) = self.digest.get() {
             return Ok(*digest);
         }
+        let digest = self.weights_digest()?;
+        Ok(*self.digest.get_or_init(|| digest))
+    }
+
+    /// BLAKE3 of its weights as they are held, read anew: no use of the model changes it.
+    ///
+    /// # Errors
+    /// Those of the device that the weights are read back from.
+    pub fn weights_digest(&self) -> Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         for encoder in &self.encoders {
             hasher.update(encoder.kind.name().as_bytes());
             hasher.update(self.runtime.run(|| encoder.frozen.digest())?.as_bytes());
         }
-        Ok(*self.digest.get_or_init(|| hasher.finalize()))
+        Ok(hasher.finalize())
     }
 }
 

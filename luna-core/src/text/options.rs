@@ -1,7 +1,7 @@
 //! What a caller may ask of text encoders, and what it is told about how that was done.
 
 use super::{EmbeddingProblem, EncoderKind};
-use crate::{AttentionMode, Call, Conditioning, PictureSizes, Precision, tokenizer::PromptOptions};
+use crate::{AttentionMode, Call, Conditioning, Patches, PictureSizes, Precision, tokenizer::PromptOptions};
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 /// A prompt with what belongs to it.
@@ -77,8 +77,8 @@ pub struct TextOptions {
     pub t5_mask: bool,
     /// The least number of tokens T5 is padded to: 256 for Flux, 77 for SD3 if not given.
     pub t5_tokens: Option<NonZeroUsize>,
-    /// What names the patches of the weights, such as a LoRA stack's key: part of what is remembered in a cache.
-    pub patches: String,
+    /// What is added to the encoders' weights for this call: [`crate::lora::ResolvedText::patches`] of all models.
+    pub patches: BTreeMap<EncoderKind, Arc<Patches>>,
     /// Cancellation and progress.
     pub call: Call,
 }

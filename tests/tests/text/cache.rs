@@ -43,8 +43,6 @@ fn whatever_changes_a_conditioning_misses() {
         (&changed, "a cat", base.clone()),
         (&model, "a cat", TextOptions { precision: Precision::Bf16, ..base.clone() }),
         (&model, "a cat", TextOptions { clip_skip: NonZeroUsize::new(2), ..base.clone() }),
-        (&model, "a cat", TextOptions { patches: "a LoRA at 0.7".into(), ..base.clone() }),
-        (&model, "a cat", TextOptions { patches: "a LoRA at 0.8".into(), ..base.clone() }),
     ];
     for round in [false, true] {
         for (model, prompt, options) in &cases {

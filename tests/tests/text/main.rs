@@ -4,5 +4,7 @@
 mod bad_input;
 mod cache;
 mod clip;
+mod lora;
+mod lora_proof;
 mod others;
 mod storage;

@@ -15,6 +15,11 @@ pub(crate) fn flux(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&s
     }
 }
 
+/// Canonical → stored names of a Flux transformer of this width in both layouts.
+pub(crate) fn flux_names(canonical: &str, hidden: usize) -> [Stored; 2] {
+    [ldm_name(canonical, hidden), diffusers_name(canonical)]
+}
+
 fn diffusers_name(canonical: &str) -> Stored {
     match canonical.rsplit_once('.') {
         Some(("norm_out.scale", tensor)) => Stored::part("norm_out.linear", tensor, Part::Rows { index: 0, of: 2 }),

@@ -7,11 +7,11 @@ mod unet;
 mod vae;
 mod z_image;
 
-pub(crate) use flux::flux;
-pub(crate) use text::{clip, plain};
-pub(crate) use unet::sd_unet;
+pub(crate) use flux::{flux, flux_names};
+pub(crate) use text::{clip, open_clip_name, plain};
+pub(crate) use unet::{sd_unet, sd_unet_ldm};
 pub(crate) use vae::{kl_vae, taesd};
-pub(crate) use z_image::z_image;
+pub(crate) use z_image::{single_file_name as z_image_single_file_name, z_image};
 
 /// Where a file stores the tensor of a canonical name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,8 @@ pub(crate) fn clip(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&s
     }
 }
 
-fn open_clip_name(canonical: &str) -> Stored {
+/// The name in OpenCLIP's layout.
+pub(crate) fn open_clip_name(canonical: &str) -> Stored {
     let fixed = match canonical {
         "text_model.embeddings.token_embedding.weight" => Some("token_embedding.weight"),
         "text_model.embeddings.position_embedding.weight" => Some("positional_embedding"),

@@ -2,6 +2,7 @@
 //! diffusers counts levels, then blocks, and names the layers.
 
 use crate::checkpoint::{Checkpoint, Component, Dialect};
+use std::collections::BTreeSet;
 
 /// Canonical → stored names of a UNet.
 pub(crate) fn sd_unet(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&str) -> String + 'static {
@@ -12,6 +13,12 @@ pub(crate) fn sd_unet(checkpoint: &Checkpoint, component: &Component) -> impl Fn
         Some(layout) => format!("{prefix}{}", layout.name(canonical)),
         None => format!("{prefix}{canonical}"),
     }
+}
+
+/// Canonical → ldm names of a UNet with these canonical layer paths, whatever names its file bears.
+pub(crate) fn sd_unet_ldm<'a>(paths: impl Iterator<Item = &'a str>) -> impl Fn(&str) -> String + 'static {
+    let layout = Layout::of_paths(&paths.collect());
+    move |canonical| layout.name(canonical)
 }
 
 /// Which of ldm's numbered blocks make up each level.
@@ -53,6 +60,34 @@ impl Layout {
             }
         }
         layout
+    }
+
+    /// The numbers that ldm gives to the blocks of a UNet with these canonical layer paths.
+    fn of_paths(paths: &BTreeSet<&str>) -> Self {
+        let has = |path: String| paths.contains(&*path);
+        let levels = |side: &str| (0..).take_while(|level| has(format!("{side}.{level}.resnets.0.conv1"))).count();
+        let count = |place: &str| (0..).take_while(|index| has(format!("{place}.resnets.{index}.conv1"))).count();
+        let (mut down, mut up) = (Vec::new(), Vec::new());
+        let mut block = 1;
+        for level in 0..levels("down_blocks") {
+            let place = format!("down_blocks.{level}");
+            let blocks: Vec<_> = (block..block + count(&place)).collect();
+            block += blocks.len();
+            let resample = has(format!("{place}.downsamplers.0.conv")).then(|| format!("input_blocks.{block}.0.op"));
+            block += usize::from(resample.is_some());
+            down.push(Level { blocks, resample });
+        }
+        block = 0;
+        for level in 0..levels("up_blocks") {
+            let place = format!("up_blocks.{level}");
+            let blocks: Vec<_> = (block..block + count(&place)).collect();
+            block += blocks.len();
+            // The doubling stands after the transformer, where there is one.
+            let after = 1 + usize::from(has(format!("{place}.attentions.0.proj_in")));
+            let name = || format!("output_blocks.{}.{after}.conv", block - 1);
+            up.push(Level { blocks, resample: has(format!("{place}.upsamplers.0.conv")).then(name) });
+        }
+        Self { down, up }
     }
 
     /// The ldm name. What ldm has no name for keeps its own, which no ldm file holds.
@@ -173,5 +208,30 @@ mod tests {
         ] {
             assert_eq!(layout().name(canonical), stored);
         }
+    }
+
+    /// The numbers can be told from canonical paths, too.
+    #[test]
+    fn canonical_paths_give_the_same_numbers() {
+        let mut paths = BTreeSet::new();
+        for (side, resnets, resample) in [("down_blocks", 2, "downsamplers"), ("up_blocks", 3, "upsamplers")] {
+            for level in 0..4 {
+                let coarsest = if side == "down_blocks" { 3 } else { 0 };
+                for index in 0..resnets {
+                    paths.insert(format!("{side}.{level}.resnets.{index}.conv1"));
+                    if level != coarsest {
+                        paths.insert(format!("{side}.{level}.attentions.{index}.proj_in"));
+                    }
+                }
+                if level != 3 {
+                    paths.insert(format!("{side}.{level}.{resample}.0.conv"));
+                }
+            }
+        }
+        let (read, told) = (layout(), Layout::of_paths(&paths.iter().map(String::as_str).collect()));
+        let names =
+            |layout: &Layout| paths.iter().map(|path| layout.name(&format!("{path}.weight"))).collect::<Vec<_>>();
+        assert_eq!(names(&read), names(&told));
+        assert!(names(&told).iter().all(|name| name.starts_with("input_blocks") || name.starts_with("output_blocks")));
     }
 }

@@ -13,7 +13,8 @@ pub(crate) fn z_image(component: &Component) -> impl Fn(&str) -> Stored + 'stati
     }
 }
 
-fn single_file_name(canonical: &str) -> Stored {
+/// The name in the single files that ComfyUI loads.
+pub(crate) fn single_file_name(canonical: &str) -> Stored {
     let name = canonical
         .replace("all_x_embedder.2-1.", "x_embedder.")
         .replace("all_final_layer.2-1.", "final_layer.")

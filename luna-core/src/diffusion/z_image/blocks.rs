@@ -59,7 +59,7 @@ impl Block {
 
     /// The norms' gains with the time's scales and gates in them.
     fn gains(&self, batch: usize, seen: Option<&Tensor>, pass: &Pass) -> Result<[Gains; 2]> {
-        let gain = |norm: &RowNorm| norm.gamma().reshape((1, ()));
+        let gain = |norm: &RowNorm| -> Result<Tensor> { Ok(norm.gamma(pass)?.reshape((1, ()))?) };
         let norms = [&self.attention_norms, &self.feed_forward_norms];
         let Some((modulation, seen)) = self.modulation.as_ref().zip(seen) else {
             let spread = |norm: &RowNorm| -> Result<Tensor> {

@@ -100,10 +100,10 @@ impl ZImage {
         let (_, h, w, _) = step.x.dims4()?;
         let seen = self.embed(step, pass)?;
         let text = self.text_in.forward(&self.text_norm.forward(&step.context, pass)?, pass)?;
-        let mut text = fill(text, &self.text_padding)?;
+        let mut text = fill(text, &self.text_padding, pass)?;
         let (rows, columns) = (h / PATCH, w / PATCH);
         let picture = self.picture_in.forward(&PatchOrder::ChannelsLast.patches(&step.x)?, pass)?;
-        let mut picture = fill(picture, &self.picture_padding)?;
+        let mut picture = fill(picture, &self.picture_padding, pass)?;
         let (texts, pictures) = (text.dim(1)?, picture.dim(1)?);
 
         // The picture stands at the place after the text's last token; its padding at the origin.
@@ -153,12 +153,12 @@ fn theta(config: Option<&Value>) -> f64 {
 }
 
 /// Tokens filled up to a multiple of 32.
-fn fill(x: Tensor, padding: &Parameter) -> Result<Tensor> {
+fn fill(x: Tensor, padding: &Parameter, pass: &Pass) -> Result<Tensor> {
     let (b, tokens, width) = x.dims3()?;
     match tokens.next_multiple_of(TOKENS) - tokens {
         0 => Ok(x),
         missing => {
-            let padding = padding.values().to_dtype(x.dtype())?.broadcast_as((b, missing, width))?.contiguous()?;
+            let padding = padding.values(pass)?.to_dtype(x.dtype())?.broadcast_as((b, missing, width))?.contiguous()?;
             Ok(Tensor::cat(&[&x, &padding], 1)?)
         }
     }

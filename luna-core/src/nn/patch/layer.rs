@@ -1,0 +1,166 @@
+//! One layer of a model with what a request adds to it. Enters: the frozen layer, the number of rows at hand. Leaves:
+//! the weight, the branch and the bias that this call of it computes with.
+
+use super::{BranchRule, LayerPatch, LowRank};
+use crate::{
+    Result,
+    nn::{
+        Pass, Tensor,
+        frozen::{FrozenLayer, FrozenWeight, like},
+        linear::Affine,
+    },
+};
+use candle_core::Device;
+use luna_kernels::{Context, ConvShape, PackedConv, PackedMatrix};
+
+/// What is added to the layer at hand.
+#[derive(Clone, Copy)]
+pub(in crate::nn) struct Patch<'a> {
+    pub(super) patch: &'a LayerPatch,
+    pub(super) rule: BranchRule,
+}
+
+/// What a patched layer computes with.
+pub(in crate::nn) enum PatchedWeight<'a> {
+    /// The frozen weight: only the bias differs.
+    Frozen,
+    /// This weight in place of the frozen one, scale included.
+    Built(FrozenWeight),
+    /// As `Built`, made before.
+    Merged(&'a FrozenWeight),
+    /// The frozen weight and a branch beside it.
+    Branch(Branch),
+}
+
+/// All low-rank differences of a layer side by side.
+pub(in crate::nn) struct Branch {
+    /// `[rank, inputs]`, or a convolution to `rank` channels.
+    pub(in crate::nn) down: FrozenWeight,
+    /// `[outputs, rank]`.
+    pub(in crate::nn) up: FrozenWeight,
+}
+
+/// Work on one weight that is unpacked and packed again, in multiply-adds that take as long.
+const PASS_COST: usize = 48;
+/// Columns that the matrix product computes together: a lower rank saves nothing.
+const PANEL: usize = 32;
+
+impl<'a> Patch<'a> {
+    /// What the layer computes with on `rows` rows: tokens, or pixels of the output.
+    pub(in crate::nn) fn weight(&self, layer: &FrozenLayer, rows: usize, cx: &Context) -> Result<PatchedWeight<'a>> {
+        if let Some(merged) = &self.patch.merged {
+            return Ok(merged.weight.as_ref().map_or(PatchedWeight::Frozen, PatchedWeight::Merged));
+        }
+        if self.patch.deltas.is_empty() {
+            return Ok(PatchedWeight::Frozen);
+        }
+        let low: Option<Vec<&dyn LowRank>> = self.patch.deltas.iter().map(|delta| delta.low_rank()).collect();
+        match low {
+            Some(low) if self.branches(layer, low.iter().map(|low| low.rank()).sum(), rows) => {
+                Ok(PatchedWeight::Branch(branch(layer, &low)?))
+            }
+            _ => Ok(PatchedWeight::Built(self.packed(layer, cx)?)),
+        }
+    }
+
+    /// Whether a branch is cheaper than a built weight.
+    fn branches(&self, layer: &FrozenLayer, rank: usize, rows: usize) -> bool {
+        match self.rule {
+            BranchRule::Cheaper => {}
+            #[cfg(test)]
+            BranchRule::Branch => return true,
+            #[cfg(test)]
+            BranchRule::Build => return false,
+        }
+        let (outputs, inputs) = layer.matrix();
+        let (weights, sides) = (outputs * inputs, outputs + inputs);
+        let branch = rows * (rank.next_multiple_of(PANEL) * inputs + rank * outputs) + rank * sides * PASS_COST;
+        branch <= weights * (rank + PASS_COST)
+    }
+
+    /// The patched weight in the form of the frozen one.
+    pub(super) fn packed(&self, layer: &FrozenLayer, cx: &Context) -> Result<FrozenWeight> {
+        let mut sum = layer.unpacked()?;
+        let base = match self.patch.deltas.iter().any(|delta| delta.reads_base()) {
+            true => sum.clone(),
+            false => Vec::new(),
+        };
+        self.patch.deltas.iter().try_for_each(|delta| delta.add_to(&mut sum, &base, cx))?;
+        layer.packed(&sum)
+    }
+
+    /// The bias with what is added to it.
+    pub(in crate::nn) fn bias(&self, layer: &FrozenLayer) -> Result<Option<Tensor>> {
+        if let Some(merged) = &self.patch.merged {
+            return Ok(merged.bias.clone());
+        }
+        let Some(added) = &self.patch.bias else { return Ok(layer.bias.clone()) };
+        let added = Tensor::from_slice(added, added.len(), &Device::Cpu)?;
+        Ok(Some(match &layer.bias {
+            Some(bias) => (bias + added.to_dtype(bias.dtype())?.to_device(bias.device())?)?,
+            None => added.to_dtype(layer.dtype())?.to_device(&layer.device())?,
+        }))
+    }
+}
+
+/// All `low` as one pair: `down` below each other, `up` beside each other.
+fn branch(layer: &FrozenLayer, low: &[&dyn LowRank]) -> Result<Branch> {
+    let (outputs, inputs) = layer.matrix();
+    let rank: usize = low.iter().map(|low| low.rank()).sum();
+    let down: Vec<f32> = match low {
+        [one] => one.down(),
+        _ => low.iter().flat_map(|low| low.down()).collect(),
+    };
+    let up = match low {
+        [one] => one.up(),
+        _ => {
+            let mut up = vec![0.0; outputs * rank];
+            let mut column = 0;
+            for low in low {
+                let own = low.rank();
+                for (to, from) in up.chunks_exact_mut(rank).zip(low.up().chunks_exact(own)) {
+                    to[column..column + own].copy_from_slice(from);
+                }
+                column += own;
+            }
+            up
+        }
+    };
+    let down = match &layer.weight {
+        FrozenWeight::Matrix(_) => FrozenWeight::Matrix(PackedMatrix::from_f32(&down, rank, inputs)),
+        FrozenWeight::Conv(conv) => {
+            FrozenWeight::Conv(PackedConv::from_f32(&down, ConvShape { cout: rank, ..conv.shape() }))
+        }
+        FrozenWeight::Tensor(weight) => {
+            let shape: Vec<usize> = std::iter::once(rank).chain(layer.shape[1..].iter().copied()).collect();
+            FrozenWeight::Tensor(like(&down, &shape, weight)?)
+        }
+    };
+    let up = match &layer.weight {
+        FrozenWeight::Tensor(weight) => FrozenWeight::Tensor(like(&up, &[outputs, rank], weight)?),
+        _ => FrozenWeight::Matrix(PackedMatrix::from_f32(&up, outputs, rank)),
+    };
+    Ok(Branch { down, up })
+}
+
+impl FrozenLayer {
+    /// The vector of a norm or parameter, patched.
+    pub(in crate::nn) fn vector(&self, pass: &Pass) -> Result<Tensor> {
+        let FrozenWeight::Tensor(frozen) = &self.weight else { unreachable!("a vector is never packed") };
+        match pass.patch(self).map(|patch| patch.weight(self, 1, &pass.cx())).transpose()? {
+            Some(PatchedWeight::Built(FrozenWeight::Tensor(built))) => Ok(built),
+            Some(PatchedWeight::Merged(FrozenWeight::Tensor(merged))) => Ok(merged.clone()),
+            _ => Ok(frozen.clone()),
+        }
+    }
+
+    /// The bias, patched.
+    pub(in crate::nn) fn patched_bias(&self, pass: &Pass) -> Result<Option<Tensor>> {
+        pass.patch(self).map_or_else(|| Ok(self.bias.clone()), |patch| patch.bias(self))
+    }
+
+    /// What the frozen weight's products are scaled by and what is added to them.
+    pub(in crate::nn) fn affine<'a>(&'a self, bias: Option<&'a Tensor>) -> Affine<'a> {
+        Affine { scale: self.scale, bias }
+    }
+}
