@@ -3,6 +3,7 @@
 
 pub mod diffusion;
 pub mod fuzz;
+pub mod gguf_file;
 pub mod hostile;
 pub mod lora;
 pub mod markdown;

@@ -1,7 +1,7 @@
 //! What the README and the manual say is what the program does.
 
 use super::{Bench, text};
-use luna_tests::{markdown, vae, workspace};
+use luna_tests::{diffusion, markdown, vae, workspace};
 use std::fs;
 
 /// The words of a command line; quotes keep spaces together.
@@ -30,6 +30,10 @@ fn the_commands_of_the_readme_work() {
     let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
     fs::write(bench.path("photo.jpg"), bytes).unwrap();
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
+    let unet = diffusion::case("sd15_ldm");
+    fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
+    fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
+    fs::write(bench.path("step.safetensors"), unet.step_file(false)).unwrap();
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
     fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
@@ -51,7 +55,7 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "text", "tokenize", "inspect", "bench"];
+    let commands = ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "bench"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -82,7 +86,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "text", "tokenize", "inspect", "bench"] {
+    for command in ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "bench"] {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

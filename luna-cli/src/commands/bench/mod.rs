@@ -1,7 +1,11 @@
 //! `bench`: how fast a model runs on this machine, and in how much memory.
 
+mod denoiser;
 mod shapes;
+mod unet_shapes;
 mod work;
+
+pub use denoiser::{DenoiserBenchOutcome, run as run_denoiser};
 
 use super::outcome::{CallOutcome, VaeOutcome, call_memory, runtime, tile_choice};
 use crate::{
@@ -53,7 +57,7 @@ pub struct Timing {
 }
 
 /// Runs each direction, warm.
-pub fn run(settings: &settings::Bench, token: &CancelToken, output: &Output) -> Result<BenchOutcome> {
+pub fn run(settings: &settings::VaeBench, token: &CancelToken, output: &Output) -> Result<BenchOutcome> {
     let runtime = runtime(&settings.compute)?;
     let (named, work) = load(&settings.model, &runtime)?;
     let bench = Bench { named, settings, token, output };
@@ -108,7 +112,7 @@ fn load(model: &BenchModel, runtime: &Runtime) -> Result<(NamedVae, Work)> {
 /// One model in one set of circumstances.
 struct Bench<'a> {
     named: NamedVae,
-    settings: &'a settings::Bench,
+    settings: &'a settings::VaeBench,
     token: &'a CancelToken,
     output: &'a Output,
 }
