@@ -7,6 +7,7 @@ pub mod gguf_file;
 pub mod hostile;
 pub mod lora;
 pub mod markdown;
+pub mod object_server;
 pub mod random;
 pub mod safetensors_file;
 pub mod text;

@@ -104,7 +104,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
-        Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
+        Command::Save(args) => {
+            Outcome::Save(save::run(&settings::Save::new(*args, environment)?, &interrupt::token()?, output)?)
+        }
         Command::Bench(args) => match settings::Bench::new(args, environment)? {
             settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
             settings::Bench::Denoiser(settings) => {

@@ -181,9 +181,9 @@ fn save(out: &mut impl Write, save: &SaveOutcome) -> io::Result<()> {
             _ => writeln!(out, "{}: {from}{score}", picture.state)?,
         }
     }
-    let SaveOutcome { written, rejected, failed, seconds, .. } = save;
+    let SaveOutcome { written, rejected, failed, cancelled, seconds, .. } = save;
     let mut counts = format!("{written} written");
-    for (count, name) in [(rejected, "rejected"), (failed, "failed")] {
+    for (count, name) in [(rejected, "rejected"), (failed, "failed"), (cancelled, "cancelled")] {
         if *count > 0 {
             counts += &format!(", {count} {name}");
         }

@@ -55,7 +55,7 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "bench"];
+    let commands = ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "save", "bench"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -86,7 +86,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "bench"] {
+    for command in ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "save", "bench"] {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };
