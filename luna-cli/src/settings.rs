@@ -2,19 +2,19 @@
 //! every default decided, contradictions refused. It opens no file and builds no model.
 
 mod bench;
+mod daemon;
 mod describe;
 mod forward;
 mod lora;
-mod daemon;
 mod save;
 mod text;
 mod vision;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
+pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
 pub use describe::{Describe, Subject};
 pub use forward::Forward;
 pub use lora::{LoraInspect, Loras};
-pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 pub use vision::{Vision, parse_region};

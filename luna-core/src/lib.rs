@@ -33,4 +33,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use nn::Patches;
 pub use runtime::Runtime;
-pub use values::{ArrayView, Conditioning, Image, Latent, LatentScale, PictureSizes, Prediction};
+pub use values::{
+    ArrayView, Conditioning, Image, ImageView, Latent, LatentScale, LatentView, PictureSizes, Prediction,
+};

@@ -44,6 +44,9 @@ pub fn lora(data: &[u8]) {
         let file = &resolved.coverage.files[0];
         let told = file.applied.len() + file.unmatched.len() + file.wrong_shape.len() + file.elsewhere;
         assert!(told + file.unsupported.len() >= adapters, "{adapters} adapters, {file:?}");
+    }
+}
+
 /// Reads the bytes as frames of the daemon's wire, and their requests. Whatever they are: an error or a value, no panic,
 /// nothing larger than what came, and what was understood is written as it was read.
 pub fn frame(data: &[u8]) {

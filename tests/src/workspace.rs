@@ -31,7 +31,8 @@ pub fn files(folder: &str) -> Vec<String> {
 }
 
 fn collect(root: &Path, folder: &Path, found: &mut Vec<String>) {
-    const LEFT_BEHIND: [&str; 7] = ["target", ".git", "__pycache__", ".venv", "luna-demo", "corpus", "artifacts"];
+    const LEFT_BEHIND: [&str; 8] =
+        ["target", ".git", "__pycache__", ".mypy_cache", ".venv", "luna-demo", "corpus", "artifacts"];
     for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let path = entry.expect("a readable folder").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -49,7 +50,7 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<String>) {
 
 /// The Rust sources of the crates' `src` folders.
 pub fn sources() -> Vec<String> {
-    let crates = ["luna-kernels", "luna-core", "luna-cli", "tests"];
+    let crates = ["luna-kernels", "luna-core", "luna-ffi", "luna-cli", "tests"];
     let files: Vec<_> = crates.iter().flat_map(|folder| files(&format!("{folder}/src"))).collect();
     files.into_iter().filter(|path| path.ends_with(".rs")).collect()
 }

@@ -1,18 +1,18 @@
 //! What was typed. Enters: the command line. Leaves: words sorted into fields, each of the right type, nothing
 //! looked up and nothing combined; that is for `settings`.
 
+mod daemon;
 mod describe;
 mod forward;
-mod daemon;
 mod groups;
 mod lora;
 mod save;
 mod text;
 mod vision;
 
+pub use daemon::{AddressArgs, ConnectArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs};
 pub use describe::{DescribeArgs, SamplingArgs};
 pub use forward::ForwardArgs;
-pub use daemon::{AddressArgs, ConnectArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs};
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };

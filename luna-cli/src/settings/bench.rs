@@ -100,7 +100,14 @@ impl VaeBench {
 impl DenoiserBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
         let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
-        refuse([("--only", args.only.is_some()), ("tiles and --max-memory", tiles), ("--keep-model", args.keep_model.is_some())], "unet")?;
+        refuse(
+            [
+                ("--only", args.only.is_some()),
+                ("tiles and --max-memory", tiles),
+                ("--keep-model", args.keep_model.is_some()),
+            ],
+            "unet",
+        )?;
         Ok(Self {
             model: match args.model {
                 Some(text) => DenoiserModel::Existing(text.into()),

@@ -64,8 +64,8 @@ fn the_commands_of_the_readme_work() {
 
 /// All that are documented.
 const COMMANDS: [&str; 17] = [
-    "demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "lora", "bench", "serve",
-    "start", "stop", "status", "unload", "save",
+    "demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "lora", "bench",
+    "serve", "start", "stop", "status", "unload", "save",
 ];
 
 /// Ends the daemon that a document starts, also where a command after it fails.

@@ -54,6 +54,16 @@ impl Model for crate::text::TextModel {
     }
 }
 
+impl Model for crate::diffusion::Denoiser {
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn expected_bytes(checkpoint: &Checkpoint) -> u64 {
+        checkpoint.recognise().component(ComponentKind::Diffusion).map_or(0, |component| component.bytes)
+    }
+}
+
 impl Model for crate::vision::VisionModel {
     fn weight_bytes(&self) -> u64 {
         self.weight_bytes()

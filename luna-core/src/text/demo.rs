@@ -23,9 +23,16 @@ impl TextModel {
     /// # Errors
     /// None but those of the device.
     pub fn demo(runtime: &Runtime) -> Result<Self> {
-        let checkpoint = Checkpoint::from_bytes("the demonstration text encoder", file()?, &Limits::default())?;
         let options = TextLoadOptions { kind: Some(EncoderKind::ClipL), ..TextLoadOptions::default() };
-        Self::load(&checkpoint, runtime, &options)
+        Self::load(&Self::demo_checkpoint()?, runtime, &options)
+    }
+
+    /// The file of [`TextModel::demo`], which is a CLIP-L, for those who share it through a registry.
+    ///
+    /// # Errors
+    /// None: the file is drawn from a fixed seed.
+    pub fn demo_checkpoint() -> Result<Checkpoint> {
+        Checkpoint::from_bytes("the demonstration text encoder", file()?, &Limits::default())
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::{DecodeOptions, Fallback, Report, Tiling, Vae, encode::to_values, refuse_non_finite, tiling::Mosaic};
 use crate::{
-    Error, ErrorKind, Image, Latent, LatentScale, Precision, Result,
+    Error, ErrorKind, Image, LatentScale, LatentView, Precision, Result,
     checkpoint::Family,
     nn::{Pass, Tensor},
 };
 use candle_core::Device;
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 /// Pictures and how they were made.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,10 +26,13 @@ impl Vae {
     /// # Errors
     /// `InvalidInput` for another number of channels or a file without a decoder; `NonFinite` for NaN or infinity in
     /// latents or, in f32, in the result; `OutOfMemory`, `Cancelled`.
-    pub fn decode(&self, latent: &Latent, options: &DecodeOptions) -> Result<Decoded> {
+    pub fn decode<'a>(&self, latent: impl Into<LatentView<'a>>, options: &DecodeOptions) -> Result<Decoded> {
         let start = Instant::now();
-        let latent = self.own_space(latent)?;
-        let size = [latent.height(), latent.width()];
+        let latent = latent.into();
+        let own = self.own_space(&latent)?;
+        let [batch, _, height, width] = latent.shape();
+        let latent = LatentView::new(latent.shape(), &own)?;
+        let size = [height, width];
         let (tiling, fallback) = self.choose_tiles(options.tiles, size, options.precision, options.memory_limit)?;
         let mut fallbacks: Vec<_> = fallback.into_iter().collect();
 
@@ -46,21 +49,21 @@ impl Vae {
         refuse_non_finite("the decoded image", &values)?;
         values.iter_mut().for_each(|value| *value = (0.5 * *value + 0.5).clamp(0.0, 1.0));
         let [height, width] = size.map(|side| side * self.factor());
-        let image = Image::new([latent.batch(), height, width, self.picture_channels()], values)?;
+        let image = Image::new([batch, height, width, self.picture_channels()], values)?;
         let tiles = tiling.map(|tiling| (tiling, tiling.tiles(size[0], size[1]).len()));
         Ok(Decoded { image, report: Report { precision, tiling: tiles, fallbacks, elapsed: start.elapsed() } })
     }
 
-    /// Checks the latent and brings it to the scale that the network works on.
-    fn own_space(&self, latent: &Latent) -> Result<Latent> {
+    /// Checks the latent and brings its values to the scale that the network works on.
+    fn own_space<'a>(&self, latent: &LatentView<'a>) -> Result<Cow<'a, [f32]>> {
         refuse_non_finite("the latent", latent.data())?;
-        if latent.channels() != self.latent_channels() {
+        if latent.shape()[1] != self.latent_channels() {
             let models = |channels| match channels {
                 4 => " (as of SD1.5 and SDXL)",
                 16 => " (as of SD3, Flux and Z-Image)",
                 _ => "",
             };
-            let [own, other] = [self.latent_channels(), latent.channels()];
+            let [own, other] = [self.latent_channels(), latent.shape()[1]];
             return Err(Error::new(ErrorKind::InvalidInput, "the latent is not one of this VAE's")
                 .expected(format!("{own} channels{}", models(own)))
                 .found(format!("{other} channels{}", models(other)))
@@ -68,15 +71,15 @@ impl Vae {
         }
         let identity = |scale: LatentScale| scale.scale == 1.0 && scale.shift == 0.0;
         match (self.family(), latent.scale()) {
-            (Family::Taesd, Some(scale)) if !identity(scale) => latent.clone().scaled(),
-            _ => latent.clone().unscaled(),
+            (Family::Taesd, Some(scale)) if !identity(scale) => latent.values(true),
+            _ => latent.values(false),
         }
     }
 
     /// All latents of the batch, one after the other, to `[batch, height, width, 3]` in −1..1.
     fn decode_all(
         &self,
-        latent: &Latent,
+        latent: &LatentView,
         tiling: Option<Tiling>,
         precision: Precision,
         options: &DecodeOptions,

@@ -18,6 +18,78 @@ pub struct Image {
     data: Vec<f32>,
 }
 
+/// Pictures as [`Image`] has them, borrowed from their owner.
+///
+/// ```
+/// use luna_core::ImageView;
+/// let pixels = [0.5; 6];
+/// let grey = ImageView::new([1, 2, 3, 1], &pixels)?;
+/// assert!(std::ptr::eq(grey.data(), &pixels[..]));
+/// # Ok::<(), luna_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImageView<'a> {
+    shape: [usize; 4],
+    data: &'a [f32],
+}
+
+impl<'a> ImageView<'a> {
+    /// Looks at pixels of the shape `[batch, height, width, channels]`.
+    ///
+    /// # Errors
+    /// As [`Image::new`].
+    pub fn new(shape: [usize; 4], data: &'a [f32]) -> Result<Self> {
+        check(shape, data.len())?;
+        Ok(Self { shape, data })
+    }
+
+    /// `[batch, height, width, channels]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// The values, row-major.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
+    /// The values of picture `index`, `[height, width, channels]`.
+    ///
+    /// # Panics
+    /// If `index` is not below the batch.
+    pub fn picture(&self, index: usize) -> &'a [f32] {
+        let size = self.data.len() / self.shape[0];
+        &self.data[index * size..][..size]
+    }
+}
+
+impl<'a> From<&'a Image> for ImageView<'a> {
+    fn from(image: &'a Image) -> Self {
+        Self { shape: image.shape, data: &image.data }
+    }
+}
+
+/// Refuses shapes that no picture has, and another number of values than the shape tells.
+fn check(shape: [usize; 4], values: usize) -> Result<()> {
+    let [batch, height, width, channels] = shape;
+    let wrong = |message: &str| Error::new(ErrorKind::InvalidInput, message.to_owned());
+    if shape.contains(&0) || !matches!(channels, 1 | 3 | 4) {
+        return Err(wrong("the image has a wrong shape")
+            .expected("[batch, height, width, 1 or 3 or 4], no side 0")
+            .found(format!("{shape:?}")));
+    }
+    let limits = Limits::default();
+    check_at_most("pixels along a side of an image", height.max(width) as u64, limits.image_side as u64)?;
+    check_at_most("images in a batch", batch as u64, limits.batch as u64)?;
+    let count = batch * height * width * channels;
+    if count == values {
+        return Ok(());
+    }
+    Err(wrong("the image has a wrong number of values")
+        .expected(format!("{count} for {shape:?}"))
+        .found(values.to_string()))
+}
+
 impl Image {
     /// Takes pixels of the shape `[batch, height, width, channels]`.
     ///
@@ -25,22 +97,7 @@ impl Image {
     /// `InvalidInput` if a side is 0, the channels are not 1, 3 or 4, or the number of values differs;
     /// `LimitExceeded` above the default [`Limits`].
     pub fn new(shape: [usize; 4], data: Vec<f32>) -> Result<Self> {
-        let [batch, height, width, channels] = shape;
-        let wrong = |message: &str| Error::new(ErrorKind::InvalidInput, message.to_owned());
-        if shape.contains(&0) || !matches!(channels, 1 | 3 | 4) {
-            return Err(wrong("the image has a wrong shape")
-                .expected("[batch, height, width, 1 or 3 or 4], no side 0")
-                .found(format!("{shape:?}")));
-        }
-        let limits = Limits::default();
-        check_at_most("pixels along a side of an image", height.max(width) as u64, limits.image_side as u64)?;
-        check_at_most("images in a batch", batch as u64, limits.batch as u64)?;
-        let count = batch * height * width * channels;
-        if count != data.len() {
-            return Err(wrong("the image has a wrong number of values")
-                .expected(format!("{count} for {shape:?}"))
-                .found(data.len().to_string()));
-        }
+        check(shape, data.len())?;
         Ok(Self { shape, data })
     }
 

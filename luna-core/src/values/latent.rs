@@ -1,6 +1,7 @@
 //! Latents: what a VAE's encoder gives and a sampler works on.
 
 use crate::{Error, ErrorKind, Limits, Result, limits::check_at_most};
+use std::borrow::Cow;
 
 /// How a latent relates to the one the VAE's encoder gave: a sampler of the model sees `(latent − shift) · scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,26 +35,99 @@ pub struct Latent {
     scale: Option<LatentScale>,
 }
 
+/// A batch of latents as [`Latent`] has them, borrowed from their owner.
+///
+/// ```
+/// use luna_core::{LatentScale, LatentView};
+/// let values = [0.0; 24];
+/// let latent = LatentView::new([1, 4, 2, 3], &values)?.with_scale(Some(LatentScale::SDXL), true);
+/// assert!(std::ptr::eq(latent.data(), &values[..]));
+/// # Ok::<(), luna_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatentView<'a> {
+    shape: [usize; 4],
+    data: &'a [f32],
+    scaled: bool,
+    scale: Option<LatentScale>,
+}
+
+impl<'a> LatentView<'a> {
+    /// Looks at unscaled values of the shape `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// As [`Latent::new`].
+    pub fn new(shape: [usize; 4], data: &'a [f32]) -> Result<Self> {
+        check(shape, data.len())?;
+        Ok(Self { shape, data, scaled: false, scale: None })
+    }
+
+    /// As [`Latent::with_scale`].
+    pub fn with_scale(mut self, scale: Option<LatentScale>, scaled: bool) -> Self {
+        (self.scale, self.scaled) = (scale, scaled);
+        self
+    }
+
+    /// `[batch, channels, height, width]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// The values, row-major.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
+    /// The model's scale and shift factors, where they are known.
+    pub fn scale(&self) -> Option<LatentScale> {
+        self.scale
+    }
+
+    /// The values as a sampler sees them or as the VAE's encoder gave them; the caller's own where they are so already.
+    ///
+    /// # Errors
+    /// `InvalidInput` if they are to be changed and the factors are not known.
+    pub(crate) fn values(&self, scaled: bool) -> Result<Cow<'a, [f32]>> {
+        if self.scaled == scaled {
+            return Ok(Cow::Borrowed(self.data));
+        }
+        let owned = Latent { shape: self.shape, data: self.data.to_vec(), scaled: self.scaled, scale: self.scale };
+        Ok(Cow::Owned(if scaled { owned.scaled()? } else { owned.unscaled()? }.data))
+    }
+}
+
+impl<'a> From<&'a Latent> for LatentView<'a> {
+    fn from(latent: &'a Latent) -> Self {
+        Self { shape: latent.shape, data: &latent.data, scaled: latent.scaled, scale: latent.scale }
+    }
+}
+
+/// Refuses shapes that no latent has, and another number of values than the shape tells.
+fn check(shape: [usize; 4], values: usize) -> Result<()> {
+    let limits = Limits::default();
+    let wrong = |message: &str| Error::new(ErrorKind::InvalidInput, message.to_owned());
+    if shape.contains(&0) {
+        return Err(wrong("the latent has an empty side").found(format!("{shape:?}")));
+    }
+    check_at_most("latents in a batch", shape[0] as u64, limits.batch as u64)?;
+    check_at_most("channels of a latent", shape[1] as u64, 1024)?;
+    check_at_most("latent pixels along a side", shape[2].max(shape[3]) as u64, limits.image_side as u64 / 8)?;
+    let count = shape.iter().product::<usize>();
+    if count == values {
+        return Ok(());
+    }
+    Err(wrong("the latent has a wrong number of values")
+        .expected(format!("{count} for {shape:?}"))
+        .found(values.to_string()))
+}
+
 impl Latent {
     /// Takes unscaled values of the shape `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// `InvalidInput` if a side is 0 or the number of values differs; `LimitExceeded` above the default [`Limits`].
     pub fn new(shape: [usize; 4], data: Vec<f32>) -> Result<Self> {
-        let limits = Limits::default();
-        let wrong = |message: &str| Error::new(ErrorKind::InvalidInput, message.to_owned());
-        if shape.contains(&0) {
-            return Err(wrong("the latent has an empty side").found(format!("{shape:?}")));
-        }
-        check_at_most("latents in a batch", shape[0] as u64, limits.batch as u64)?;
-        check_at_most("channels of a latent", shape[1] as u64, 1024)?;
-        check_at_most("latent pixels along a side", shape[2].max(shape[3]) as u64, limits.image_side as u64 / 8)?;
-        let count = shape.iter().product::<usize>();
-        if count != data.len() {
-            return Err(wrong("the latent has a wrong number of values")
-                .expected(format!("{count} for {shape:?}"))
-                .found(data.len().to_string()));
-        }
+        check(shape, data.len())?;
         Ok(Self { shape, data, scaled: false, scale: None })
     }
 

@@ -8,6 +8,6 @@ mod prediction;
 
 pub use array::ArrayView;
 pub use conditioning::{Conditioning, PictureSizes};
-pub use image::Image;
-pub use latent::{Latent, LatentScale};
+pub use image::{Image, ImageView};
+pub use latent::{Latent, LatentScale, LatentView};
 pub use prediction::Prediction;

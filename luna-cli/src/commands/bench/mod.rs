@@ -86,7 +86,7 @@ pub fn run(settings: &settings::VaeBench, token: &CancelToken, output: &Output) 
 }
 
 /// The model, and how much work it is; the file is closed before anything is measured.
-fn load(settings: &settings::Bench, runtime: &Runtime) -> Result<(NamedVae, Work)> {
+fn load(settings: &settings::VaeBench, runtime: &Runtime) -> Result<(NamedVae, Work)> {
     let model = &settings.model;
     let checkpoint = match model {
         BenchModel::Random(shape) => {

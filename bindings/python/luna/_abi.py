@@ -1,0 +1,564 @@
+"""The header for ctypes. Generated from include/luna.h by generate.py; do not edit."""
+
+# mypy: disable-error-code="valid-type"
+import ctypes
+from typing import Any
+
+# fmt: off
+LUNA_ABI_MAJOR = 1
+LUNA_ABI_MINOR = 0
+LUNA_MAX_RANK = 8
+LUNA_FALLBACK_TILED = 1
+LUNA_FALLBACK_WIDENED = 2
+LUNA_STATUS_OK = 0
+LUNA_STATUS_INVALID_INPUT = 1
+LUNA_STATUS_INVALID_FILE = 2
+LUNA_STATUS_UNSUPPORTED = 3
+LUNA_STATUS_NOT_FOUND = 4
+LUNA_STATUS_IO = 5
+LUNA_STATUS_LIMIT_EXCEEDED = 6
+LUNA_STATUS_OUT_OF_MEMORY = 7
+LUNA_STATUS_CANCELLED = 8
+LUNA_STATUS_BUSY = 9
+LUNA_STATUS_NON_FINITE = 10
+LUNA_STATUS_DEVICE = 11
+LUNA_STATUS_INTERNAL = 12
+LUNA_STATUS_INVALID_HANDLE = 100
+LUNA_DTYPE_F32 = 0
+LUNA_DTYPE_F16 = 1
+LUNA_DTYPE_BF16 = 2
+LUNA_DTYPE_F64 = 3
+LUNA_DTYPE_U8 = 4
+LUNA_DTYPE_BOOL = 5
+LUNA_DTYPE_I32 = 6
+LUNA_DTYPE_I64 = 7
+LUNA_PRECISION_F32 = 0
+LUNA_PRECISION_BF16 = 1
+LUNA_PRECISION_F16 = 2
+LUNA_ATTENTION_DEFAULT = 0
+LUNA_ATTENTION_AUTO = 1
+LUNA_ATTENTION_FLASH = 2
+LUNA_ATTENTION_SPLIT = 3
+LUNA_ATTENTION_PYTORCH = 4
+LUNA_LOG_LEVEL_INFO = 0
+LUNA_LOG_LEVEL_WARNING = 1
+LUNA_LOG_LEVEL_ERROR = 2
+LUNA_UNLOADED_FREED = 0
+LUNA_UNLOADED_WHEN_RETURNED = 1
+LUNA_TILING_AUTO = 0
+LUNA_TILING_NEVER = 1
+LUNA_TILING_ALWAYS = 2
+LUNA_SIZE_RULE_CROP = 0
+LUNA_SIZE_RULE_PAD = 1
+LUNA_SIZE_RULE_REFUSE = 2
+LUNA_FORMAT_PNG = 0
+LUNA_FORMAT_PNG16 = 1
+LUNA_FORMAT_WEBP = 2
+LUNA_FORMAT_WEBP_LOSSLESS = 3
+LUNA_FORMAT_JPEG = 4
+LUNA_IF_EXISTS_NUMBER = 0
+LUNA_IF_EXISTS_REFUSE = 1
+LUNA_IF_EXISTS_REPLACE = 2
+LUNA_GATE_DISABLED = 0
+LUNA_GATE_VARIANCE = 1
+LUNA_GATE_EDGE_DENSITY = 2
+LUNA_GATE_BOTH = 3
+LUNA_SAVE_STATE_QUEUED = 0
+LUNA_SAVE_STATE_WRITING = 1
+LUNA_SAVE_STATE_DONE = 2
+LUNA_SAVE_STATE_FAILED = 3
+LUNA_SAVE_STATE_REJECTED = 4
+LUNA_SAVE_STATE_CANCELLED = 5
+luna_progress_function = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)
+luna_log_function = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
+
+
+class luna_error(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("status", ctypes.c_int32),
+        ("message", ctypes.c_char_p),
+        ("expected", ctypes.c_char_p),
+        ("found", ctypes.c_char_p),
+        ("remedy", ctypes.c_char_p),
+        ("text", ctypes.c_char_p),
+    ]
+
+
+class luna_call_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("progress", luna_progress_function),
+        ("log", luna_log_function),
+        ("user_data", ctypes.c_void_p),
+    ]
+
+
+class luna_call(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_open_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("threads", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("budget_bytes", ctypes.c_uint64),
+        ("device", ctypes.c_char_p),
+        ("output_folder", ctypes.c_char_p),
+        ("spool_folder", ctypes.c_char_p),
+        ("log", luna_log_function),
+        ("user_data", ctypes.c_void_p),
+    ]
+
+
+class luna_session(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_stats(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("models", ctypes.c_uint64),
+        ("weight_bytes", ctypes.c_uint64),
+        ("budget_bytes", ctypes.c_uint64),
+        ("resident_bytes", ctypes.c_uint64),
+        ("available_bytes", ctypes.c_uint64),
+        ("threads", ctypes.c_uint64),
+        ("handles", ctypes.c_uint64),
+        ("save_jobs", ctypes.c_uint64),
+        ("save_jobs_finished", ctypes.c_uint64),
+        ("pictures_written", ctypes.c_uint64),
+        ("pictures_failed", ctypes.c_uint64),
+    ]
+
+
+class luna_list(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_resident(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("id", ctypes.c_char_p),
+        ("path", ctypes.c_char_p),
+        ("bytes", ctypes.c_uint64),
+        ("leases", ctypes.c_uint64),
+        ("pinned", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
+class luna_tensor(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_view(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("dtype", ctypes.c_int32),
+        ("rank", ctypes.c_uint32),
+        ("strided", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("shape", ctypes.c_int64 * LUNA_MAX_RANK),
+        ("strides", ctypes.c_int64 * LUNA_MAX_RANK),
+    ]
+
+
+class luna_component(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("kind", ctypes.c_char_p),
+        ("family", ctypes.c_char_p),
+        ("dialect", ctypes.c_char_p),
+        ("prefix", ctypes.c_char_p),
+        ("tensors", ctypes.c_uint64),
+        ("parameters", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_vae(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_vae_info(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("latent_channels", ctypes.c_uint32),
+        ("picture_channels", ctypes.c_uint32),
+        ("factor", ctypes.c_uint32),
+        ("has_scale", ctypes.c_uint32),
+        ("scale", ctypes.c_float),
+        ("shift", ctypes.c_float),
+        ("weight_bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_encode_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("precision", ctypes.c_int32),
+        ("tiling", ctypes.c_int32),
+        ("tile", ctypes.c_uint32),
+        ("tile_overlap", ctypes.c_uint32),
+        ("sizes", ctypes.c_int32),
+        ("sample", ctypes.c_uint32),
+        ("seed", ctypes.c_uint64),
+        ("scaled", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("memory_limit", ctypes.c_uint64),
+        ("call", luna_call),
+    ]
+
+
+class luna_report(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("fallbacks", ctypes.c_uint32),
+        ("precision", ctypes.c_int32),
+        ("attention", ctypes.c_int32),
+        ("tile", ctypes.c_uint32),
+        ("tile_overlap", ctypes.c_uint32),
+        ("tiles", ctypes.c_uint32),
+        ("cached", ctypes.c_uint32),
+        ("sequences", ctypes.c_uint32),
+        ("non_finite", ctypes.c_uint64),
+        ("memory_needed", ctypes.c_uint64),
+        ("memory_available", ctypes.c_uint64),
+        ("copied_bytes", ctypes.c_uint64),
+        ("nanoseconds", ctypes.c_uint64),
+    ]
+
+
+class luna_decode_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("precision", ctypes.c_int32),
+        ("tiling", ctypes.c_int32),
+        ("tile", ctypes.c_uint32),
+        ("tile_overlap", ctypes.c_uint32),
+        ("scaled", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("memory_limit", ctypes.c_uint64),
+        ("call", luna_call),
+    ]
+
+
+class luna_text_load_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("recipe", ctypes.c_char_p),
+        ("embedding_folders", ctypes.POINTER(ctypes.c_char_p)),
+        ("embedding_folder_count", ctypes.c_size_t),
+        ("cache_bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_text(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_encoder_info(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("kind", ctypes.c_char_p),
+        ("layers", ctypes.c_uint64),
+        ("channels", ctypes.c_uint64),
+        ("vocabulary", ctypes.c_uint64),
+    ]
+
+
+class luna_text_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("precision", ctypes.c_int32),
+        ("clip_skip", ctypes.c_uint32),
+        ("break_chunks", ctypes.c_uint32),
+        ("square_brackets", ctypes.c_uint32),
+        ("t5_mask", ctypes.c_uint32),
+        ("t5_tokens", ctypes.c_uint32),
+        ("call", luna_call),
+    ]
+
+
+class luna_conditioning(ctypes.Structure):
+    _fields_ = [
+        ("tokens", luna_tensor),
+        ("pooled", luna_tensor),
+        ("mask", luna_tensor),
+        ("problems", luna_list),
+    ]
+
+
+class luna_token(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("encoder", ctypes.c_char_p),
+        ("chunk", ctypes.c_uint64),
+        ("id", ctypes.c_int64),
+        ("weight", ctypes.c_double),
+        ("embedding", ctypes.c_char_p),
+        ("row", ctypes.c_uint64),
+    ]
+
+
+class luna_problem(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
+        ("encoder", ctypes.c_char_p),
+        ("text", ctypes.c_char_p),
+    ]
+
+
+class luna_model_load_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("attention", ctypes.c_int32),
+        ("precision", ctypes.c_int32),
+    ]
+
+
+class luna_model(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_model_info(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("family", ctypes.c_char_p),
+        ("input_channels", ctypes.c_uint64),
+        ("output_channels", ctypes.c_uint64),
+        ("context_width", ctypes.c_uint64),
+        ("y_width", ctypes.c_uint64),
+        ("takes_guidance", ctypes.c_uint32),
+        ("size_multiple", ctypes.c_uint32),
+        ("last_timestep", ctypes.c_float),
+        ("reserved", ctypes.c_uint32),
+        ("weight_bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_forward_input(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("x", ctypes.POINTER(luna_view)),
+        ("timesteps", ctypes.POINTER(luna_view)),
+        ("context", ctypes.POINTER(luna_view)),
+        ("y", ctypes.POINTER(luna_view)),
+        ("guidance", ctypes.POINTER(luna_view)),
+        ("control_input", ctypes.POINTER(ctypes.POINTER(luna_view))),
+        ("control_input_count", ctypes.c_size_t),
+        ("control_middle", ctypes.POINTER(ctypes.POINTER(luna_view))),
+        ("control_middle_count", ctypes.c_size_t),
+        ("control_output", ctypes.POINTER(ctypes.POINTER(luna_view))),
+        ("control_output_count", ctypes.c_size_t),
+    ]
+
+
+class luna_forward_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("precision", ctypes.c_int32),
+        ("attention", ctypes.c_int32),
+        ("call", luna_call),
+    ]
+
+
+class luna_save_image(ctypes.Structure):
+    _fields_ = [
+        ("pixels", ctypes.POINTER(luna_view)),
+        ("affix", ctypes.c_char_p),
+        ("format", ctypes.c_int32),
+        ("quality", ctypes.c_int32),
+        ("level", ctypes.c_int32),
+        ("subfolder", ctypes.c_uint32),
+    ]
+
+
+class luna_save_job(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("images", ctypes.POINTER(luna_save_image)),
+        ("image_count", ctypes.c_size_t),
+        ("folder", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("model_path", ctypes.c_char_p),
+        ("prompt", ctypes.c_char_p),
+        ("seed", ctypes.c_uint64),
+        ("has_seed", ctypes.c_uint32),
+        ("utc_offset_minutes", ctypes.c_int32),
+        ("index", ctypes.c_uint64),
+        ("metadata_keys", ctypes.POINTER(ctypes.c_char_p)),
+        ("metadata_texts", ctypes.POINTER(ctypes.c_char_p)),
+        ("metadata_count", ctypes.c_size_t),
+        ("gate", ctypes.c_int32),
+        ("drop_rejects", ctypes.c_uint32),
+        ("gate_threshold", ctypes.c_double),
+        ("if_exists", ctypes.c_int32),
+        ("busy_when_full", ctypes.c_uint32),
+        ("durable", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
+class luna_save_status(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("id", ctypes.c_uint64),
+        ("state", ctypes.c_int32),
+        ("durable", ctypes.c_uint32),
+        ("pictures", ctypes.c_uint64),
+        ("written", ctypes.c_uint64),
+        ("failed", ctypes.c_uint64),
+        ("rejected", ctypes.c_uint64),
+        ("cancelled", ctypes.c_uint64),
+    ]
+
+
+class luna_save_picture(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("image", ctypes.c_uint64),
+        ("index", ctypes.c_uint64),
+        ("state", ctypes.c_int32),
+        ("status", ctypes.c_int32),
+        ("path", ctypes.c_char_p),
+        ("sha256", ctypes.c_char_p),
+        ("bytes", ctypes.c_uint64),
+        ("error", ctypes.c_char_p),
+        ("score", ctypes.c_double),
+    ]
+
+
+def declare(library: Any) -> None:
+    """States what every function takes and gives."""
+    library.luna_abi_version.argtypes = []
+    library.luna_abi_version.restype = ctypes.c_uint32
+    library.luna_version.argtypes = []
+    library.luna_version.restype = ctypes.c_char_p
+    library.luna_status_name.argtypes = [ctypes.c_int32]
+    library.luna_status_name.restype = ctypes.c_char_p
+    library.luna_last_error.argtypes = [ctypes.POINTER(luna_error)]
+    library.luna_last_error.restype = ctypes.c_int32
+    library.luna_call_new.argtypes = [ctypes.POINTER(luna_call_options), ctypes.POINTER(luna_call)]
+    library.luna_call_new.restype = ctypes.c_int32
+    library.luna_call_cancel.argtypes = [luna_call]
+    library.luna_call_cancel.restype = ctypes.c_int32
+    library.luna_call_free.argtypes = [luna_call]
+    library.luna_call_free.restype = ctypes.c_int32
+    library.luna_open.argtypes = [ctypes.POINTER(luna_open_options), ctypes.POINTER(luna_session)]
+    library.luna_open.restype = ctypes.c_int32
+    library.luna_close.argtypes = [luna_session]
+    library.luna_close.restype = ctypes.c_int32
+    library.luna_get_stats.argtypes = [luna_session, ctypes.POINTER(luna_stats)]
+    library.luna_get_stats.restype = ctypes.c_int32
+    library.luna_list_residents.argtypes = [luna_session, ctypes.POINTER(luna_list)]
+    library.luna_list_residents.restype = ctypes.c_int32
+    library.luna_list_resident.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_resident)]
+    library.luna_list_resident.restype = ctypes.c_int32
+    library.luna_pin.argtypes = [luna_session, ctypes.c_char_p, ctypes.c_uint32]
+    library.luna_pin.restype = ctypes.c_int32
+    library.luna_unload.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(ctypes.c_int32)]
+    library.luna_unload.restype = ctypes.c_int32
+    library.luna_trim.argtypes = [luna_session]
+    library.luna_trim.restype = ctypes.c_int32
+    library.luna_list_count.argtypes = [luna_list, ctypes.POINTER(ctypes.c_size_t)]
+    library.luna_list_count.restype = ctypes.c_int32
+    library.luna_list_free.argtypes = [luna_list]
+    library.luna_list_free.restype = ctypes.c_int32
+    library.luna_tensor_view.argtypes = [luna_tensor, ctypes.POINTER(luna_view)]
+    library.luna_tensor_view.restype = ctypes.c_int32
+    library.luna_tensor_free.argtypes = [luna_tensor]
+    library.luna_tensor_free.restype = ctypes.c_int32
+    library.luna_tensor_to_dlpack.argtypes = [luna_tensor, ctypes.POINTER(ctypes.c_void_p)]
+    library.luna_tensor_to_dlpack.restype = ctypes.c_int32
+    library.luna_view_from_dlpack.argtypes = [ctypes.c_void_p, ctypes.POINTER(luna_view)]
+    library.luna_view_from_dlpack.restype = ctypes.c_int32
+    library.luna_picture_read.argtypes = [ctypes.c_char_p, ctypes.POINTER(luna_tensor)]
+    library.luna_picture_read.restype = ctypes.c_int32
+    library.luna_inspect.argtypes = [ctypes.c_char_p, ctypes.POINTER(luna_list)]
+    library.luna_inspect.restype = ctypes.c_int32
+    library.luna_list_component.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_component)]
+    library.luna_list_component.restype = ctypes.c_int32
+    library.luna_vae_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vae)]
+    library.luna_vae_load.restype = ctypes.c_int32
+    library.luna_vae_get_info.argtypes = [luna_vae, ctypes.POINTER(luna_vae_info)]
+    library.luna_vae_get_info.restype = ctypes.c_int32
+    library.luna_vae_encode.argtypes = [luna_vae, ctypes.POINTER(luna_view), ctypes.POINTER(luna_encode_options), ctypes.POINTER(luna_tensor), ctypes.POINTER(luna_report)]
+    library.luna_vae_encode.restype = ctypes.c_int32
+    library.luna_vae_decode.argtypes = [luna_vae, ctypes.POINTER(luna_view), ctypes.POINTER(luna_decode_options), ctypes.POINTER(luna_tensor), ctypes.POINTER(luna_report)]
+    library.luna_vae_decode.restype = ctypes.c_int32
+    library.luna_vae_free.argtypes = [luna_vae]
+    library.luna_vae_free.restype = ctypes.c_int32
+    library.luna_text_load.argtypes = [luna_session, ctypes.POINTER(ctypes.c_char_p), ctypes.c_size_t, ctypes.POINTER(luna_text_load_options), ctypes.POINTER(luna_text)]
+    library.luna_text_load.restype = ctypes.c_int32
+    library.luna_text_list_encoders.argtypes = [luna_text, ctypes.POINTER(luna_list)]
+    library.luna_text_list_encoders.restype = ctypes.c_int32
+    library.luna_list_encoder.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_encoder_info)]
+    library.luna_list_encoder.restype = ctypes.c_int32
+    library.luna_text_tokenize.argtypes = [luna_text, ctypes.c_char_p, ctypes.POINTER(luna_text_options), ctypes.POINTER(luna_list), ctypes.POINTER(luna_list)]
+    library.luna_text_tokenize.restype = ctypes.c_int32
+    library.luna_text_encode.argtypes = [luna_text, ctypes.POINTER(ctypes.c_char_p), ctypes.c_size_t, ctypes.POINTER(luna_text_options), ctypes.POINTER(luna_conditioning), ctypes.POINTER(luna_report)]
+    library.luna_text_encode.restype = ctypes.c_int32
+    library.luna_text_encode_ids.argtypes = [luna_text, ctypes.POINTER(luna_view), ctypes.POINTER(luna_text_options), ctypes.POINTER(luna_conditioning), ctypes.POINTER(luna_report)]
+    library.luna_text_encode_ids.restype = ctypes.c_int32
+    library.luna_conditioning_free.argtypes = [luna_conditioning]
+    library.luna_conditioning_free.restype = ctypes.c_int32
+    library.luna_text_free.argtypes = [luna_text]
+    library.luna_text_free.restype = ctypes.c_int32
+    library.luna_list_token.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_token)]
+    library.luna_list_token.restype = ctypes.c_int32
+    library.luna_list_problem.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_problem)]
+    library.luna_list_problem.restype = ctypes.c_int32
+    library.luna_model_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_model_load_options), ctypes.POINTER(luna_model)]
+    library.luna_model_load.restype = ctypes.c_int32
+    library.luna_model_get_info.argtypes = [luna_model, ctypes.POINTER(luna_model_info)]
+    library.luna_model_get_info.restype = ctypes.c_int32
+    library.luna_model_forward.argtypes = [luna_model, ctypes.POINTER(luna_forward_input), ctypes.POINTER(luna_forward_options), ctypes.POINTER(luna_tensor), ctypes.POINTER(luna_report)]
+    library.luna_model_forward.restype = ctypes.c_int32
+    library.luna_model_free.argtypes = [luna_model]
+    library.luna_model_free.restype = ctypes.c_int32
+    library.luna_save_submit.argtypes = [luna_session, ctypes.POINTER(luna_save_job), ctypes.POINTER(ctypes.c_uint64)]
+    library.luna_save_submit.restype = ctypes.c_int32
+    library.luna_save_wait.argtypes = [luna_session, ctypes.c_uint64, ctypes.c_int64, ctypes.POINTER(luna_save_status)]
+    library.luna_save_wait.restype = ctypes.c_int32
+    library.luna_save_list_pictures.argtypes = [luna_session, ctypes.c_uint64, ctypes.POINTER(luna_list)]
+    library.luna_save_list_pictures.restype = ctypes.c_int32
+    library.luna_list_picture.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_save_picture)]
+    library.luna_list_picture.restype = ctypes.c_int32
+    library.luna_save_list_jobs.argtypes = [luna_session, ctypes.POINTER(luna_list)]
+    library.luna_save_list_jobs.restype = ctypes.c_int32
+    library.luna_list_job.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_save_status)]
+    library.luna_list_job.restype = ctypes.c_int32
+    library.luna_save_cancel.argtypes = [luna_session, ctypes.c_uint64]
+    library.luna_save_cancel.restype = ctypes.c_int32

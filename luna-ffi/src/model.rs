@@ -1,0 +1,302 @@
+//! Denoisers. Enters: a path; then one step of a sampler. Leaves: the network's raw prediction.
+
+use crate::{
+    call::{Log, Watch},
+    error::{Result, wrong},
+    handle::{Caller, boundary, free, object},
+    options::{LUNA_FALLBACK_WIDENED, attention, attention_number, luna_report, precision},
+    session::Session,
+    status::luna_status,
+    table::{self, Object},
+    tensor::Tensor,
+    types::{luna_call, luna_model, luna_session, luna_tensor},
+    view::{Floats, Meaning, floats, luna_view, optional_floats},
+};
+use luna_core::{
+    ArrayView, Error, ErrorKind,
+    checkpoint::{Checkpoint, Family},
+    diffusion::{Control, Denoiser, Fallback, ForwardInput, ForwardOptions, LoadOptions, Predicted},
+    registry::Lease,
+};
+use std::{ffi::c_char, num::NonZeroUsize, sync::Arc};
+
+crate::handle::records!(luna_model_load_options, luna_model_info, luna_forward_input, luna_forward_options);
+
+/// The most residuals of each kind: more than any network has blocks.
+const MOST_RESIDUALS: u64 = 256;
+
+/// Options of `luna_model_load`. All zeros but `size` is a good choice.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_model_load_options {
+    /// `sizeof(luna_model_load_options)`.
+    pub size: usize,
+    /// How attention is computed where a call does not say: a `luna_attention`.
+    pub attention: i32,
+    /// The precision of weights on devices other than the CPU: a `luna_precision`.
+    pub precision: i32,
+}
+
+/// What a denoiser takes and gives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_model_info {
+    /// `sizeof(luna_model_info)`, set by the caller.
+    pub size: usize,
+    /// Its architecture, such as `Flux transformer`; valid for ever.
+    pub family: *const c_char,
+    /// Channels of `x`.
+    pub input_channels: u64,
+    /// Channels of the prediction.
+    pub output_channels: u64,
+    /// Width of the context's tokens.
+    pub context_width: u64,
+    /// Width of `y`; 0 for a model that takes none.
+    pub y_width: u64,
+    /// Whether it takes a guidance scale: 0 or 1.
+    pub takes_guidance: u32,
+    /// Sides of `x` must be multiples of this.
+    pub size_multiple: u32,
+    /// The timestep of pure noise.
+    pub last_timestep: f32,
+    /// 0.
+    pub reserved: u32,
+    /// Bytes of its weights.
+    pub weight_bytes: u64,
+}
+
+/// What a denoiser is called with, as ComfyUI's `diffusion_model(x, timesteps, context, y=...)`. What the model does not
+/// take is NULL.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_forward_input {
+    /// `sizeof(luna_forward_input)`.
+    pub size: usize,
+    /// The noisy latent, scaled as the sampler's model sees it, `[batch, channels, height, width]`.
+    pub x: *const luna_view,
+    /// `[batch]`: 0..999 for UNets; 0 (no noise) to 1 for Flux and Z-Image.
+    pub timesteps: *const luna_view,
+    /// The text encoder's tokens, `[batch, tokens, width]`.
+    pub context: *const luna_view,
+    /// The pooled conditioning, `[batch, width]`.
+    pub y: *const luna_view,
+    /// `[batch]`: the guidance scale, for models distilled with it.
+    pub guidance: *const luna_view,
+    /// What ControlNets add on the input side; NULL among them for a place that nothing is added at.
+    pub control_input: *const *const luna_view,
+    /// How many there are.
+    pub control_input_count: usize,
+    /// What they add in the middle.
+    pub control_middle: *const *const luna_view,
+    /// How many there are.
+    pub control_middle_count: usize,
+    /// What they add on the output side.
+    pub control_output: *const *const luna_view,
+    /// How many there are.
+    pub control_output_count: usize,
+}
+
+/// Options of `luna_model_forward`. All zeros but `size` is a good choice.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_forward_options {
+    /// `sizeof(luna_forward_options)`.
+    pub size: usize,
+    /// A `luna_precision`.
+    pub precision: i32,
+    /// A `luna_attention`.
+    pub attention: i32,
+    /// Cancellation, progress and log; all zero for none.
+    pub call: luna_call,
+}
+
+/// The object behind `luna_model`.
+pub(crate) struct LoadedModel {
+    denoiser: Lease<Denoiser>,
+    /// As this handle was loaded with, whoever loaded the model first.
+    attention: luna_core::AttentionMode,
+    log: Log,
+}
+
+impl Object for LoadedModel {
+    const NAME: &'static str = "luna_model";
+}
+
+fn no_bundled() -> luna_core::Result<Checkpoint> {
+    Err(Error::new(ErrorKind::NotFound, "the library carries no denoiser"))
+}
+
+const fn family_name(family: Family) -> &'static std::ffi::CStr {
+    match family {
+        Family::SdUnet => c"Stable Diffusion UNet",
+        Family::Flux => c"Flux transformer",
+        Family::ZImage => c"Z-Image transformer",
+        _ => c"denoiser",
+    }
+}
+
+/// The caller's residuals of one side.
+fn residuals<'a>(
+    caller: &'a Caller,
+    what: &str,
+    list: *const *const luna_view,
+    count: usize,
+) -> Result<Vec<Option<Floats<'a>>>> {
+    luna_core::limits::check_at_most("control residuals", count as u64, MOST_RESIDUALS)?;
+    caller.slice(what, list, count)?.iter().map(|&view| optional_floats(caller, what, view)).collect()
+}
+
+fn array<'a>(floats: &'a Floats) -> Result<ArrayView<'a>> {
+    Ok(ArrayView::new(&floats.shape, &floats.values)?)
+}
+
+fn arrays<'a>(list: &'a [Option<Floats>]) -> Result<Vec<Option<ArrayView<'a>>>> {
+    list.iter().map(|floats| floats.as_ref().map(array).transpose()).collect()
+}
+
+/// Numbers of which there is one for each item of the batch.
+fn one_each<'a>(what: &str, floats: &'a Floats) -> Result<&'a [f32]> {
+    if floats.shape.len() == 1 {
+        return Ok(&floats.values);
+    }
+    Err(wrong(format!("{what} has a wrong shape")).expected("[batch]").found(format!("{:?}", floats.shape)).into())
+}
+
+impl LoadedModel {
+    fn load(session: &Session, path: &str, options: &luna_model_load_options) -> Result<Self> {
+        let own = LoadOptions {
+            attention: attention(options.attention)?.unwrap_or_default(),
+            precision: precision(options.precision)?,
+        };
+        let load = |checkpoint: &Checkpoint, runtime: &luna_core::Runtime| Denoiser::load(checkpoint, runtime, &own);
+        // No path is empty, so there is no name that stands for a bundled one.
+        let denoiser = session.acquire(path, ("", no_bundled), load)?;
+        Ok(Self { denoiser, attention: own.attention, log: session.log })
+    }
+
+    fn info(&self) -> luna_model_info {
+        let facts = self.denoiser.facts();
+        luna_model_info {
+            size: 0,
+            family: family_name(self.denoiser.family()).as_ptr(),
+            input_channels: facts.input_channels as u64,
+            output_channels: facts.output_channels as u64,
+            context_width: facts.context_width as u64,
+            y_width: facts.y_width.map_or(0, NonZeroUsize::get) as u64,
+            takes_guidance: facts.takes_guidance.into(),
+            size_multiple: facts.size_multiple as u32,
+            last_timestep: facts.last_timestep,
+            reserved: 0,
+            weight_bytes: self.denoiser.weight_bytes(),
+        }
+    }
+
+    fn forward(
+        &self,
+        caller: &Caller,
+        input: &luna_forward_input,
+        options: &luna_forward_options,
+    ) -> Result<(Tensor, luna_report)> {
+        let watch = Watch::new(options.call, self.log)?;
+        let own = ForwardOptions {
+            precision: precision(options.precision)?,
+            attention: Some(attention(options.attention)?.unwrap_or(self.attention)),
+            call: watch.call.clone(),
+            ..ForwardOptions::default()
+        };
+        let needed = |what, view| floats(caller, what, view, Meaning::Numbers);
+        let (x, timesteps) = (needed("x", input.x)?, needed("timesteps", input.timesteps)?);
+        let context = needed("context", input.context)?;
+        let (y, guidance) =
+            (optional_floats(caller, "y", input.y)?, optional_floats(caller, "guidance", input.guidance)?);
+        let side = |what, list, count| residuals(caller, what, list, count);
+        let added = [
+            side("control_input", input.control_input, input.control_input_count)?,
+            side("control_middle", input.control_middle, input.control_middle_count)?,
+            side("control_output", input.control_output, input.control_output_count)?,
+        ];
+        let [input, middle, output] = added.each_ref().map(|list| arrays(list));
+        let step = ForwardInput {
+            y: y.as_ref().map(array).transpose()?,
+            guidance: guidance.as_ref().map(|guidance| one_each("guidance", guidance)).transpose()?,
+            control: Control { input: input?, middle: middle?, output: output? },
+            ..ForwardInput::new(array(&x)?, one_each("timesteps", &timesteps)?, array(&context)?)
+        };
+        let predicted = self.denoiser.forward(&step, &own)?;
+        let single = [Some(&x), Some(&timesteps), Some(&context), y.as_ref(), guidance.as_ref()];
+        let all = single.into_iter().flatten().chain(added.iter().flatten().flatten());
+        let mut told = told(&predicted, &watch);
+        told.copied_bytes = all.map(|floats| floats.copied).sum();
+        Ok((Tensor::Prediction(Arc::new(predicted.prediction)), told))
+    }
+}
+
+fn told(predicted: &Predicted, watch: &Watch) -> luna_report {
+    let report = &predicted.report;
+    let mut told = luna_report::new(report.precision, report.elapsed);
+    told.attention = attention_number(report.attention);
+    for fallback in &report.fallbacks {
+        watch.warn("denoiser", fallback);
+        if let Fallback::Widened { non_finite, .. } = fallback {
+            told.fallbacks |= LUNA_FALLBACK_WIDENED;
+            told.non_finite = *non_finite as u64;
+        }
+    }
+    told
+}
+
+/// Loads a denoiser (a Stable Diffusion UNet, a Flux or a Z-Image transformer), or shares the one in memory. `path` is a
+/// file, a checkpoint, a `.safetensors.index.json` or a diffusers folder. `options` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_model_load(
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_model_load_options,
+    model: *mut luna_model,
+) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("model", model)?;
+        let session = object::<Session>(session)?;
+        let (path, options) = (caller.text("path", path)?, caller.options(options)?);
+        place.put(table::insert(LoadedModel::load(&session, crate::session::not_empty("path", path)?, &options)?));
+        Ok(())
+    })
+}
+
+/// Tells what a denoiser takes and gives.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_model_get_info(model: luna_model, info: *mut luna_model_info) -> luna_status {
+    boundary(|caller| {
+        caller.output("info", info)?;
+        let mut place = caller.report(info)?;
+        place.put(object::<LoadedModel>(model)?.info());
+        Ok(())
+    })
+}
+
+/// One forward step: the network's raw prediction, `[batch, channels, height, width]`. `options` and `report` may be
+/// NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_model_forward(
+    model: luna_model,
+    input: *const luna_forward_input,
+    options: *const luna_forward_options,
+    prediction: *mut luna_tensor,
+    report: *mut luna_report,
+) -> luna_status {
+    boundary(|caller| {
+        let (place, mut report) = (caller.output("prediction", prediction)?, caller.report(report)?);
+        caller.value("input", input.cast::<usize>())?;
+        let (input, options) = (caller.options(input)?, caller.options(options)?);
+        let (tensor, told) = object::<LoadedModel>(model)?.forward(caller, &input, &options)?;
+        place.put(tensor.open());
+        report.put(told);
+        Ok(())
+    })
+}
+
+/// Frees a denoiser's handle. The model stays in memory for the next one, as the session's budget allows.
+#[unsafe(no_mangle)]
+pub extern "C" fn luna_model_free(model: luna_model) -> luna_status {
+    free::<LoadedModel>(model)
+}

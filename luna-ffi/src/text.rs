@@ -1,0 +1,373 @@
+//! Text encoders. Enters: paths; then prompts or tokens. Leaves: conditioning.
+
+use crate::{
+    call::{Log, Watch},
+    error::{Result, wrong},
+    handle::{Caller, boundary, c_string, free, is_none, object},
+    list::{self, Item},
+    options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
+    session::{Session, not_empty},
+    status::luna_status,
+    table::{self, Object},
+    tensor::Tensor,
+    tokens::{ProblemItem, TokenItem},
+    types::{luna_call, luna_list, luna_session, luna_tensor, luna_text},
+    view::{ids, luna_view},
+};
+use luna_core::{
+    Limits,
+    registry::Lease,
+    text::{
+        Conditioner, ConditioningCache, EmbeddingFolders, Encoded, EncoderInfo, EncoderKind, Fallback, Prompt, Recipe,
+        TextLoadOptions, TextModel, TextOptions, TokenIds,
+    },
+    tokenizer::PromptOptions,
+};
+use std::{
+    ffi::{CString, c_char},
+    num::NonZeroUsize,
+};
+
+crate::handle::plain!(luna_conditioning);
+crate::handle::records!(luna_text_load_options, luna_encoder_info, luna_text_options);
+
+/// The name that stands for the text encoder that the library carries, in `luna_text_load`.
+const DEMO: &str = "demo";
+
+/// Options of `luna_text_load`. All zeros but `size` is a good choice.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_text_load_options {
+    /// `sizeof(luna_text_load_options)`.
+    pub size: usize,
+    /// What the conditioning is for: `sd1`, `sd2`, `sdxl`, `sdxl_refiner`, `sd3`, `flux`, `t5` or `z_image`. NULL for
+    /// the diffusion model that listens to just these encoders.
+    pub recipe: *const c_char,
+    /// Folders that `embedding:name` in a prompt is looked up in.
+    pub embedding_folders: *const *const c_char,
+    /// How many there are.
+    pub embedding_folder_count: usize,
+    /// Bytes of conditioning to remember, so that a prompt is encoded once; 0 for none.
+    pub cache_bytes: u64,
+}
+
+/// What is known of one text encoder.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_encoder_info {
+    /// `sizeof(luna_encoder_info)`, set by the caller.
+    pub size: usize,
+    /// Which one it is: `clip_l`, `clip_g`, `clip_h`, `t5` or `qwen3`.
+    pub kind: *const c_char,
+    /// Number of layers.
+    pub layers: u64,
+    /// Length of a token's encoding.
+    pub channels: u64,
+    /// Number of token embeddings.
+    pub vocabulary: u64,
+}
+
+/// Options of `luna_text_encode` and `luna_text_tokenize`. All zeros but `size` is a good choice.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_text_options {
+    /// `sizeof(luna_text_options)`.
+    pub size: usize,
+    /// A `luna_precision`.
+    pub precision: i32,
+    /// Which layer is taken: 1 the last, 2 the one before; 0 for what the diffusion model was taught with.
+    pub clip_skip: u32,
+    /// Whether the word `BREAK` ends the chunk, as in A1111: 0 or 1.
+    pub break_chunks: u32,
+    /// Whether `[text]` weighs 1.1 times less, as in A1111: 0 or 1.
+    pub square_brackets: u32,
+    /// Whether T5 may not look at its padding: 0 or 1.
+    pub t5_mask: u32,
+    /// The least number of tokens T5 is padded to; 0 for what the recipe has.
+    pub t5_tokens: u32,
+    /// Cancellation, progress and log; all zero for none.
+    pub call: luna_call,
+}
+
+/// An encoded prompt. Freed by `luna_conditioning_free`. What it does not have is all zero.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_conditioning {
+    /// The encoded tokens, `[1, tokens, channels]`.
+    pub tokens: luna_tensor,
+    /// The pooled output, `[1, width]`, where the recipe has one.
+    pub pooled: luna_tensor,
+    /// Which tokens a denoiser may look at, `[1, tokens]`, where that is not all of them.
+    pub mask: luna_tensor,
+    /// Textual inversions that were left out: a list of `luna_problem`, where there are any.
+    pub problems: luna_list,
+}
+
+/// The object behind `luna_text`.
+pub(crate) struct LoadedText {
+    models: Vec<Lease<TextModel>>,
+    recipe: Recipe,
+    folders: Option<EmbeddingFolders>,
+    cache: Option<ConditioningCache>,
+    log: Log,
+}
+
+impl Object for LoadedText {
+    const NAME: &'static str = "luna_text";
+}
+
+impl LoadedText {
+    fn load(
+        caller: &Caller,
+        session: &Session,
+        paths: &[&str],
+        options: *const luna_text_load_options,
+    ) -> Result<Self> {
+        let options = caller.options(options)?;
+        let folders = caller.texts("embedding_folders", options.embedding_folders, options.embedding_folder_count)?;
+        let folders = if folders.is_empty() { None } else { Some(EmbeddingFolders::new(folders)?) };
+        let models =
+            paths.iter().map(|path| acquire(session, not_empty("a path", path)?)).collect::<Result<Vec<_>>>()?;
+        let recipe = match caller.optional_text("recipe", options.recipe)? {
+            None => Conditioner::new(&models.iter().map(|model| &**model).collect::<Vec<_>>())?.recipe(),
+            Some(name) => Recipe::ALL.into_iter().find(|recipe| recipe.name() == name).ok_or_else(|| {
+                let names: Vec<_> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
+                wrong("there is no such recipe").expected(names.join(", ")).found(format!("`{name}`"))
+            })?,
+        };
+        let cache = usize::try_from(options.cache_bytes).unwrap_or(usize::MAX);
+        let cache = (cache > 0).then(|| ConditioningCache::new(cache));
+        let loaded = Self { models, recipe, folders, cache, log: session.log };
+        loaded.conditioner(|_| Ok(()))?;
+        Ok(loaded)
+    }
+
+    fn conditioner<T>(&self, work: impl FnOnce(&Conditioner) -> Result<T>) -> Result<T> {
+        let models: Vec<&TextModel> = self.models.iter().map(|model| &**model).collect();
+        let mut conditioner = Conditioner::with_recipe(&models, self.recipe)?;
+        if let Some(folders) = &self.folders {
+            conditioner = conditioner.with_embeddings(folders);
+        }
+        if let Some(cache) = &self.cache {
+            conditioner = conditioner.with_cache(cache);
+        }
+        work(&conditioner)
+    }
+}
+
+/// The text encoders of one file. What they are known by is their file's digest, so that a cache need not read weights.
+fn acquire(session: &Session, path: &str) -> Result<Lease<TextModel>> {
+    let bundled = (DEMO, TextModel::demo_checkpoint as fn() -> _);
+    let kind = (path == DEMO).then_some(EncoderKind::ClipL);
+    session.acquire(path, bundled, |checkpoint, runtime| {
+        TextModel::load(checkpoint, runtime, &TextLoadOptions { kind, ..TextLoadOptions::default() })
+    })
+}
+
+fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOptions> {
+    Ok(TextOptions {
+        precision: precision(options.precision)?,
+        clip_skip: NonZeroUsize::new(options.clip_skip as usize),
+        syntax: PromptOptions {
+            break_chunks: yes(options.break_chunks),
+            square_brackets: yes(options.square_brackets),
+        },
+        t5_mask: yes(options.t5_mask),
+        t5_tokens: NonZeroUsize::new(options.t5_tokens as usize),
+        call: watch.call.clone(),
+        ..TextOptions::default()
+    })
+}
+
+/// Handles to one prompt's conditioning.
+fn open(prompt: luna_core::text::EncodedPrompt) -> luna_conditioning {
+    let conditioning = prompt.conditioning;
+    luna_conditioning {
+        tokens: Tensor::Tokens(conditioning.clone()).open(),
+        pooled: conditioning.pooled().map_or(luna_tensor::NONE, |_| Tensor::Pooled(conditioning.clone()).open()),
+        mask: conditioning.mask().map_or(luna_tensor::NONE, |_| Tensor::Mask(conditioning.clone()).open()),
+        problems: match prompt.problems.is_empty() {
+            true => luna_list::NONE,
+            false => list::open(prompt.problems.iter().map(ProblemItem::new).collect()),
+        },
+    }
+}
+
+fn told(encoded: &Encoded, asked: i32, watch: &Watch) -> Result<luna_report> {
+    let mut told = luna_report::new(precision(asked)?, encoded.elapsed);
+    told.cached = encoded.prompts.iter().filter(|prompt| prompt.cached).count() as u32;
+    told.sequences = encoded.sequences as u32;
+    for fallback in &encoded.fallbacks {
+        watch.warn("text encoder", fallback);
+        if let Fallback::Widened { non_finite, .. } = fallback {
+            told.fallbacks |= LUNA_FALLBACK_WIDENED;
+            told.non_finite += *non_finite as u64;
+        }
+    }
+    for problem in encoded.prompts.iter().flat_map(|prompt| &prompt.problems) {
+        watch.warn("prompt", problem);
+    }
+    Ok(told)
+}
+
+struct EncoderItem {
+    kind: CString,
+    info: EncoderInfo,
+}
+
+impl Item for EncoderItem {
+    type Record = luna_encoder_info;
+
+    fn record(&self) -> luna_encoder_info {
+        luna_encoder_info {
+            size: 0,
+            kind: self.kind.as_ptr(),
+            layers: self.info.layers as u64,
+            channels: self.info.channels as u64,
+            vocabulary: self.info.vocabulary as u64,
+        }
+    }
+}
+
+/// Loads the text encoders of a diffusion model, or shares those in memory. Each path is a file (a text encoder's own,
+/// or a checkpoint with some in it), a `.safetensors.index.json`, a folder, or `demo` for the small demonstration model
+/// with random weights that the library carries.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_text_load(
+    session: luna_session,
+    paths: *const *const c_char,
+    path_count: usize,
+    options: *const luna_text_load_options,
+    text: *mut luna_text,
+) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("text", text)?;
+        let session = object::<Session>(session)?;
+        let paths = caller.texts("paths", paths, path_count)?;
+        place.put(table::insert(LoadedText::load(caller, &session, &paths, options)?));
+        Ok(())
+    })
+}
+
+/// Lists the encoders that were loaded.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_text_list_encoders(text: luna_text, list: *mut luna_list) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("list", list)?;
+        let text = object::<LoadedText>(text)?;
+        let infos = text.models.iter().flat_map(|model| model.encoders());
+        let items = infos.map(|info| EncoderItem { kind: c_string(info.kind.name()), info });
+        place.put(list::open(items.collect()));
+        Ok(())
+    })
+}
+
+/// One encoder of such a list.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_list_encoder(list: luna_list, index: usize, info: *mut luna_encoder_info) -> luna_status {
+    boundary(|caller| list::item::<EncoderItem>(caller, list, index, info))
+}
+
+/// Tokenizes a prompt, with ComfyUI's weights such as `(red:1.3)`, for each encoder. `list` gets a list of
+/// `luna_token`, encoder by encoder and chunk by chunk; `problems`, which may be NULL, a list of `luna_problem`.
+/// `options` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_text_tokenize(
+    text: luna_text,
+    prompt: *const c_char,
+    options: *const luna_text_options,
+    list: *mut luna_list,
+    problems: *mut luna_list,
+) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("list", list)?;
+        let problems = if problems.is_null() { None } else { Some(caller.output("problems", problems)?) };
+        let (text, prompt) = (object::<LoadedText>(text)?, Prompt::new(caller.text("prompt", prompt)?));
+        let options = caller.options(options)?;
+        let options = text_options(&options, &Watch::new(options.call, text.log)?)?;
+        let tokenized = text.conditioner(|conditioner| Ok(conditioner.tokenize(&prompt, &options)?))?;
+        place.put(list::open(tokenized.encoders.iter().flat_map(TokenItem::all).collect()));
+        if let Some(place) = problems {
+            place.put(list::open(tokenized.problems.iter().map(ProblemItem::new).collect()));
+        }
+        Ok(())
+    })
+}
+
+/// Encodes prompts in one batch. `conditioning` has room for `prompt_count` of them. `options` and `report` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_text_encode(
+    text: luna_text,
+    prompts: *const *const c_char,
+    prompt_count: usize,
+    options: *const luna_text_options,
+    conditioning: *mut luna_conditioning,
+    report: *mut luna_report,
+) -> luna_status {
+    boundary(|caller| {
+        let prompts = prompts_of(caller.texts("prompts", prompts, prompt_count)?)?;
+        let places = caller.outputs("conditioning", conditioning, prompt_count)?;
+        let mut report = caller.report(report)?;
+        let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
+        let watch = Watch::new(options.call, text.log)?;
+        let own = text_options(&options, &watch)?;
+        let encoded = text.conditioner(|conditioner| Ok(conditioner.encode(&prompts, &own)?))?;
+        report.put(told(&encoded, options.precision, &watch)?);
+        places.into_iter().zip(encoded.prompts).for_each(|(place, prompt)| place.put(open(prompt)));
+        Ok(())
+    })
+}
+
+/// Encodes token ids in place of a prompt, `[tokens]` of 32- or 64-bit integers with start, end and padding as the
+/// model wants them, where there is one encoder only. `options` and `report` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_text_encode_ids(
+    text: luna_text,
+    token_ids: *const luna_view,
+    options: *const luna_text_options,
+    conditioning: *mut luna_conditioning,
+    report: *mut luna_report,
+) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("conditioning", conditioning)?;
+        let mut report = caller.report(report)?;
+        let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
+        let watch = Watch::new(options.call, text.log)?;
+        let own = text_options(&options, &watch)?;
+        let (shape, ids) = ids(caller, "token_ids", token_ids)?;
+        if shape.len() != 1 {
+            return Err(wrong("token_ids has a wrong shape").expected("[tokens]").found(format!("{shape:?}")).into());
+        }
+        let tokens = [TokenIds { ids, mask: None }];
+        let mut encoded = text.conditioner(|conditioner| Ok(conditioner.encode_ids(&tokens, &own)?))?;
+        report.put(told(&encoded, options.precision, &watch)?);
+        place.put(open(encoded.prompts.remove(0)));
+        Ok(())
+    })
+}
+
+/// Frees all handles of a conditioning; those that are all zero are passed over.
+#[unsafe(no_mangle)]
+pub extern "C" fn luna_conditioning_free(conditioning: luna_conditioning) -> luna_status {
+    boundary(|_| {
+        let luna_conditioning { tokens, pooled, mask, problems } = conditioning;
+        let tensors = [tokens, pooled, mask].into_iter().filter(|&tensor| !is_none(tensor));
+        let freed: Vec<Result<_>> = tensors.map(|tensor| table::remove::<Tensor>(tensor.into()).map(drop)).collect();
+        if !is_none(problems) {
+            table::remove::<list::List>(problems.into())?;
+        }
+        freed.into_iter().collect()
+    })
+}
+
+/// Frees the encoders' handle. The models stay in memory for the next one, as the session's budget allows.
+#[unsafe(no_mangle)]
+pub extern "C" fn luna_text_free(text: luna_text) -> luna_status {
+    free::<LoadedText>(text)
+}
+
+/// As many prompts as a batch may have.
+fn prompts_of(texts: Vec<&str>) -> Result<Vec<Prompt>> {
+    luna_core::limits::check_at_most("prompts in a batch", texts.len() as u64, Limits::default().batch as u64)?;
+    Ok(texts.into_iter().map(Prompt::new).collect())
+}

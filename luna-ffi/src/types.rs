@@ -1,0 +1,111 @@
+//! The handle types of the header: numbers, of which only the table knows what they stand for.
+
+use crate::table::Key;
+
+/// One copy of each model, or a connection to the daemon that has them. Given by `luna_open`, freed by `luna_close`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_session {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// What a caller holds on to while calls run: cancellation, progress and log. Given by `luna_call_new`, freed by
+/// `luna_call_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_call {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// A VAE: pictures to latents and back. Given by `luna_vae_load`, freed by `luna_vae_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_vae {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// Text encoders that work together for one diffusion model. Given by `luna_text_load`, freed by `luna_text_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_text {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// A denoiser: one step of a sampler at a time. Given by `luna_model_load`, freed by `luna_model_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_model {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// Numbers that Luna owns: the result of a call. Freed by `luna_tensor_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_tensor {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// Several of the same that Luna tells of, with the texts in them. Freed by `luna_list_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_list {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+macro_rules! keys {
+    ($($name:ident),* $(,)?) => {$(
+        impl From<Key> for $name {
+            fn from(Key { table, slot, generation }: Key) -> Self {
+                Self { table, slot, generation }
+            }
+        }
+
+        impl From<$name> for Key {
+            fn from($name { table, slot, generation }: $name) -> Self {
+                Self { table, slot, generation }
+            }
+        }
+
+        impl $name {
+            /// The handle that stands for none.
+            pub const NONE: Self = Self { table: 0, slot: 0, generation: 0 };
+        }
+    )*};
+}
+
+keys!(luna_session, luna_call, luna_vae, luna_text, luna_model, luna_tensor, luna_list);

@@ -1,0 +1,11 @@
+//! The C ABI as programs meet it: the header, the built library, and programs in C, C++ and Python over it.
+
+mod built;
+mod c;
+mod conformance;
+mod cpp;
+mod header;
+mod loaded;
+mod misuse;
+mod python;
+mod sanitizers;

@@ -1,0 +1,106 @@
+//! The Python package, by the machine's own Python, and the wheel that carries the library.
+
+use crate::built;
+use luna_tests::{diffusion, workspace};
+use std::{path::Path, process::Command};
+
+/// The Python of the machine, with the built library.
+pub fn python() -> Command {
+    let mut command = Command::new("python3");
+    command.env("LUNA_LIBRARY", built::library()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.current_dir(workspace::root());
+    command
+}
+
+#[test]
+fn the_package_passes_its_own_tests() {
+    let folder = tempfile::tempdir().unwrap();
+    let denoiser = diffusion::case("sd15_ldm").write(folder.path());
+    let output = python()
+        .args(["bindings/python/tests/test_luna.py", "--verbose"])
+        .env("LUNA_TEST_DENOISER", denoiser)
+        .output()
+        .expect("python3");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let ran = told.lines().find_map(|line| line.strip_prefix("Ran ")).expect("unittest tells");
+    let ran: usize = ran.split(' ').next().unwrap().parse().unwrap();
+    assert!(ran >= 25, "{told}");
+    told.lines().filter(|line| line.contains("skipped")).for_each(|line| eprintln!("{line}"));
+}
+
+#[test]
+fn the_declarations_are_those_of_the_header() {
+    let generated = built::run(python().arg("bindings/python/generate.py"));
+    assert!(
+        generated == workspace::text("bindings/python/luna/_abi.py"),
+        "out of date: python bindings/python/generate.py > bindings/python/luna/_abi.py"
+    );
+}
+
+/// Where every field lies, as ctypes has it, is what the C compiler says.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[test]
+fn structs_lie_as_in_c() {
+    let program = "import ctypes\nfrom luna import _abi\nfor name, kind in sorted(vars(_abi).items()):\n    \
+                   if isinstance(kind, type) and issubclass(kind, ctypes.Structure):\n        \
+                   for field, *_ in kind._fields_: print(f'{name}.{field} {getattr(kind, field).offset}')\n";
+    let told = built::run(python().args(["-c", program]).env("PYTHONPATH", "bindings/python"));
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&told), sorted(&workspace::text("luna-ffi/tests/abi/fields.txt")));
+}
+
+/// What an example is called with, and what it must have told.
+fn example(name: &str, folder: &Path) -> (Vec<String>, &'static str) {
+    match name {
+        "encode_decode" => (vec![], "latent (1, 16, 6, 8), 0 bytes copied"),
+        "encode_prompt" => (vec![], "luna.Tensor(float32, [1, 77, 64])"),
+        "progress_and_cancel" => (vec![], "stopped: that takes too long"),
+        "asyncio_pictures" => (vec![], "3 latents"),
+        "save_pictures" => (vec![folder.join("saved").display().to_string()], "gradient_001.png"),
+        "one_step" => {
+            (vec![diffusion::case("sd15_ldm").write(folder).display().to_string()], "prediction (1, 4, 16, 16)")
+        }
+        other => panic!("what does the example {other} tell?"),
+    }
+}
+
+#[test]
+fn examples_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for source in built::sources("examples/python", "py", 6) {
+        let name = source.file_stem().unwrap().to_str().unwrap();
+        let (arguments, expected) = example(name, folder.path());
+        let told = built::run(python().env("PYTHONPATH", "bindings/python").arg(&source).args(arguments));
+        assert!(told.contains(expected), "{name}: {told}");
+    }
+}
+
+#[test]
+fn the_wheel_carries_the_library() {
+    let folder = tempfile::tempdir().unwrap();
+    let (wheels, site) = (folder.path().join("wheels"), folder.path().join("site"));
+    std::fs::create_dir_all(&wheels).unwrap();
+    if built::run(python().args(["-m", "pip", "--version"])).starts_with("pip") {
+        let mut install = python();
+        install.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-build-isolation",
+            "--no-deps",
+            "--target",
+        ]);
+        built::run(install.arg(&site).arg("bindings/python"));
+    }
+    let mut used = Command::new("python3");
+    used.args(["-c", "import luna; print(luna.library_version(), luna.open().vae().latent_channels, luna.__file__)"]);
+    let told = built::run(used.env("PYTHONPATH", &site).env_remove("LUNA_LIBRARY").current_dir(folder.path()));
+    assert!(told.starts_with(&format!("{} 16 {}", env!("CARGO_PKG_VERSION"), site.display())), "{told}");
+}
