@@ -24,6 +24,18 @@ def write(name, tensors, metadata=None, data=None):
         file.write(struct.pack("<Q", len(text)) + text + (bytes(end) if data is None else data))
 
 
+def gguf(name, tensors, metadata=()):
+    text = lambda value: struct.pack("<Q", len(value)) + value.encode()
+    header, data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)), b""
+    for key, kind, value in metadata:
+        header += text(key) + struct.pack("<I", kind) + value
+    for key, (kind, shape, size) in tensors.items():
+        header += text(key) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), kind, len(data))
+        data += bytes(size + -size % 32)
+    with open(os.path.join(HERE, name), "wb") as file:
+        file.write(header + bytes(-len(header) % 32) + data)
+
+
 def conv(name, outputs, inputs, kernel=3, dtype="F16"):
     return {f"{name}.weight": (dtype, [outputs, inputs, kernel, kernel]), f"{name}.bias": (dtype, [outputs])}
 
@@ -45,6 +57,12 @@ write("qwen3", markers("model.layers.0.self_attn.q_norm.weight", "model.embed_to
 write("unet-ldm", markers(*(f"model.diffusion_model.{n}.weight" for n in ("input_blocks.0.0", "middle_block.0.in_layers.0", "time_embed.0"))))
 write("flux", markers("double_blocks.0.img_attn.qkv.weight", "img_in.weight"))
 write("z-image", markers("noise_refiner.0.attention.qkv.weight", "context_refiner.0.attention.qkv.weight"))
+
+# Types 0 (F32), 8 (Q8_0) and 12 (Q4_K); a number, a text, a list of texts as metadata.
+texts = struct.pack("<IQ", 8, 1) + struct.pack("<Q", 1) + b"a"
+gguf("gguf-t5", {"enc.blk.0.attn_rel_b.weight": (0, [4, 1], 16), "enc.blk.0.attn_q.weight": (8, [1, 32], 34), "token_embd.weight": (12, [1, 256], 144)},
+     [("general.alignment", 4, struct.pack("<I", 32)), ("general.architecture", 8, struct.pack("<Q", 2) + b"t5"), ("list", 9, texts)])
+gguf("gguf-flux", {"double_blocks.0.img_attn.qkv.weight": (12, [3, 256], 432), "img_in.weight": (0, [2, 2], 16)})
 
 # A TAESD and an AutoencoderKL that are whole, as small as they can be.
 tiny = conv("encoder.layers.0", 2, 3)

@@ -1,16 +1,22 @@
 //! What was meant. Enters: what was typed and the environment, of which this is the only reader. Leaves: settings with
 //! every default decided, contradictions refused. It opens no file and builds no model.
 
+mod bench;
 mod daemon;
+mod forward;
+mod lora;
 mod save;
 mod text;
 
+pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
+pub use forward::Forward;
+pub use lora::Loras;
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 
 use crate::{
-    args::{BenchArgs, ComputeArgs, DecodeArgs, DemoArgs, Direction, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},
+    args::{ComputeArgs, DecodeArgs, DemoArgs, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},
     vaes::VaeChoice,
 };
 use luna_core::{
@@ -120,26 +126,6 @@ pub struct Demo {
     pub compute: Compute,
 }
 
-/// Settings of `bench`.
-#[derive(Debug)]
-pub struct Bench {
-    pub model: BenchModel,
-    /// Where a random model is kept.
-    pub keep: Option<PathBuf>,
-    pub size: usize,
-    pub directions: Vec<Direction>,
-    pub runs: usize,
-    pub memory: Memory,
-    pub compute: Compute,
-}
-
-/// What `bench` runs.
-#[derive(Debug)]
-pub enum BenchModel {
-    Random(crate::args::ShapeArg),
-    Existing(VaeChoice),
-}
-
 impl Encode {
     pub fn new(args: EncodeArgs, environment: &Environment) -> Result<Self> {
         let daemon = DaemonAddress::of_command(args.connect, environment)?;
@@ -178,24 +164,6 @@ impl Decode {
 impl Demo {
     pub fn new(args: DemoArgs, environment: &Environment) -> Result<Self> {
         Ok(Self { folder: args.folder, picture: args.picture, compute: compute(args.compute, environment)? })
-    }
-}
-
-impl Bench {
-    pub fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        let crate::args::BenchSubject::Vae = args.subject;
-        Ok(Self {
-            model: match args.model {
-                Some(text) => BenchModel::Existing(VaeChoice::from_text(&text)?),
-                None => BenchModel::Random(args.shape),
-            },
-            keep: args.keep_model,
-            size: args.size,
-            directions: args.only.map_or_else(|| vec![Direction::Decode, Direction::Encode], |only| vec![only]),
-            runs: args.runs as usize,
-            memory: memory(&args.tiles, environment)?,
-            compute: compute(args.compute, environment)?,
-        })
     }
 }
 

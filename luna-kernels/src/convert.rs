@@ -4,6 +4,7 @@
 
 use crate::elementwise::{CHUNK, read, write};
 use crate::isa::{Context, Kernel};
+use crate::quantised::widen_blocks;
 use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::weight::WeightView;
@@ -49,10 +50,19 @@ pub fn convert_weights<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Conte
 /// [`convert_weights`], compiled once for each element type.
 pub(crate) fn convert_weights_of<T: Scalar>(from: WeightView<'_>, to: &mut [T], cx: &Context<'_>) {
     assert_eq!(
-        from.bytes.len(),
-        to.len() * from.dtype.size(),
+        Some(from.bytes.len()),
+        from.dtype.bytes(to.len()),
         "source and target must have the same number of elements"
     );
+    if from.dtype.is_quantised() {
+        let (block, size) = (from.dtype.block(), from.dtype.block_bytes());
+        to.par_chunks_mut(block).zip(from.bytes.par_chunks(size)).for_each(|(to, bytes)| {
+            let mut values = [0.0; 256];
+            widen_blocks(from.dtype, bytes, &mut values[..block]);
+            to.iter_mut().zip(values).for_each(|(to, value)| *to = T::from_f32(value));
+        });
+        return;
+    }
     let size = from.dtype.size();
     to.par_chunks_mut(CHUNK).zip(from.bytes.par_chunks(CHUNK * size)).for_each(|(to, bytes)| {
         cx.isa().run(ConvertWeights { from: WeightView { dtype: from.dtype, bytes }, to });

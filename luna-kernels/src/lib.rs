@@ -3,7 +3,7 @@
 //! Enters: slices of `f32`, `half::bf16` or `half::f16`, channels last, and weights packed once from the bytes of a file. Leaves: slices.
 //! The crate knows no tensor library and no model, keeps no global state, and runs on the threads of the rayon pool it is called in.
 //!
-//! - Weights keep the type they are stored in ([`WeightType`]: f32, f16, bf16, fp8); all arithmetic is f32.
+//! - Weights keep the type they are stored in ([`WeightType`]: f32, f16, bf16, fp8, quantised blocks); all arithmetic is f32.
 //! - [`Context`] carries scratch memory, the caller's way to stop, and the instruction set ([`Isa`]), found at run time.
 //! - Shapes are checked and a wrong one is a panic: they come from the program, not from the user.
 //!
@@ -53,6 +53,7 @@ mod matrix;
 mod norm;
 mod panel;
 mod peak;
+mod quantised;
 mod rotary;
 mod scalar;
 mod simd;

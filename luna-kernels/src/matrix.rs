@@ -20,8 +20,11 @@ impl PackedMatrix {
     /// Packs a row-major `[n, k]` weight. The bytes may have any alignment.
     ///
     /// # Panics
-    /// If `w` does not hold `n * k` elements.
+    /// If `w` does not hold `n * k` elements, or `k` is no multiple of a quantised type's block.
     pub fn pack(w: WeightView<'_>, n: usize, k: usize) -> Self {
+        if w.dtype.is_quantised() {
+            return Self { panels: PackedPanels::pack_blocks(w, n, k) };
+        }
         Self { panels: PackedPanels::pack(w, n, k, |column, depth| column * k + depth) }
     }
 
@@ -70,10 +73,7 @@ impl PackedMatrix {
     /// If there is no such row or `out` does not hold `k` values.
     pub fn unpack_row_f32(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.n() && out.len() == self.k(), "row {row} of {} into {} values", self.n(), out.len());
-        let panels = self.panels.view();
-        for (depth, value) in out.iter_mut().enumerate() {
-            *value = panels.get(row, depth);
-        }
+        self.panels.view().column(row, out);
     }
 }
 

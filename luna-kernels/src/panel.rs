@@ -4,10 +4,12 @@
 //! weights back. It must not know what the weights belong to.
 //!
 //! Panel `p` holds output columns `32p..32p+32`: for each depth `k` the 32 values side by side, missing columns zero. bf16 keeps two
-//! depths together, `[k/2][32][2]`, which is what the dot-product instruction reads and what widens in two operations.
+//! depths together, `[k/2][32][2]`, which is what the dot-product instruction reads and what widens in two operations. Quantised types keep
+//! their blocks, `[k/block][32]` of them.
 
 use crate::block::Block;
 use crate::isa::{Isa, Kernel};
+use crate::quantised::{RUN, widen_blocks, widen_run};
 use crate::simd::Simd;
 use crate::weight::{WeightType, WeightView};
 use rayon::prelude::*;
@@ -36,7 +38,7 @@ pub(crate) struct Panels<'a> {
 fn panel_bytes(dtype: WeightType, k: usize) -> usize {
     match dtype {
         WeightType::BF16 => k.div_ceil(2) * 2 * NR * 2,
-        other => k * NR * other.size(),
+        other => k / other.block() * NR * other.block_bytes(),
     }
 }
 
@@ -66,6 +68,29 @@ impl PackedPanels {
                 2 => panels.for_each(|(p, panel)| pack_panel::<2>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
                 _ => panels.for_each(|(p, panel)| pack_panel::<1>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
             }
+        }
+        Self { dtype: w.dtype, n, k, data }
+    }
+
+    /// Packs `n` columns of depth `k`, stored row-major, column after column, in quantised blocks that no two columns share.
+    pub(crate) fn pack_blocks(w: WeightView<'_>, n: usize, k: usize) -> Self {
+        assert_eq!(
+            Some(w.bytes.len()),
+            w.dtype.bytes(k).and_then(|row| row.checked_mul(n)),
+            "weight bytes do not match {n}x{k}"
+        );
+        let (stride, size) = (panel_bytes(w.dtype, k), w.dtype.block_bytes());
+        let (bytes, row) = (stride * n.div_ceil(NR), k / w.dtype.block() * size);
+        let mut data = Block::zeroed(bytes);
+        if bytes > 0 {
+            let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride);
+            panels.zip(w.bytes.par_chunks(NR * row)).for_each(|(panel, rows)| {
+                for (j, row) in rows.chunks_exact(row).enumerate() {
+                    for (block, to) in row.chunks_exact(size).zip(panel.chunks_exact_mut(NR * size)) {
+                        to[j * size..][..size].copy_from_slice(block);
+                    }
+                }
+            });
         }
         Self { dtype: w.dtype, n, k, data }
     }
@@ -130,7 +155,7 @@ impl<'a> Panels<'a> {
         NR.min(self.n - p * NR)
     }
 
-    /// The bytes of panel `p` from depth `k0` (even for bf16) on.
+    /// The bytes of panel `p` from depth `k0` (even for bf16, the first of a block) on.
     pub(crate) fn rest_of(&self, p: usize, k0: usize) -> &'a [u8] {
         let stride = panel_bytes(self.dtype, self.k);
         &self.data[p * stride + panel_bytes(self.dtype, k0)..(p + 1) * stride]
@@ -148,11 +173,28 @@ impl<'a> Panels<'a> {
             return &all[..rows * NR];
         }
         let target = &mut scratch[..rows * NR];
-        isa.run(Widen { dtype: self.dtype, source, target: &mut *target });
+        if self.dtype.is_quantised() {
+            isa.run(WidenBlocks { dtype: self.dtype, source, target: &mut *target });
+        } else {
+            isa.run(Widen { dtype: self.dtype, source, target: &mut *target });
+        }
         target
     }
 
-    /// The stored element (column, depth), widened.
+    /// All of a column, widened.
+    pub(crate) fn column(&self, column: usize, out: &mut [f32]) {
+        let (block, size) = (self.dtype.block(), self.dtype.block_bytes());
+        if !self.dtype.is_quantised() {
+            out.iter_mut().enumerate().for_each(|(depth, value)| *value = self.get(column, depth));
+            return;
+        }
+        let blocks = self.rest_of(column / NR, 0).chunks_exact(NR * size);
+        for (blocks, out) in blocks.zip(out.chunks_exact_mut(block)) {
+            widen_blocks(self.dtype, &blocks[column % NR * size..][..size], out);
+        }
+    }
+
+    /// The stored element (column, depth), widened; not of a quantised type.
     pub(crate) fn get(&self, column: usize, depth: usize) -> f32 {
         let at = column / NR * panel_bytes(self.dtype, self.k)
             + position(self.dtype, depth, column % NR) * self.dtype.size();
@@ -183,6 +225,36 @@ impl Kernel for Widen<'_> {
                 let at = from.add(i * self.dtype.size());
                 s.prefetch(at.wrapping_add(2048));
                 s.store(to.add(i), self.dtype.load(s, at));
+            }
+        }
+    }
+}
+
+/// Widens whole blocks of 32 columns.
+struct WidenBlocks<'a> {
+    dtype: WeightType,
+    source: &'a [u8],
+    target: &'a mut [f32],
+}
+
+impl Kernel for WidenBlocks<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (block, size) = (self.dtype.block(), self.dtype.block_bytes());
+        assert!(self.target.len().is_multiple_of(block * NR), "depths begin and end with blocks");
+        let mut columns = [[0.0; RUN]; NR];
+        for (blocks, target) in self.source.chunks_exact(NR * size).zip(self.target.chunks_exact_mut(block * NR)) {
+            for (run, target) in target.as_chunks_mut::<{ RUN * NR }>().0.iter_mut().enumerate() {
+                for (block, column) in blocks.chunks_exact(size).zip(&mut columns) {
+                    widen_run(self.dtype, block, run, column);
+                }
+                for (depth, row) in target.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
+                    for (value, column) in row.iter_mut().zip(&columns) {
+                        *value = column[depth];
+                    }
+                }
             }
         }
     }

@@ -79,6 +79,7 @@ impl Stored {
                 // Any finite byte of moderate size.
                 WeightType::F8E4M3 => bytes.push((rng.below(0x40) | (rng.below(2) << 7)) as u8),
                 WeightType::F8E5M2 => bytes.push((rng.below(0x40) | (rng.below(2) << 7)) as u8),
+                _ => unreachable!("quantised blocks have a test of their own"),
             }
             values.push(dtype.widen(&bytes[at..]));
         }

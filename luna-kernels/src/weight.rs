@@ -18,16 +18,57 @@ pub enum WeightType {
     F8E4M3,
     /// fp8 with 5 exponent and 2 mantissa bits, IEEE-like, 1 byte.
     F8E5M2,
+    /// Blocks of 32: 8-bit numbers with one factor.
+    Q8_0,
+    /// Blocks of 256: 4-bit numbers, a factor and an offset for each 32.
+    Q4K,
+    /// Blocks of 256: 5-bit numbers, a factor and an offset for each 32.
+    Q5K,
+    /// Blocks of 256: 6-bit numbers, a factor for each 16.
+    Q6K,
 }
 
 impl WeightType {
-    /// Bytes of one element.
-    pub const fn size(self) -> usize {
+    /// Elements that are stored together: 1, or the block of a quantised type.
+    pub const fn block(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3 | Self::F8E5M2 => 1,
+            Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
+        }
+    }
+
+    /// Bytes of one element, or of one block of a quantised type.
+    pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
             Self::F8E4M3 | Self::F8E5M2 => 1,
+            Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
         }
+    }
+
+    /// Whether elements are numbers of a few bits with factors for each block.
+    pub const fn is_quantised(self) -> bool {
+        self.block() > 1
+    }
+
+    /// Bytes of so many elements; `None` if they do not fill whole blocks, or are too many to count.
+    pub const fn bytes(self, elements: usize) -> Option<usize> {
+        if elements.is_multiple_of(self.block()) {
+            (elements / self.block()).checked_mul(self.block_bytes())
+        } else {
+            None
+        }
+    }
+
+    /// Bytes of one element of a type that is not quantised.
+    pub(crate) const fn size(self) -> usize {
+        debug_assert!(!self.is_quantised());
+        self.block_bytes()
     }
 
     /// Widens `LANES` stored elements at any alignment.
@@ -44,6 +85,7 @@ impl WeightType {
                 Self::BF16 => s.load_bf16(p.cast()),
                 Self::F8E4M3 => s.load_e4m3(p),
                 Self::F8E5M2 => s.load_e5m2(p),
+                _ => unreachable!("quantised elements are widened by the block"),
             }
         }
     }
@@ -57,6 +99,7 @@ impl WeightType {
             Self::BF16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
             Self::F8E4M3 => e4m3_to_f32(bytes[0]),
             Self::F8E5M2 => e5m2_to_f32(bytes[0]),
+            _ => unreachable!("quantised elements are widened by the block"),
         }
     }
 }
@@ -81,7 +124,7 @@ impl<'a> WeightView<'a> {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.bytes.len() / self.dtype.size()
+        self.bytes.len() / self.dtype.block_bytes() * self.dtype.block()
     }
 
     /// True without elements.

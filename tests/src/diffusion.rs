@@ -96,6 +96,20 @@ impl DenoiserCase {
         Control { input: list("input"), middle: list("middle"), output: list("output") }
     }
 
+    /// A step file, as `luna-cli forward` reads it: the inputs under their names, without what the fixture expects.
+    pub fn step_file(&self, with_control: bool) -> Vec<u8> {
+        self.step_file_with(|name| (with_control || !name.starts_with("control/")).then_some(name))
+    }
+
+    /// As [`DenoiserCase::step_file`], each input under another name, or left out.
+    pub fn step_file_with<'a>(&'a self, rename: impl Fn(&'a str) -> Option<&'a str>) -> Vec<u8> {
+        let inputs = self.arrays.iter().filter(|(name, _)| !name.starts_with("out"));
+        let tensor = |(name, array): (&'a String, &Array)| {
+            Some(safetensors_file::f32_tensor(rename(name)?, &array.shape, &array.data))
+        };
+        safetensors_file::file(&inputs.filter_map(tensor).collect::<Vec<_>>(), &[])
+    }
+
     /// The tensors of the model's file: name, shape.
     pub fn tensors(&self) -> &BTreeMap<String, Vec<usize>> {
         &self.tensors

@@ -3,9 +3,11 @@
 
 pub mod diffusion;
 pub mod fuzz;
+pub mod gguf_file;
 pub mod hostile;
 pub mod lora;
 pub mod markdown;
+pub mod object_server;
 pub mod random;
 pub mod safetensors_file;
 pub mod text;

@@ -1,4 +1,4 @@
-//! What Luna's files say about their making. Pillow, exiftool and ComfyUI's way of reading have approved the files in
+//! What Luna's files say about their making. Pillow, exiftool and ComfyUI's own code have approved the files in
 //! `fixtures/picture_metadata` (see `make.py` and `seen.json` there); new files must carry the same bytes.
 
 use std::{fs, path::PathBuf};
@@ -124,4 +124,34 @@ fn a_jpeg_refuses_what_it_cannot_hold_and_others_hold_it() {
     let values = [0; 3];
     let error = encode(&Pixels::from_u8(1, 1, 3, &values).unwrap(), Format::JPEG, &large).unwrap_err();
     assert!(error.to_string().contains("too long for a JPEG") && error.advice().is_some(), "{error}");
+}
+
+/// ComfyUI's page goes from chunk to chunk without the byte that pads an odd one, and would miss EXIF behind it.
+#[test]
+fn no_webp_chunk_before_exif_has_an_odd_size() {
+    let mut sizes = Vec::new();
+    for (side, channels) in (1..40).flat_map(|side| [(side, 1), (side, 3), (side, 4)]) {
+        let values: Vec<u8> = (0..side * 7 * channels).map(|i| (i * i * 31 + side * 3) as u8).collect();
+        let pixels = Pixels::from_u8(7, side, channels, &values).unwrap();
+        for format in [Format::WEBP, Format::WebpLossless] {
+            let file = encode(&pixels, format, &metadata()).unwrap();
+            let mut rest = &file[12..];
+            while &rest[..4] != b"EXIF" {
+                let size = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+                assert_eq!(size % 2, 0, "{side} {channels} {format:?}");
+                sizes.push(size);
+                rest = &rest[8 + size..];
+            }
+            let image = luna_core::picture::decode(&file, &luna_core::Limits::default()).unwrap();
+            if format == Format::WebpLossless {
+                let back: Vec<u8> = image.data().iter().map(|value| (value * 255.0).round() as u8).collect();
+                let expected: Vec<u8> = match channels {
+                    1 => values.iter().flat_map(|&grey| [grey; 3]).collect(),
+                    _ => values.clone(),
+                };
+                assert_eq!(back, expected, "{side} {channels}");
+            }
+        }
+    }
+    assert!(sizes.len() > 700, "{}", sizes.len());
 }

@@ -2,19 +2,23 @@
 //! looked up and nothing combined; that is for `settings`.
 
 mod daemon;
+mod forward;
 mod groups;
+mod lora;
 mod save;
 mod text;
 
 pub use daemon::{AddressArgs, ConnectArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs};
+pub use forward::ForwardArgs;
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };
+pub use lora::{LoraArgs, ModeArg};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 const ABOUT: &str =
     "Pictures to latents and back, prompts to conditioning, with any Stable Diffusion, SDXL, SD3 or Flux model";
@@ -25,6 +29,7 @@ Examples:
   luna-cli encode photo.jpg -o latent.safetensors         with the bundled demonstration model, moonlet
   luna-cli decode latent.safetensors -o out.png
   luna-cli decode latent.safetensors -o out.png --vae sd_xl_base_1.0.safetensors
+  luna-cli forward step.safetensors -o out.safetensors --model v1-5-pruned-emaonly.safetensors --lora ink.safetensors:0.8
   luna-cli text 'a (red:1.3) fox' -o cond.safetensors --negative blurry --checkpoint sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
@@ -54,6 +59,7 @@ pub enum Command {
     Demo(DemoArgs),
     Encode(EncodeArgs),
     Decode(DecodeArgs),
+    Forward(ForwardArgs),
     Inspect(InspectArgs),
     // Boxed, as those with by far the most options.
     Text(Box<TextArgs>),
@@ -158,7 +164,7 @@ pub struct DecodeArgs {
 /// nearest.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// A .safetensors file, the .index.json of a sharded one, or a diffusers folder
+    /// A .safetensors or .gguf file, the .index.json of a sharded one, or a diffusers folder
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     #[command(flatten)]
@@ -174,9 +180,9 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = BenchSubject::Vae)]
     pub subject: BenchSubject,
-    /// The architecture of the random model
-    #[arg(long, value_enum, value_name = "SHAPE", default_value_t = ShapeArg::Sdxl, conflicts_with = "model")]
-    pub shape: ShapeArg,
+    /// The architecture of the random model [default: sdxl for a VAE, sd15 for a UNet]
+    #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "model")]
+    pub shape: Option<ShapeArg>,
     /// Measure this model instead: a name (moonlet) or a file
     #[arg(long, value_name = "NAME|FILE")]
     pub model: Option<String>,
@@ -186,7 +192,15 @@ pub struct BenchArgs {
     /// Side of the square picture, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     pub size: usize,
-    /// Measure one direction only
+    /// Latents in each call of a UNet [default: 2]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<NonZeroUsize>,
+    /// How many call the one UNet at the same time, each --runs times [default: 1]
+    #[arg(long, value_name = "N")]
+    pub callers: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub attention: AttentionArgs,
+    /// Measure one direction of a VAE only
     #[arg(long, value_enum, value_name = "DIRECTION")]
     pub only: Option<Direction>,
     /// Counted runs
@@ -205,6 +219,8 @@ pub struct BenchArgs {
 pub enum BenchSubject {
     /// A VAE: decode and encode
     Vae,
+    /// A denoiser: one forward step
+    Unet,
 }
 
 /// A way through a VAE.

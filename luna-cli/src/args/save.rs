@@ -13,7 +13,9 @@ pub struct SaveArgs {
     /// PNG, JPEG or WebP files, or .safetensors files with `image`, f32 [batch, height, width, 3] in 0..1
     #[arg(required = true, value_name = "IMAGE")]
     pub inputs: Vec<PathBuf>,
-    /// The output folder; nothing is written elsewhere
+    /// The output folder, or s3://BUCKET/PREFIX, gs://… or az://…; nothing is written elsewhere
+    ///
+    /// Stores need a build with the feature object-store, and the environment variables of their providers.
     #[arg(short, long, value_name = "FOLDER", default_value = ".")]
     pub output: PathBuf,
     #[command(flatten)]
@@ -89,7 +91,7 @@ pub struct EncodingArgs {
     /// Effort for small PNG files: 0 (stored) to 9, or fast [default: 4]
     #[arg(long, value_name = "LEVEL")]
     pub level: Option<String>,
-    /// Quality of JPEG and lossy WebP, up to 100 [default: 90]
+    /// Quality of JPEG, lossy WebP and AVIF, up to 100 [default: 90, for AVIF 80]
     #[arg(long, value_name = "N")]
     pub quality: Option<u8>,
 }
@@ -107,6 +109,8 @@ pub enum FormatArg {
     WebpLossless,
     /// JPEG
     Jpeg,
+    /// AVIF, 10 bits; needs a build with the feature avif
+    Avif,
 }
 
 /// What the files say about their making.

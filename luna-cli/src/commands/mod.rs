@@ -5,7 +5,9 @@ mod bench;
 mod decode;
 mod demo;
 mod encode;
+mod forward;
 mod inspect;
+mod loras;
 mod manual;
 mod outcome;
 mod remote;
@@ -16,11 +18,13 @@ mod text;
 mod text_file;
 mod tokenize;
 
-pub use bench::{BenchOutcome, Timing};
+pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use encode::EncodeOutcome;
+pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
+pub use loras::LoraOutcome;
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use serve::{ServeOutcome, StartOutcome, StopOutcome};
@@ -44,6 +48,7 @@ pub enum Outcome {
     Demo(DemoOutcome),
     Encode(EncodeOutcome),
     Decode(DecodeOutcome),
+    Forward(ForwardOutcome),
     Inspect(InspectOutcome),
     Save(SaveOutcome),
     Bench(BenchOutcome),
@@ -52,6 +57,7 @@ pub enum Outcome {
     Stop(StopOutcome),
     Status(StatusOutcome),
     Unload(UnloadOutcome),
+    BenchUnet(DenoiserBenchOutcome),
     Text(TextOutcome),
     Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
@@ -77,6 +83,7 @@ impl Command {
             Self::Demo(args) => args.report,
             Self::Encode(args) => args.report,
             Self::Decode(args) => args.report,
+            Self::Forward(args) => args.report,
             Self::Inspect(args) => args.report,
             Self::Save(args) => args.report,
             Self::Text(args) => args.report,
@@ -104,14 +111,16 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Decode(args) => {
             Outcome::Decode(decode::run(&settings::Decode::new(args, environment)?, &interrupt::token()?, output)?)
         }
+        Command::Forward(args) => {
+            Outcome::Forward(forward::run(&settings::Forward::new(args, environment)?, &interrupt::token()?, output)?)
+        }
         Command::Inspect(args) => Outcome::Inspect(inspect::run(&args.file)?),
         Command::Text(args) => {
             Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
-        Command::Save(args) => Outcome::Save(save::run(&settings::Save::new(*args)?, &interrupt::token()?, output)?),
-        Command::Bench(args) => {
-            Outcome::Bench(bench::run(&settings::Bench::new(args, environment)?, &interrupt::token()?, output)?)
+        Command::Save(args) => {
+            Outcome::Save(save::run(&settings::Save::new(*args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Serve(args) => {
             let settings = DaemonSettings::new(&args, environment)?;
@@ -132,6 +141,12 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Unload(args) => {
             Outcome::Unload(status::unload(&DaemonAddress::new(args.address, environment)?, args.models)?)
         }
+        Command::Bench(args) => match settings::Bench::new(args, environment)? {
+            settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
+            settings::Bench::Denoiser(settings) => {
+                Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
+            }
+        },
         Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
         Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })

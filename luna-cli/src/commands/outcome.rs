@@ -6,7 +6,7 @@ use crate::{
     vaes::NamedVae,
 };
 use luna_core::{
-    Error, ErrorKind, LatentScale, Result, Runtime, memory,
+    Error, ErrorKind, LatentScale, Result, Runtime, diffusion, memory,
     vae::{Fallback, Report, TileChoice, Tiling, Vae},
 };
 use serde::Serialize;
@@ -77,6 +77,12 @@ pub struct FallbackOutcome {
 impl From<&Fallback> for FallbackOutcome {
     fn from(fallback: &Fallback) -> Self {
         Self { name: fallback.name().to_owned(), message: fallback.to_string() }
+    }
+}
+
+impl From<&diffusion::Fallback> for FallbackOutcome {
+    fn from(fallback: &diffusion::Fallback) -> Self {
+        Self { name: fallback.name(), message: fallback.to_string() }
     }
 }
 

@@ -28,11 +28,14 @@ const MOST_METADATA: u64 = 64 << 20;
 /// What `save` did.
 #[derive(Serialize)]
 pub struct SaveOutcome {
-    pub output: PathBuf,
+    /// A folder, or a store's URL.
+    pub output: String,
     pub pictures: Vec<SavedPicture>,
     pub written: usize,
     pub rejected: usize,
     pub failed: usize,
+    /// Pictures that Ctrl-C came before.
+    pub cancelled: usize,
     /// Pictures that an earlier run had left in the spool, and that this one finished.
     pub recovered: usize,
     pub seconds: f64,
@@ -71,17 +74,17 @@ pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> R
     let recovered: Vec<JobId> = pool.list().iter().map(|status| status.id).collect();
     let mut jobs: Vec<(Option<&Path>, Result<JobId>)> = recovered.iter().map(|id| (None, Ok(*id))).collect();
     for input in &settings.inputs {
-        if token.is_cancelled() {
-            break;
-        }
-        jobs.push((Some(input), hand_in(&pool, settings, input, &metadata)));
+        let job =
+            if token.is_cancelled() { Err(Error::cancelled()) } else { hand_in(&pool, settings, input, &metadata) };
+        jobs.push((Some(input), job));
     }
     let mut outcome = SaveOutcome {
-        output: settings.output.clone(),
+        output: settings.output.to_string(),
         pictures: Vec::new(),
         written: 0,
         rejected: 0,
         failed: 0,
+        cancelled: 0,
         recovered: 0,
         seconds: 0.0,
         notes: Vec::new(),
@@ -90,13 +93,14 @@ pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> R
     for (input, job) in jobs {
         match job.and_then(|id| wait(&pool, id, token)) {
             Ok(status) => status.pictures.iter().for_each(|picture| outcome.add(input, picture)),
+            Err(error) if error.kind() == ErrorKind::Cancelled => outcome.cancel(input, 0),
             Err(error) => outcome.fail(input, 0, &error),
         }
     }
     pool.close();
     output.finish_progress();
-    if token.is_cancelled() {
-        return Err(Error::cancelled());
+    if outcome.cancelled > 0 {
+        outcome.failure = Some(ErrorKind::Cancelled);
     }
     outcome.notes = told.try_iter().collect();
     outcome.seconds = start.elapsed().as_secs_f64();
@@ -104,7 +108,7 @@ pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> R
 }
 
 fn config(settings: &settings::Save, output: &Output, notes: std::sync::mpsc::Sender<String>) -> SaveConfig {
-    let mut config = SaveConfig::new(&settings.output);
+    let mut config = SaveConfig::new(settings.output.clone());
     config.spool = settings.spool.clone();
     if let Some(threads) = settings.threads {
         let mut scaling = Scaling::default();
@@ -189,9 +193,14 @@ impl SaveOutcome {
                 SavedPicture { state: "rejected", ..saved.judged(verdict) }
             }
             Fate::Failed(error) => return self.fail(input, picture.index, error),
-            _ => SavedPicture { state: "cancelled", ..empty },
+            _ => return self.cancel(input, picture.index),
         };
         self.pictures.push(saved);
+    }
+
+    fn cancel(&mut self, input: Option<&Path>, index: usize) {
+        self.cancelled += 1;
+        self.pictures.push(SavedPicture { state: "cancelled", ..SavedPicture::new(input, index) });
     }
 
     fn fail(&mut self, input: Option<&Path>, index: usize, error: &Error) {

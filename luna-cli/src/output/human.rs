@@ -4,8 +4,8 @@ mod text;
 
 use super::{daemon, units};
 use crate::commands::{
-    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, EncodeOutcome, InspectOutcome, Outcome,
-    SaveOutcome, Timing, VaeOutcome,
+    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
+    EncodeOutcome, ForwardOutcome, InspectOutcome, LoraOutcome, Outcome, SaveOutcome, Timing, VaeOutcome,
 };
 use luna_core::Error;
 use std::{
@@ -19,6 +19,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Demo(outcome) => demo(out, outcome),
         Outcome::Encode(outcome) => encode(out, outcome),
         Outcome::Decode(outcome) => decode(out, outcome),
+        Outcome::Forward(outcome) => forward(out, outcome),
         Outcome::Inspect(outcome) => inspect(out, outcome),
         Outcome::Save(outcome) => save(out, outcome),
         Outcome::Text(outcome) => text::text(out, outcome),
@@ -29,6 +30,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Stop(outcome) => writeln!(out, "the daemon at {} has ended", outcome.address),
         Outcome::Status(outcome) => daemon::status(out, outcome),
         Outcome::Unload(outcome) => daemon::unloaded(out, outcome),
+        Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
         Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }
@@ -40,6 +42,7 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Encode(encode) => (Some(&encode.vae), vec![&encode.call]),
         Outcome::Decode(decode) => (Some(&decode.vae), vec![&decode.call]),
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
+        Outcome::Forward(forward) => return forward_notes(forward),
         Outcome::Save(save) => return save.notes.clone(),
         Outcome::Text(outcome) => return text::notes(outcome),
         Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
@@ -113,6 +116,35 @@ fn decode(out: &mut impl Write, decode: &DecodeOutcome) -> io::Result<()> {
     peak(out, decode.peak_memory_bytes)
 }
 
+fn forward(out: &mut impl Write, forward: &ForwardOutcome) -> io::Result<()> {
+    writeln!(out, "{}: prediction", forward.output.display())?;
+    for call in &forward.calls {
+        line(out, "shape", format!("{}, {} context tokens", shape(&call.shape), call.context_tokens))?;
+        line(out, "time", format!("{} in {}", units::seconds(call.seconds), call.precision))?;
+        line(out, "attention", call.attention.to_owned())?;
+    }
+    if let Some(loras) = &forward.loras {
+        let mut files = loras.coverage.files.iter();
+        files.try_for_each(|file| line(out, "LoRA", format!("{file}, {}", loras.mode)))?;
+    }
+    line(out, "from", forward.input.display().to_string())?;
+    let DenoiserOutcome { name, family, weight_bytes, load_seconds, .. } = &forward.model;
+    let (bytes, seconds) = (units::bytes(*weight_bytes), units::seconds(*load_seconds));
+    line(out, "model", format!("{name}, {family}, {bytes} of weights, loaded in {seconds}"))?;
+    peak(out, forward.peak_memory_bytes)
+}
+
+fn forward_notes(forward: &ForwardOutcome) -> Vec<String> {
+    let fallbacks = forward.calls.iter().flat_map(|call| &call.fallbacks).map(|fallback| fallback.message.clone());
+    let ignored = match &forward.ignored[..] {
+        [] => None,
+        [one] => Some(format!("the input's tensor `{one}` was not used")),
+        [first, ..] => Some(format!("{} tensors of the input such as `{first}` were not used", forward.ignored.len())),
+    };
+    let loras = forward.loras.iter().flat_map(LoraOutcome::notes);
+    fallbacks.chain(ignored).chain(loras).collect()
+}
+
 fn inspect(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
     let InspectOutcome { file, bytes, tensors, .. } = inspect;
     let plural = if *tensors == 1 { "" } else { "s" };
@@ -154,9 +186,9 @@ fn save(out: &mut impl Write, save: &SaveOutcome) -> io::Result<()> {
             _ => writeln!(out, "{}: {from}{score}", picture.state)?,
         }
     }
-    let SaveOutcome { written, rejected, failed, seconds, .. } = save;
+    let SaveOutcome { written, rejected, failed, cancelled, seconds, .. } = save;
     let mut counts = format!("{written} written");
-    for (count, name) in [(rejected, "rejected"), (failed, "failed")] {
+    for (count, name) in [(rejected, "rejected"), (failed, "failed"), (cancelled, "cancelled")] {
         if *count > 0 {
             counts += &format!(", {count} {name}");
         }
@@ -208,6 +240,26 @@ fn bench(out: &mut impl Write, bench: &BenchOutcome) -> io::Result<()> {
     writeln!(out)?;
     if let Some(peak) = bench.peak_gflops {
         line(out, "peak", format!("{peak:.0} GFLOP/s in f32, measured just now"))?;
+    }
+    peak(out, bench.peak_memory_bytes)
+}
+
+fn bench_unet(out: &mut impl Write, bench: &DenoiserBenchOutcome) -> io::Result<()> {
+    let DenoiserBenchOutcome { model, precision, device, threads, callers, .. } = bench;
+    writeln!(out, "{}, {}, {} parameters", model.name, model.family, units::count(bench.parameters))?;
+    let (shape, tokens) = (shape(&bench.shape), bench.context_tokens);
+    writeln!(
+        out,
+        "{shape} with {tokens} context tokens, {precision} on {device}, {threads} threads, {callers} callers\n"
+    )?;
+    let (best, median) = (units::seconds(bench.best_seconds), units::seconds(bench.median_seconds));
+    line(out, "a call", format!("{best} at best, {median} in the middle, attention {}", bench.attention))?;
+    line(out, "all", format!("{} calls a second", units::three_digits(bench.calls_per_second)))?;
+    line(out, "loading", units::seconds(model.load_seconds))?;
+    line(out, "weights", units::bytes(model.weight_bytes))?;
+    let held = [("loaded", bench.loaded_memory_bytes), ("running", bench.running_memory_bytes)];
+    for (name, bytes) in held {
+        bytes.map_or(Ok(()), |bytes| line(out, name, format!("{} held by the process", units::bytes(bytes))))?;
     }
     peak(out, bench.peak_memory_bytes)
 }

@@ -1,11 +1,12 @@
 //! What `save` is to do. Unlike the other settings these need the local time, which the environment decides as well.
 
+use super::Environment;
 use crate::args::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 use luna_core::{
     Error, ErrorKind, Result,
     files::IfExists,
     picture::{BitDepth, Effort, Format},
-    save::{Gate, GateMode, NameValues, Rejects, Template, Timestamp},
+    save::{Gate, GateMode, NameValues, Rejects, Target, Template, Timestamp},
 };
 use std::{num::NonZeroUsize, path::PathBuf, time::SystemTime};
 
@@ -13,7 +14,7 @@ use std::{num::NonZeroUsize, path::PathBuf, time::SystemTime};
 #[derive(Debug)]
 pub struct Save {
     pub inputs: Vec<PathBuf>,
-    pub output: PathBuf,
+    pub output: Target,
     pub name: Template,
     pub values: NameValues,
     pub affix: String,
@@ -38,13 +39,13 @@ pub struct MetadataSource {
 }
 
 impl Save {
-    pub fn new(args: SaveArgs) -> Result<Self> {
+    pub fn new(args: SaveArgs, environment: &Environment) -> Result<Self> {
         let NamingArgs { template, affix, subfolder, model, seed, index, prompt, exists } = args.naming;
         let mut values = NameValues::default();
         (values.model_path, values.seed, values.index, values.prompt) = (model, seed, index, prompt);
         Ok(Self {
             inputs: args.inputs,
-            output: args.output,
+            output: target(args.output, environment)?,
             name: template.map_or_else(|| Ok(Template::default()), |text| Template::parse(&text))?,
             values,
             affix,
@@ -64,11 +65,49 @@ impl Save {
     }
 }
 
+/// Variables that say how to reach a store, as each provider's own programs read them.
+const STORE_VARIABLES: [(&str, &[&str]); 3] = [
+    (
+        "s3://",
+        &[
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_REGION",
+            "AWS_DEFAULT_REGION",
+            "AWS_ENDPOINT_URL",
+            "AWS_ALLOW_HTTP",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+        ],
+    ),
+    ("gs://", &["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS"]),
+    (
+        "az://",
+        &[
+            "AZURE_STORAGE_ACCOUNT_NAME",
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "AZURE_STORAGE_SAS_KEY",
+            "AZURE_STORAGE_CLIENT_ID",
+            "AZURE_STORAGE_CLIENT_SECRET",
+            "AZURE_STORAGE_TENANT_ID",
+        ],
+    ),
+];
+
+/// A store where the output is a URL, else a folder.
+fn target(output: PathBuf, environment: &Environment) -> Result<Target> {
+    let Some(url) = output.to_str().filter(|text| text.contains("://")) else { return Ok(output.into()) };
+    let variables =
+        STORE_VARIABLES.iter().find(|(scheme, _)| url.starts_with(scheme)).map_or(&[][..], |(_, names)| *names);
+    let value = |name: &&str| (environment.0)(name).filter(|value| !value.is_empty());
+    Target::store(url, variables.iter().filter_map(|name| Some((name.to_ascii_lowercase(), value(name)?))))
+}
+
 fn format(args: EncodingArgs) -> Result<Format> {
     let EncodingArgs { format, level, quality } = args;
     let name = format!("{format:?}").to_ascii_lowercase();
     let png = matches!(format, FormatArg::Png | FormatArg::Png16);
-    let lossy = matches!(format, FormatArg::Webp | FormatArg::Jpeg);
+    let lossy = matches!(format, FormatArg::Webp | FormatArg::Jpeg | FormatArg::Avif);
     let unfit = |option: &str, fit: &str| {
         Err(Error::new(ErrorKind::InvalidInput, format!("{option} has no meaning for {name}"))
             .remedy(format!("leave it out, or choose {fit}")))
@@ -77,16 +116,17 @@ fn format(args: EncodingArgs) -> Result<Format> {
         return unfit("--level", "a PNG format");
     }
     if quality.is_some() && !lossy {
-        return unfit("--quality", "jpeg or webp");
+        return unfit("--quality", "jpeg, webp or avif");
     }
     let effort = level.as_deref().map_or(Ok(Effort::default()), effort)?;
-    let quality = quality.unwrap_or(90);
+    let quality = quality.unwrap_or(if matches!(format, FormatArg::Avif) { 80 } else { 90 });
     let format = match format {
         FormatArg::Png => Format::Png { effort, bits: BitDepth::Eight },
         FormatArg::Png16 => Format::Png { effort, bits: BitDepth::Sixteen },
         FormatArg::Webp => Format::WebpLossy { quality },
         FormatArg::WebpLossless => Format::WebpLossless,
         FormatArg::Jpeg => Format::Jpeg { quality },
+        FormatArg::Avif => Format::Avif { quality },
     };
     format.check().map(|()| format)
 }
@@ -136,7 +176,30 @@ mod tests {
     fn save(options: &[&str]) -> Result<Save> {
         let line = ["luna-cli", "save", "a.png"].iter().chain(options);
         let Command::Save(args) = Args::try_parse_from(line).unwrap().command else { panic!("not save") };
-        Save::new(*args)
+        Save::new(*args, &Environment(&|name| (name == "AWS_REGION").then(|| "here".to_owned())))
+    }
+
+    #[test]
+    fn an_output_that_is_a_url_is_a_store() {
+        assert!(matches!(save(&["-o", "a/b"]).unwrap().output, Target::Folder(path) if path.ends_with("a/b")));
+        for url in ["s3://bucket/x", "gs://bucket"] {
+            match save(&["-o", url]) {
+                Ok(settings) => assert_eq!(settings.output.to_string(), url),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+            }
+            assert_eq!(save(&["-o", url]).is_ok(), cfg!(feature = "object-store"));
+        }
+        assert_eq!(save(&["-o", "https://example.org"]).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[cfg(feature = "object-store")]
+    #[test]
+    fn every_variable_is_an_option_of_its_store() {
+        for (scheme, names) in STORE_VARIABLES {
+            let all = |name: &str| names.contains(&name).then(|| "true".to_owned());
+            let target = target(format!("{scheme}bucket").into(), &Environment(&all));
+            assert!(matches!(target, Ok(Target::Store(_))), "{target:?}");
+        }
     }
 
     #[test]
@@ -144,6 +207,7 @@ mod tests {
         let fast = Format::Png { effort: Effort::Fast, bits: BitDepth::Sixteen };
         assert_eq!(save(&["--format", "png16", "--level", "fast"]).unwrap().format, fast);
         assert_eq!(save(&["--format", "webp"]).unwrap().format, Format::WEBP);
+        assert_eq!(save(&["--format", "avif"]).is_ok(), cfg!(feature = "avif"));
         for wrong in [
             &["--level", "10"][..],
             &["--level", "quick"],

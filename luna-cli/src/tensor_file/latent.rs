@@ -1,7 +1,7 @@
 //! Latent files: `latent`, f32 `[batch, channels, height, width]`, with what a sampler must know as metadata. Also
 //! reads what ComfyUI's SaveLatent writes.
 
-use super::{Tensor, lacks, shape_of_4, to_bytes, widen};
+use super::{Tensor, lacks, shape_of_4, to_bytes};
 use luna_core::{
     Error, ErrorKind, Latent, LatentScale, Limits, Result,
     checkpoint::Checkpoint,
@@ -94,7 +94,7 @@ pub fn read_latent(path: &Path) -> Result<LatentFile> {
     let source = LatentSource::of(&checkpoint)?.ok_or_else(none)?;
     let view = checkpoint.tensor(source.tensor).ok_or_else(none)?;
     let latent = shape_of_4(&view, "[batch, channels, height, width]")
-        .and_then(|shape| Latent::new(shape, widen(&view)?))
+        .and_then(|shape| Latent::new(shape, view.to_f32()?))
         .map_err(|error| error.at(path.display()))?;
     Ok(LatentFile { latent: latent.with_scale(source.scale, source.scaled), source })
 }

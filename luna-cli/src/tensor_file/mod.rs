@@ -1,17 +1,19 @@
-//! Latents, pictures and conditionings as `.safetensors` files. Enters: a path, or values. Leaves: values with what the file says
-//! about them, or a file. Knows no model.
+//! Latents, pictures, conditionings and steps of a sampler as `.safetensors` files. Enters: a path, or values. Leaves:
+//! values with what the file says about them, or a file. Knows no model.
 
 mod conditioning;
 mod latent;
+mod step;
 mod write;
 
 pub use conditioning::{Named, read_tokens, write_conditionings};
 pub use latent::{LatentFile, LatentSource, read_latent, write_latent};
-pub use write::{Tensor, to_bytes};
+pub use step::{read_steps, write_predictions};
+pub use write::{Tensor, half_bytes, to_bytes};
 
 use luna_core::{
     Error, ErrorKind, Image, Limits, Result,
-    checkpoint::{Checkpoint, ElementType, TensorView},
+    checkpoint::{Checkpoint, TensorView},
     files::{IfExists, write_atomically},
 };
 use std::{collections::BTreeMap, path::Path};
@@ -34,7 +36,7 @@ pub fn read_image(path: &Path) -> Result<Image> {
         .tensor(IMAGE)
         .ok_or_else(|| lacks(&checkpoint, "picture", "`image`, f32 [batch, height, width, 3]"))?;
     let shape = shape_of_4(&view, "[batch, height, width, 3]").map_err(|error| error.at(path.display()))?;
-    Image::new(shape, widen(&view)?).map_err(|error| error.at(path.display()))
+    Image::new(shape, view.to_f32()?).map_err(|error| error.at(path.display()))
 }
 
 /// Writes `image`.
@@ -67,24 +69,6 @@ fn shape_of_4(view: &TensorView, expected: &str) -> Result<[usize; 4]> {
             .expected(expected)
             .found(format!("{:?}", view.shape))
     })
-}
-
-/// The elements in f32. The view's bytes lie in the file, so their number is no larger than that.
-fn widen(view: &TensorView) -> Result<Vec<f32>> {
-    let halves = |convert: fn(u16) -> f32| {
-        view.bytes.as_chunks().0.iter().map(|&bytes| convert(u16::from_le_bytes(bytes))).collect()
-    };
-    match view.element {
-        ElementType::F32 => Ok(view.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
-        ElementType::F64 => {
-            Ok(view.bytes.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes) as f32).collect())
-        }
-        ElementType::F16 => Ok(halves(|bits| half::f16::from_bits(bits).to_f32())),
-        ElementType::Bf16 => Ok(halves(|bits| half::bf16::from_bits(bits).to_f32())),
-        other => Err(Error::new(ErrorKind::Unsupported, format!("`{}` has an unfit element type", view.name))
-            .expected("F32, F16, BF16 or F64")
-            .found(other.name())),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Latent and picture files, written and read back; files that are wrong.
 
 use super::*;
-use luna_core::{Latent, LatentScale};
+use luna_core::{Latent, LatentScale, checkpoint::ElementType};
 
 fn file(tensors: &[(&str, &[usize], &[f32])], metadata: &[(&str, &str)]) -> tempfile::NamedTempFile {
     let tensors: Vec<_> = tensors
@@ -63,7 +63,7 @@ fn wrong_latent_files_say_what_is_wrong() {
 fn half_precision_is_widened() {
     let bits = half::bf16::from_f32(0.5).to_bits().to_le_bytes();
     let view = TensorView { name: "image", element: ElementType::Bf16, shape: &[1], bytes: &bits };
-    assert_eq!(widen(&view).unwrap(), [0.5]);
+    assert_eq!(view.to_f32().unwrap(), [0.5]);
     let view = TensorView { name: "image", element: ElementType::U8, shape: &[1], bytes: &[1] };
-    assert_eq!(widen(&view).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(view.to_f32().unwrap_err().kind(), ErrorKind::Unsupported);
 }

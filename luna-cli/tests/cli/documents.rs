@@ -1,7 +1,7 @@
 //! What the README and the manual say is what the program does.
 
 use super::{Bench, text};
-use luna_tests::{markdown, vae, workspace};
+use luna_tests::{diffusion, markdown, vae, workspace};
 use std::fs;
 
 /// The words of a command line; quotes keep spaces together.
@@ -33,6 +33,10 @@ fn the_commands_of_the_readme_work() {
     // The documents' port may be taken on this machine.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let _stopped = StoppedAtLast(&bench, format!("stop --connect {free}"));
+    let unet = diffusion::case("sd15_ldm");
+    fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
+    fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
+    fs::write(bench.path("step.safetensors"), unet.step_file(false)).unwrap();
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
     fs::write(bench.path("my-checkpoint.safetensors"), checkpoint).unwrap();
@@ -53,8 +57,10 @@ fn the_commands_of_the_readme_work() {
 }
 
 /// All that are documented.
-const COMMANDS: [&str; 12] =
-    ["demo", "encode", "decode", "text", "tokenize", "inspect", "bench", "serve", "start", "stop", "status", "unload"];
+const COMMANDS: [&str; 14] = [
+    "demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "save", "bench", "serve", "start", "stop",
+    "status", "unload",
+];
 
 /// Ends the daemon that a document starts, also where a command after it fails.
 struct StoppedAtLast<'a>(&'a Bench, String);

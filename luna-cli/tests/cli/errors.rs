@@ -3,18 +3,18 @@
 use super::{Bench, text, write_picture};
 use luna_core::ErrorKind;
 use luna_tests::{
-    hostile,
+    diffusion, hostile,
     safetensors_file::{f32_tensor, file},
 };
 use std::fs;
 
 /// The status that stands for this kind, as docs/cli.md tells it.
-fn status(kind: ErrorKind) -> i32 {
+pub fn status(kind: ErrorKind) -> i32 {
     if kind == ErrorKind::Cancelled { 130 } else { kind.code() + 1 }
 }
 
 /// Runs what must fail with this kind, in words and in JSON, and gives back the words.
-fn fails(bench: &Bench, line: &str, kind: ErrorKind) -> String {
+pub fn fails(bench: &Bench, line: &str, kind: ErrorKind) -> String {
     let before = bench.names();
     let output = bench.run(line);
     let words = text(&output.stderr);
@@ -80,6 +80,7 @@ fn every_kind_of_error_has_its_status() {
 fn hostile_files_are_refused_by_every_command() {
     let bench = Bench::new();
     write_latent(&bench, "good.safetensors", 0.5);
+    fs::write(bench.path("step.safetensors"), diffusion::case("sd15_ldm").step_file(false)).unwrap();
     for hostile in hostile::files() {
         fs::write(bench.path("bad.safetensors"), &hostile.bytes).unwrap();
         for line in [
@@ -87,6 +88,8 @@ fn hostile_files_are_refused_by_every_command() {
             "encode photo.png -o x.safetensors --vae bad.safetensors",
             "encode bad.safetensors -o x.safetensors",
             "decode bad.safetensors -o x.png",
+            "forward bad.safetensors -o x.safetensors --model good.safetensors",
+            "forward step.safetensors -o x.safetensors --model bad.safetensors",
         ] {
             let output = bench.run(line);
             let words = text(&output.stderr);

@@ -63,3 +63,27 @@ fn latents_are_known_as_such() {
     assert_eq!(told["latent"]["shape"], serde_json::json!([1, 16, 37, 56]));
     assert_eq!(told["latent"]["model"], "moonlet");
 }
+
+#[test]
+fn gguf_files_are_described() {
+    let bench = Bench::new();
+    for (name, kind, family, dialect, can) in [
+        ("flux", "diffusion", "Flux transformer", "ldm", "forward"),
+        ("z_image", "diffusion", "Z-Image transformer", "ldm", "forward"),
+        ("t5", "text_encoder", "T5 encoder", "llama.cpp", "encode"),
+        ("qwen3", "text_encoder", "Qwen3", "llama.cpp", "encode"),
+    ] {
+        let case = luna_tests::gguf_file::GgufCase::open(name);
+        std::fs::write(bench.path("model.gguf"), case.model(&[])).unwrap();
+        let told = bench.json("inspect model.gguf");
+        let component = &told["components"][0];
+        assert_eq!((component["kind"].as_str(), component["family"].as_str()), (Some(kind), Some(family)), "{told}");
+        assert_eq!(component["dialect"], dialect);
+        assert_eq!(component["parameters"], case.parameters());
+        assert_eq!(told["unclaimed_tensors"], 0);
+        let types = component["element_types"].as_object().unwrap();
+        assert!(["F32", "Q4_K", "Q8_0"].iter().all(|name| types.contains_key(*name)), "{types:?}");
+        assert!(component["operations"].as_array().unwrap().iter().any(|operation| operation == can));
+        assert!(bench.ok("inspect model.gguf").contains("Q4_K ("));
+    }
+}

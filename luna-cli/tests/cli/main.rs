@@ -2,6 +2,7 @@
 
 mod documents;
 mod errors;
+mod forward;
 mod inspect;
 mod interrupt;
 mod memory;

@@ -18,8 +18,6 @@ fn identify(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         Some(("an empty file", "download it again"))
     } else if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]) || bytes.starts_with(&[0x80, 0x04]) {
         Some(("a PyTorch pickle (.ckpt, .pt, .pth or .bin)", CONVERT))
-    } else if bytes.starts_with(b"GGUF") {
-        Some(("a GGUF file", "use the model's safetensors file"))
     } else if text.starts_with(b"<!doctype") || text.starts_with(b"<html") || text.starts_with(b"<?xml") {
         Some(("an HTML or XML page, perhaps a download error saved under this name", AGAIN))
     } else if bytes.starts_with(b"version https://git-lfs") {

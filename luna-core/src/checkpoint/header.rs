@@ -1,7 +1,7 @@
-//! The header of a safetensors file. Enters: bytes. Leaves: checked names, shapes and ranges; nothing is allocated by
-//! the sizes the file claims. The `safetensors` crate checks offsets and sizes; what it lets pass is checked here.
+//! The header of a model file. Enters: bytes. Leaves: checked names, shapes and ranges; nothing is allocated by the sizes
+//! the file claims. Safetensors are read here: the `safetensors` crate checks offsets and sizes, this what it lets pass.
 
-use super::{bytes::FileBytes, element::ElementType, foreign};
+use super::{bytes::FileBytes, element::ElementType, foreign, gguf};
 use crate::{Error, ErrorKind, Limits, Result, limits::check_at_most};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -13,6 +13,8 @@ use std::{
 pub(super) struct Header {
     pub(super) tensors: Vec<(String, HeaderTensor)>,
     pub(super) metadata: BTreeMap<String, String>,
+    /// What stands for a config.json.
+    pub(super) config: Option<serde_json::Value>,
 }
 
 pub(super) struct HeaderTensor {
@@ -25,6 +27,9 @@ pub(super) struct HeaderTensor {
 /// Reads and checks the header of a file.
 pub(super) fn read(bytes: &FileBytes, limits: &Limits) -> Result<Header> {
     let bytes = bytes.as_slice();
+    if gguf::is_gguf(bytes) {
+        return gguf::read(bytes, limits);
+    }
     foreign::refuse(bytes)?;
     let text = header_text(bytes, limits)?;
     refuse_duplicates(text)?;
@@ -43,7 +48,7 @@ pub(super) fn read(bytes: &FileBytes, limits: &Limits) -> Result<Header> {
         tensors.push((name, HeaderTensor { element, shape: info.shape.clone(), range }));
     }
     let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(Header { tensors, metadata })
+    Ok(Header { tensors, metadata, config: None })
 }
 
 /// The JSON text, once its claimed length is known to lie in the file and under the limit.

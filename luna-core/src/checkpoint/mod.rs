@@ -8,6 +8,7 @@ pub(crate) mod dialect;
 mod element;
 mod folder;
 mod foreign;
+mod gguf;
 mod header;
 mod mmap;
 mod recognise;
@@ -24,7 +25,7 @@ use std::{
     sync::Arc,
 };
 
-/// An opened model file, sharded set of files, or diffusers folder.
+/// An opened model file (safetensors or GGUF), sharded set of files, or diffusers folder.
 ///
 /// ```no_run
 /// use luna_core::{Limits, checkpoint::Checkpoint};
@@ -64,8 +65,29 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+impl TensorView<'_> {
+    /// The elements in f32, row-major; quantised ones widened.
+    ///
+    /// # Errors
+    /// `Unsupported` for whole numbers.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        if self.element == ElementType::F64 {
+            return Ok(self.bytes.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes) as f32).collect());
+        }
+        let dtype = self.element.kernel().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("`{}` has an unfit element type", self.name))
+                .expected("a type of real numbers, such as F32, F16 or BF16")
+                .found(self.element.name())
+        })?;
+        let view = luna_kernels::WeightView { dtype, bytes: self.bytes };
+        let mut values = vec![0.0; view.len()];
+        luna_kernels::convert_weights(view, &mut values, &luna_kernels::Context::new(&luna_kernels::Workspace::new()));
+        Ok(values)
+    }
+}
+
 impl Checkpoint {
-    /// Opens a `.safetensors` file, a `.safetensors.index.json` of a sharded model, a folder with `config.json` and
+    /// Opens a `.safetensors` or `.gguf` file, a `.safetensors.index.json` of a sharded model, a folder with `config.json` and
     /// weights as `save_pretrained` writes it, or a whole diffusers pipeline folder with `model_index.json`, whose
     /// sub-folders become prefixes (`vae.`, `text_encoder.`, `unet.`).
     ///
@@ -122,6 +144,9 @@ impl Checkpoint {
             }
         }
         crate::limits::check_at_most("tensors in a checkpoint", self.tensors.len() as u64, limits.tensors as u64)?;
+        if let Some(config) = header.config {
+            self.configs.entry(prefix.to_owned()).or_insert(config);
+        }
         self.metadata.extend(header.metadata);
         self.files.push(Arc::new(bytes));
         Ok(())
@@ -152,12 +177,13 @@ impl Checkpoint {
         TensorView { name, element: entry.element, shape: &entry.shape, bytes }
     }
 
-    /// The `config.json` beside the weights; in a pipeline folder, the one of the component with this prefix.
+    /// The `config.json` beside the weights, or what a GGUF file says in its place; in a pipeline folder, the one of the
+    /// component with this prefix.
     pub fn config(&self, prefix: &str) -> Option<&serde_json::Value> {
         self.configs.get(prefix)
     }
 
-    /// The `__metadata__` of the file.
+    /// The `__metadata__` of a safetensors file; the texts and numbers among a GGUF file's metadata.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }

@@ -98,6 +98,8 @@ pub enum Dialect {
     OpenClip,
     /// TAESD's own layer numbers.
     Taesd,
+    /// llama.cpp, as in GGUF files of language models.
+    LlamaCpp,
 }
 
 impl Dialect {
@@ -109,6 +111,7 @@ impl Dialect {
             Self::Transformers => "transformers",
             Self::OpenClip => "openclip",
             Self::Taesd => "taesd",
+            Self::LlamaCpp => "llama.cpp",
         }
     }
 }

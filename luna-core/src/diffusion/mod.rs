@@ -8,6 +8,7 @@ mod forward;
 mod input;
 mod network;
 mod options;
+mod pooled;
 mod timestep;
 mod transformer;
 mod unet;
@@ -18,6 +19,7 @@ pub use facts::Facts;
 pub use forward::Predicted;
 pub use input::{Control, ForwardInput};
 pub use options::{Fallback, ForwardOptions, LoadOptions, Report};
+pub use pooled::Pooled;
 
 use crate::{
     AttentionMode, Error, ErrorKind, Limits, Precision, Result, Runtime,

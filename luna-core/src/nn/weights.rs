@@ -174,7 +174,7 @@ impl<'a> Weights<'a> {
         if !view.element.is_float() {
             let message = format!("tensor `{}` is not of a float type", view.name);
             return Err(Error::new(ErrorKind::Unsupported, message)
-                .expected("F32, F16, BF16, F8_E4M3, F8_E5M2 or F64")
+                .expected("F32, F16, BF16, F8_E4M3, F8_E5M2, F64 or a quantised type")
                 .found(view.element.name()));
         }
         let bytes = match part {
@@ -186,6 +186,12 @@ impl<'a> Weights<'a> {
             Part::RowsFrom(first) => {
                 let row = view.bytes.len() / whole[0].max(1);
                 Cow::Borrowed(&view.bytes[first * row..][..shape[0] * row])
+            }
+            Part::Transposed if view.element.block() > 1 => {
+                let wide: Vec<u8> =
+                    StoredTensor::of(view).to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
+                let bytes = Cow::Owned(transposed(&wide, whole[0], size_of::<f32>()));
+                return Ok(StoredTensor { element: ElementType::F32, bytes });
             }
             Part::Transposed => Cow::Owned(transposed(view.bytes, whole[0], view.element.bytes())),
         };
@@ -238,42 +244,42 @@ impl<'a> StoredTensor<'a> {
         Self { element, bytes: Cow::Borrowed(bytes) }
     }
 
-    /// Packs a matrix `[n, k]` for the CPU, its elements as stored.
+    /// Packs a matrix `[n, k]` for the CPU, its elements as stored, but for quantised blocks that rows would share.
     pub(crate) fn pack_matrix(&self, n: usize, k: usize) -> PackedMatrix {
         let (dtype, bytes) = self.kernel_bytes();
+        if !k.is_multiple_of(dtype.block()) {
+            return PackedMatrix::from_f32(&self.to_f32(), n, k);
+        }
         PackedMatrix::pack(WeightView { dtype, bytes: &bytes }, n, k)
     }
 
-    /// Packs a convolution weight `[cout, cin, kh, kw]` for the CPU, its elements as stored.
+    /// Packs a convolution weight `[cout, cin, kh, kw]` for the CPU, its elements as stored; quantised ones are widened.
     pub(crate) fn pack_conv(&self, shape: ConvShape) -> PackedConv {
         let (dtype, bytes) = self.kernel_bytes();
+        if dtype.is_quantised() {
+            return PackedConv::from_f32(&self.to_f32(), shape);
+        }
         PackedConv::pack(WeightView { dtype, bytes: &bytes }, shape)
     }
 
     /// The elements widened to f32.
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         let (dtype, bytes) = self.kernel_bytes();
-        let mut wide = vec![0.0; bytes.len() / dtype.size()];
+        let view = WeightView { dtype, bytes: &bytes };
+        let mut wide = vec![0.0; view.len()];
         let workspace = Workspace::new();
-        luna_kernels::convert_weights(WeightView { dtype, bytes: &bytes }, &mut wide, &Context::new(&workspace));
+        luna_kernels::convert_weights(view, &mut wide, &Context::new(&workspace));
         wide
     }
 
     /// The bytes as the kernels take them: everything as stored but f64, which no kernel reads.
     pub(super) fn kernel_bytes(&self) -> (WeightType, Cow<'_, [u8]>) {
-        let dtype = match self.element {
-            ElementType::F32 => WeightType::F32,
-            ElementType::F16 => WeightType::F16,
-            ElementType::Bf16 => WeightType::BF16,
-            ElementType::F8E4m3 => WeightType::F8E4M3,
-            ElementType::F8E5m2 => WeightType::F8E5M2,
-            _ => {
-                let narrowed = self.bytes.chunks_exact(8).flat_map(|bytes| {
-                    let wide = f64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
-                    (wide as f32).to_le_bytes()
-                });
-                return (WeightType::F32, narrowed.collect());
-            }
+        let Some(dtype) = self.element.kernel() else {
+            let narrowed = self.bytes.chunks_exact(8).flat_map(|bytes| {
+                let wide = f64::from_le_bytes(bytes.try_into().expect("chunks of 8"));
+                (wide as f32).to_le_bytes()
+            });
+            return (WeightType::F32, narrowed.collect());
         };
         (dtype, Cow::Borrowed(&self.bytes))
     }

@@ -30,6 +30,11 @@ pub enum Format {
         /// 1 to 100.
         quality: u8,
     },
+    /// AVIF, 10 bits, quality 1 (small) to 100. Needs the feature `avif`; Luna writes such files and reads none.
+    Avif {
+        /// 1 to 100.
+        quality: u8,
+    },
 }
 
 /// How much work is spent on a small PNG. The default is level 4.
@@ -68,6 +73,8 @@ impl Format {
     pub const WEBP: Self = Self::WebpLossy { quality: 90 };
     /// JPEG of quality 90.
     pub const JPEG: Self = Self::Jpeg { quality: 90 };
+    /// AVIF of quality 80.
+    pub const AVIF: Self = Self::Avif { quality: 80 };
 
     /// The format that a file name asks for by its extension, in any case, with default options.
     ///
@@ -79,8 +86,9 @@ impl Format {
             "png" => Ok(Self::PNG),
             "webp" => Ok(Self::WEBP),
             "jpg" | "jpeg" | "jpe" | "jfif" => Ok(Self::JPEG),
+            "avif" => Ok(Self::AVIF),
             _ => Err(Error::new(ErrorKind::Unsupported, format!("{} has no known picture extension", path.display()))
-                .expected(".png, .webp, .jpg or .jpeg")
+                .expected(".png, .webp, .jpg, .jpeg or .avif")
                 .found(if extension.is_empty() { "none".to_owned() } else { format!(".{extension}") })),
         }
     }
@@ -91,6 +99,7 @@ impl Format {
             Self::Png { .. } => "png",
             Self::WebpLossy { .. } | Self::WebpLossless => "webp",
             Self::Jpeg { .. } => "jpg",
+            Self::Avif { .. } => "avif",
         }
     }
 
@@ -101,6 +110,7 @@ impl Format {
             Self::WebpLossy { .. } => "webp",
             Self::WebpLossless => "webp-lossless",
             Self::Jpeg { .. } => "jpeg",
+            Self::Avif { .. } => "avif",
         }
     }
 
@@ -109,15 +119,17 @@ impl Format {
         matches!(self, Self::Png { .. } | Self::WebpLossless)
     }
 
-    /// Refuses levels and qualities out of range.
+    /// Refuses levels and qualities out of range, and a format that this build does not write.
     ///
     /// # Errors
-    /// `InvalidInput`.
+    /// `InvalidInput`, `Unsupported`.
     pub fn check(self) -> Result<()> {
         let (what, value, range) = match self {
             Self::Png { effort: Effort::Level(level), .. } => ("PNG level", level, 0..=9),
             Self::WebpLossy { quality } => ("WebP quality", quality, 0..=100),
             Self::Jpeg { quality } => ("JPEG quality", quality, 1..=100),
+            Self::Avif { .. } if !cfg!(feature = "avif") => return Err(without_avif()),
+            Self::Avif { quality } => ("AVIF quality", quality, 1..=100),
             Self::Png { effort: Effort::Fast, .. } | Self::WebpLossless => return Ok(()),
         };
         if range.contains(&value) {
@@ -129,13 +141,20 @@ impl Format {
     }
 }
 
+/// What a build without the feature answers.
+pub(super) fn without_avif() -> Error {
+    Error::new(ErrorKind::Unsupported, "this Luna was built without AVIF")
+        .remedy("build it with `--features avif`, or choose another format")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn extensions_name_formats_in_any_case() {
-        for (name, format) in [("a.PNG", Format::PNG), ("b/c.webp", Format::WEBP), ("d.JpEg", Format::JPEG)] {
+        let avif = ("e.avif", Format::AVIF);
+        for (name, format) in [("a.PNG", Format::PNG), ("b/c.webp", Format::WEBP), ("d.JpEg", Format::JPEG), avif] {
             assert_eq!(Format::from_path(Path::new(name)).unwrap(), format);
         }
         for format in [Format::PNG, Format::WEBP, Format::JPEG] {
@@ -153,5 +172,7 @@ mod tests {
         assert!(Format::Jpeg { quality: 0 }.check().is_err());
         assert!(Format::WebpLossy { quality: 101 }.check().is_err());
         assert!(Format::WebpLossy { quality: 0 }.check().is_ok());
+        assert!(Format::Avif { quality: 0 }.check().is_err());
+        assert_eq!(Format::AVIF.check().is_ok(), cfg!(feature = "avif"));
     }
 }

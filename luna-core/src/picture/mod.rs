@@ -1,4 +1,4 @@
-//! Picture files: PNG, JPEG and WebP bytes in and out. Enters: a file or bytes, or pixels with a format. Leaves: an
+//! Picture files: PNG, JPEG and WebP bytes in and out, AVIF out. Enters: a file or bytes, or pixels with a format. Leaves: an
 //! [`Image`](crate::Image), or the bytes of a file. It knows no model and no job.
 //!
 //! ```
@@ -11,6 +11,8 @@
 //! # Ok::<(), luna_core::Error>(())
 //! ```
 
+#[cfg(feature = "avif")]
+mod avif;
 mod exif;
 mod format;
 mod jpeg;
@@ -39,17 +41,22 @@ const SRGB_PROFILE: &[u8] = include_bytes!("srgb.icc");
 /// The bytes of a picture file.
 ///
 /// f32 values become integers as ComfyUI's `SaveImage` makes them: clipped to 0..1, scaled by 255 (65535 for 16 bits)
-/// and cut off, not rounded. Grey and alpha are kept where the format has them; WebP and JPEG store grey and RGB.
+/// and cut off, not rounded. Grey and alpha are kept where the format has them; WebP and AVIF store grey as RGB.
 ///
 /// # Errors
 /// `NonFinite` for a NaN among the pixels; `InvalidInput` for alpha in a JPEG or metadata that the format cannot
-/// hold; `LimitExceeded` for a side that the format does not allow (16383 for WebP, 65535 for JPEG).
+/// hold; `LimitExceeded` for a side that the format does not allow (16383 for WebP, 65535 for JPEG); `Unsupported` for AVIF
+/// without the feature `avif`.
 pub fn encode(pixels: &Pixels<'_>, format: Format, metadata: &Metadata) -> Result<Vec<u8>> {
     match format {
         Format::Png { effort, bits } => png::encode(pixels, effort, bits, metadata),
         Format::WebpLossy { quality } => webp::encode(pixels, Some(quality), metadata),
         Format::WebpLossless => webp::encode(pixels, None, metadata),
         Format::Jpeg { quality } => jpeg::encode(pixels, quality, metadata),
+        #[cfg(feature = "avif")]
+        Format::Avif { quality } => avif::encode(pixels, quality, metadata),
+        #[cfg(not(feature = "avif"))]
+        Format::Avif { .. } => Err(format::without_avif()),
     }
 }
 

@@ -69,14 +69,17 @@ fn picture(pixels: &Pixels<'_>, quality: Option<u8>) -> Result<Vec<u8>> {
     Ok(memory.to_vec())
 }
 
-/// The picture's own chunks; libwebp adds an extended header of its own where there is alpha.
+/// The picture's own chunks; libwebp adds an extended header of its own where there is alpha. Odd ones get a zero byte at
+/// their end, which no decoder looks at: ComfyUI's reader of metadata does not skip the byte that pads an odd chunk.
 fn copy_picture_chunks(out: &mut Vec<u8>, mut chunks: &[u8]) -> Result<()> {
     while let Some((head, rest)) = chunks.split_at_checked(8) {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         let body = rest.get(..size).ok_or_else(|| failed("a chunk is cut off"))?;
         if matches!(&head[..4], b"VP8 " | b"VP8L" | b"ALPH") {
             let name = [head[0], head[1], head[2], head[3]];
-            chunk(out, &name, body)?;
+            let mut body = body.to_vec();
+            body.resize(size.next_multiple_of(2), 0);
+            chunk(out, &name, &body)?;
         }
         chunks = rest.get(size.next_multiple_of(2)..).unwrap_or_default();
     }

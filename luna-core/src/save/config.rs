@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
-use super::status::SaveEvent;
+use super::{status::SaveEvent, target::Target};
 use crate::pool::Scaling;
 
 /// Hears of what happens in a saver. Called from its threads; should return quickly.
@@ -12,8 +12,8 @@ pub type SaveListener = Arc<dyn Fn(&SaveEvent) + Send + Sync>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SaveConfig {
-    /// The output folder, made if it is missing. No picture is written elsewhere.
-    pub root: PathBuf,
+    /// The output folder, made if it is missing, or a prefix in an object store. No picture is written elsewhere.
+    pub root: Target,
     /// Where durable jobs are kept until they are done; without it there are none. One process at a time.
     pub spool: Option<PathBuf>,
     /// Threads that judge, write and wait for the disk: 2 to 4 by default.
@@ -33,8 +33,8 @@ pub struct SaveConfig {
 }
 
 impl SaveConfig {
-    /// Defaults, with this output folder.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    /// Defaults, with this output folder or [`Target`].
+    pub fn new(root: impl Into<Target>) -> Self {
         Self {
             root: root.into(),
             spool: None,

@@ -159,6 +159,26 @@ mod tests {
         assert!((gentle.score - 10.0 / 255.0 / 2.0 / 0.05).abs() < 1e-5 && gentle.variance.is_none(), "{gentle:?}");
     }
 
+    /// Figures of NumPy: `L = a / 255 @ (.299, .587, .114)`, `np.var(L * 255)`, `np.abs(np.diff(L, axis=…)).mean()`.
+    #[test]
+    fn scores_are_those_of_numpy() {
+        let scores = |value: fn(usize, usize, usize) -> usize| {
+            let bytes: Vec<u8> = (0..5 * 7 * 3).map(|i| value(i / 21, i / 3 % 7, i % 3) as u8).collect();
+            let pixels = Pixels::from_u8(5, 7, 3, &bytes).unwrap();
+            let float: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte) / 255.0).collect();
+            let verdict = Gate::new(GateMode::Both).judge(&pixels).unwrap();
+            assert_eq!(Gate::new(GateMode::Both).judge(&Pixels::from_f32(5, 7, 3, &float).unwrap()), Some(verdict));
+            (verdict.variance.unwrap(), verdict.edge_density.unwrap())
+        };
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} {b}");
+        let (variance, edges) = scores(|y, x, c| ((y * 7 + x) * 37 + c * 91) % 200);
+        near(variance, 0.266_064_435_374_149_64);
+        assert_eq!(edges, 1.0);
+        let (variance, edges) = scores(|y, x, c| y * 3 + x * 2 + c * 20);
+        near(variance, 0.011_333_333_333_333_334);
+        near(edges, 0.196_078_431_372_549_02);
+    }
+
     #[test]
     fn both_asks_for_each_and_reports_the_mean() {
         // Two flat halves: much variance, next to no edges.

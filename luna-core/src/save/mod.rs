@@ -1,5 +1,5 @@
 //! Pictures saved in the background, and every fate known. Enters: jobs of pictures. Leaves: files below one output
-//! folder, and for each picture where it went or why not. It knows no model and no caller.
+//! folder or store prefix, and for each picture where it went or why not. It knows no model and no caller.
 //!
 //! ```
 //! use luna_core::{picture::Format, save::{JobState, Picture, SaveConfig, SaveImage, SaveJob, SavePool, Template}};
@@ -24,6 +24,7 @@ mod name;
 mod root;
 mod spool;
 mod status;
+mod target;
 mod template;
 mod worker;
 
@@ -44,6 +45,7 @@ pub use config::{SaveConfig, SaveListener};
 pub use gate::{Gate, GateMode, Rejects, Verdict};
 pub use job::{Picture, SaveImage, SaveJob};
 pub use status::{Fate, JobId, JobState, JobStatus, PictureStatus, SaveCounters, SaveEvent, Written};
+pub use target::{StoreTarget, Target};
 pub use template::{NameValues, Template};
 
 use ledger::{Callback, Ledger};
@@ -68,7 +70,7 @@ struct Saver {
 }
 
 impl SavePool {
-    /// Opens the output folder and the spool, starts the threads, and goes on with the durable jobs that an earlier
+    /// Opens the output folder and the spool (a store is first asked when a picture is written), starts the threads, and goes on with the durable jobs that an earlier
     /// process left.
     ///
     /// # Errors
@@ -138,7 +140,7 @@ impl SavePool {
             let (saver, work) = (Arc::clone(&self.saver), Arc::clone(&work));
             let task = move || {
                 saver.ledger.begin(work.id, picture);
-                let fate = saver.save(&work, picture);
+                let fate = saver.save(&work, picture, &[]);
                 saver.settle(&work, picture, fate);
             };
             Box::new(task) as Task
@@ -289,11 +291,7 @@ impl Saver {
         let Ok(status) = self.ledger.status(id) else { return };
         for (picture, _) in status.pictures.iter().enumerate().filter(|(_, picture)| !picture.fate.is_final()) {
             self.ledger.begin(id, picture);
-            let fate = match self.resume(&work, picture, &notes) {
-                Ok(Some(fate)) => fate,
-                Ok(None) => self.save(&work, picture),
-                Err(error) => Fate::Failed(Arc::new(error)),
-            };
+            let fate = self.save(&work, picture, &notes);
             self.settle(&work, picture, fate);
         }
     }

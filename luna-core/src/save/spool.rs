@@ -49,11 +49,11 @@ pub(super) struct Note {
 pub(super) enum Step {
     /// An attempt begins; what earlier ones left is void.
     Begin,
-    /// The whole file lies under this hidden name, relative to the output folder.
+    /// The whole file lies under this hidden name, relative to the output folder; a store has none.
     Ready(ReadyFile),
-    /// It is about to be moved to this name.
+    /// It is about to be moved to this name, or put under it.
     Try(PathBuf),
-    /// It was moved, to the name tried last.
+    /// It was moved to, or put under, the name tried last.
     Written,
     /// The gate rejected it, and nothing was to be kept.
     Dropped(Verdict),

@@ -76,7 +76,7 @@ impl JobState {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Written {
-    /// Where it stands.
+    /// Where it stands; in an object store its URL, such as `s3://bucket/prefix/name.png`.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,

@@ -209,7 +209,7 @@ fn a_full_disk_is_tried_again_and_then_reported() {
         }
     });
     let pool = SavePool::new(SaveConfig { listener: Some(listener), ..config(folder.path()) }).unwrap();
-    let faults = |count: usize, kind| *pool.saver.root.faults.lock().unwrap() = vec![kind; count];
+    let faults = |count: usize, kind| *pool.saver.root.folder().faults.lock().unwrap() = vec![kind; count];
     faults(1, io::ErrorKind::StorageFull);
     assert_eq!(run(&pool, job("x", vec![image(1)])).state(), JobState::Done);
     assert_eq!(pool.counters().retries, 1);
@@ -306,6 +306,29 @@ fn a_job_that_can_never_be_saved_is_refused_whole() {
     let error = pool.submit(durable("x", vec![image(1)])).unwrap_err();
     assert!(error.to_string().contains("no spool"), "{error}");
     assert!(pool.list().is_empty() && names(&folder.path().join("out")).is_empty());
+}
+
+/// Pixels that are handed over are not copied: five large pictures cost their caller next to nothing.
+#[test]
+fn handing_over_takes_no_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut one, mut five) = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        let pool = SavePool::new(one_thread(folder.path())).unwrap();
+        let release = occupy(&pool);
+        let image = || Image::new([1, 1024, 1024, 3], vec![0.5; 3 << 20]).unwrap();
+        let images: Vec<Image> = (0..5).map(|_| image()).collect();
+        let start = std::time::Instant::now();
+        for image in images {
+            let start = std::time::Instant::now();
+            let id = pool.submit(job("x", vec![SaveImage::new(image, Format::PNG)])).unwrap();
+            one = one.min(start.elapsed());
+            pool.cancel(id).unwrap();
+        }
+        five = five.min(start.elapsed());
+        drop(release);
+    }
+    assert!(one < Duration::from_millis(1) && five < Duration::from_millis(5), "{one:?} for one, {five:?} for five");
 }
 
 mod durability {
@@ -453,7 +476,7 @@ mod durability {
         let folder = tempfile::tempdir().unwrap();
         let pool = SavePool::new(config(folder.path())).unwrap();
         let fail = || {
-            *pool.saver.root.faults.lock().unwrap() = vec![io::ErrorKind::StorageFull; 2];
+            *pool.saver.root.folder().faults.lock().unwrap() = vec![io::ErrorKind::StorageFull; 2];
             let status = run(&pool, durable("x", vec![image(1)]));
             assert_eq!(status.state(), JobState::Failed);
             status.id

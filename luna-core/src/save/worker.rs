@@ -5,7 +5,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,16 +16,11 @@ use super::{
     Saver,
     gate::{Rejects, Verdict},
     job::{Planned, SaveJob},
-    root::{DISCARDED, Finished},
+    root::{Content, DISCARDED, Traces, Way},
     spool::{Note, ReadyFile, Step},
     status::{Fate, JobId, SaveEvent, Written},
 };
-use crate::{
-    CancelToken, Error, ErrorKind, Result,
-    files::{Scratch, same_file},
-    picture::encode,
-    pool::Admission,
-};
+use crate::{CancelToken, Error, ErrorKind, Result, picture::encode, pool::Admission};
 
 /// How soon a sleeping worker hears of a cancellation.
 const NAP: Duration = Duration::from_millis(20);
@@ -40,35 +35,35 @@ pub(super) struct Work {
     pub(super) _admission: Option<Admission>,
 }
 
-/// What is to be written, and where.
-struct Target {
-    folders: Vec<String>,
-    verdict: Option<Verdict>,
-    rejected: bool,
-}
-
 impl Saver {
-    /// Saves a picture and returns its fate; never panics.
-    pub(super) fn save(&self, work: &Work, picture: usize) -> Fate {
-        let fate = catch_unwind(AssertUnwindSafe(|| self.attempts(work, picture)));
+    /// Saves a picture, or finishes what the notes of an earlier process say of it, and returns its fate; never panics.
+    pub(super) fn save(&self, work: &Work, picture: usize, notes: &[Note]) -> Fate {
+        let fate = catch_unwind(AssertUnwindSafe(|| self.attempts(work, picture, notes)));
         fate.unwrap_or_else(|_| {
             Fate::Failed(Arc::new(Error::new(ErrorKind::Internal, "saving a picture panicked; please report it")))
         })
     }
 
-    fn attempts(&self, work: &Work, picture: usize) -> Fate {
+    fn attempts(&self, work: &Work, picture: usize, notes: &[Note]) -> Fate {
         let mut delays = self.retry_delays.iter();
+        // The notes tell of the time before the first attempt only.
+        let mut resumed = notes.is_empty();
         loop {
-            if work.cancel.is_cancelled() {
-                return self.cancelled(work, picture);
-            }
-            let error = match self.attempt(work, picture) {
+            let found = if resumed { Ok(None) } else { self.resume(work, picture, notes) };
+            resumed |= found.is_ok();
+            let saved = match found {
+                Ok(None) if work.cancel.is_cancelled() => Err(Error::cancelled()),
+                Ok(None) => self.attempt(work, picture),
+                Ok(Some(fate)) => Ok(fate),
+                Err(error) => Err(error),
+            };
+            let error = match saved {
                 Ok(fate) => return fate,
                 Err(error) if error.kind() == ErrorKind::Cancelled => return self.cancelled(work, picture),
                 Err(error) => Arc::new(error.at(format!("picture {} of {}", picture + 1, work.plan.len()))),
             };
             let Some(&delay) = delays.next().filter(|_| can_pass(&error)) else {
-                self.remove_hidden(work, picture);
+                self.clear(work, picture);
                 return Fate::Failed(error);
             };
             self.ledger.count_retry();
@@ -84,7 +79,7 @@ impl Saver {
         if let Err(error) = self.note(work, picture, &[Step::Cancelled]) {
             return Fate::Failed(Arc::new(error));
         }
-        self.remove_hidden(work, picture);
+        self.clear(work, picture);
         Fate::Cancelled
     }
 
@@ -103,43 +98,39 @@ impl Saver {
         if work.cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        let mut folders = planned.name.folders.clone();
-        folders.extend(rejected.map(|_| DISCARDED.to_owned()));
-        let target = Target { folders, verdict, rejected: rejected.is_some() };
-        let mut written = self.write(work, picture, &bytes, target)?;
+        let mut written = self.write(work, picture, &bytes, (verdict, rejected.is_some()))?;
         written.took = start.elapsed();
         Ok(fate_of(written, rejected.is_some()))
     }
 
-    fn write(&self, work: &Work, picture: usize, bytes: &[u8], target: Target) -> Result<Written> {
-        let Target { folders, verdict, rejected } = target;
-        let folder = self.root.folder(&folders)?;
+    fn write(
+        &self,
+        work: &Work,
+        picture: usize,
+        bytes: &[u8],
+        (verdict, rejected): (Option<Verdict>, bool),
+    ) -> Result<Written> {
         let sha256: [u8; 32] = Sha256::digest(bytes).into();
-        let mut written =
-            Written { path: PathBuf::new(), bytes: bytes.len() as u64, sha256, took: Duration::ZERO, verdict };
-        let scratch = if work.job.durable {
-            let hidden = folder.join(hidden_name(work.id, picture));
-            self.note(work, picture, &[Step::Begin])?;
-            let scratch = self.root.write(&folder, bytes, Some(&hidden))?;
-            let hidden = self.root.relative(&hidden).to_owned();
-            let ready = ReadyFile { hidden, bytes: written.bytes, sha256, verdict, rejected };
-            self.note(work, picture, &[Step::Ready(ready)])?;
-            scratch
-        } else {
-            self.root.write(&folder, bytes, None)?
-        };
-        written.path = self.publish(work, picture, scratch, &folder)?;
-        Ok(written)
+        let len = bytes.len() as u64;
+        let ready = ReadyFile { hidden: PathBuf::new(), bytes: len, sha256, verdict, rejected };
+        let place = |way: &Way<'_>| self.root.place(way, &Content { bytes, ready: ready.clone() });
+        let path = self.on_its_way(work, picture, rejected, place)?;
+        Ok(Written { path, bytes: len, sha256, took: Duration::ZERO, verdict })
     }
 
-    fn publish(&self, work: &Work, picture: usize, scratch: Scratch, folder: &Path) -> Result<PathBuf> {
-        let finished = Finished { scratch, folder, name: &work.plan[picture].name, if_exists: work.job.if_exists };
-        let path = self
-            .root
-            .publish(finished, |path| self.note(work, picture, &[Step::Try(self.root.relative(path).to_owned())]))?;
-        // Not to be lost, but the move itself says the same to those who look for it.
-        let _ = self.note(work, picture, &[Step::Written]);
-        Ok(path)
+    /// Tells `call` where a picture goes and how it is known.
+    fn on_its_way<T>(&self, work: &Work, picture: usize, rejected: bool, call: impl FnOnce(&Way<'_>) -> T) -> T {
+        let name = &work.plan[picture].name;
+        let mut folders = name.folders.clone();
+        folders.extend(rejected.then(|| DISCARDED.to_owned()));
+        let note = |step| self.note(work, picture, &[step]);
+        call(&Way {
+            folders: &folders,
+            name,
+            if_exists: work.job.if_exists,
+            mark: &format!("{}-{picture}", work.id),
+            note: work.job.durable.then_some(&note),
+        })
     }
 
     fn note(&self, work: &Work, picture: usize, steps: &[Step]) -> Result<()> {
@@ -149,60 +140,30 @@ impl Saver {
         }
     }
 
-    /// What a failed or cancelled attempt left under its hidden name.
-    fn remove_hidden(&self, work: &Work, picture: usize) {
-        if !work.job.durable {
-            return;
-        }
-        let folders = &work.plan[picture].name.folders;
-        let folder = self.root.absolute(&folders.iter().collect::<PathBuf>());
-        // The hidden file must not be taken for one that was moved to its name.
-        if self.note(work, picture, &[Step::Begin]).is_ok() {
-            for folder in [folder.join(DISCARDED), folder] {
-                let _ = std::fs::remove_file(folder.join(hidden_name(work.id, picture)));
-            }
-        }
+    /// What a failed or cancelled attempt left.
+    fn clear(&self, work: &Work, picture: usize) {
+        self.on_its_way(work, picture, false, |way| self.root.clear(way));
     }
 
-    /// What an earlier process did to a picture, by its notes: its fate, or `None` if it is still to be saved. A
-    /// file that was finished but not moved is moved now.
-    pub(super) fn resume(&self, work: &Work, picture: usize, notes: &[Note]) -> Result<Option<Fate>> {
-        let mut ready = None;
-        let mut tried = None;
+    /// What an earlier process did to a picture, by its notes: its fate, or `None` if it is still to be saved.
+    fn resume(&self, work: &Work, picture: usize, notes: &[Note]) -> Result<Option<Fate>> {
+        let (mut ready, mut tried, mut written) = (None, None, false);
         for note in notes.iter().filter(|note| note.picture == picture) {
             match &note.step {
-                Step::Begin => (ready, tried) = (None, None),
+                Step::Begin => (ready, tried, written) = (None, None, false),
                 Step::Ready(file) => ready = Some(file),
-                Step::Try(path) => tried = Some(path),
-                Step::Written => {}
+                Step::Try(path) => tried = Some(path.as_path()),
+                Step::Written => written = true,
                 Step::Dropped(verdict) => return Ok(Some(Fate::Rejected { verdict: *verdict, kept: None })),
                 Step::Cancelled => return Ok(Some(Fate::Cancelled)),
             }
         }
         let Some(ready) = ready else { return Ok(None) };
-        let hidden = self.root.absolute(&ready.hidden);
-        let tried = tried.map(|path| self.root.absolute(path));
-        let path = match tried {
-            // Linked to its name, and not yet unlinked from the hidden one.
-            Some(path) if same_file(&hidden, &path) => {
-                std::fs::remove_file(&hidden)
-                    .map_err(|error| Error::io(format!("remove {}", hidden.display()), error))?;
-                path
-            }
-            // Cancelled meanwhile: `save` clears it away.
-            _ if hidden.exists() && work.cancel.is_cancelled() => return Ok(None),
-            _ if hidden.exists() => {
-                let folder = hidden.parent().unwrap_or(Path::new("")).to_owned();
-                let scratch = Scratch::resume(&hidden);
-                let scratch = scratch.map_err(|error| Error::io(format!("open {}", hidden.display()), error))?;
-                self.publish(work, picture, scratch, &folder)?
-            }
-            // The hidden file is gone because it was moved, unless its whole folder is gone.
-            Some(path) if path.exists() || hidden.parent().is_some_and(Path::is_dir) => path,
-            _ => return Ok(None),
-        };
+        let traces = Traces { ready, tried, written, cancelled: work.cancel.is_cancelled() };
+        let path = self.on_its_way(work, picture, ready.rejected, |way| self.root.resume(way, &traces))?;
         let ReadyFile { bytes, sha256, verdict, rejected, .. } = ready.clone();
-        Ok(Some(fate_of(Written { path, bytes, sha256, took: Duration::ZERO, verdict }, rejected)))
+        let took = Duration::ZERO;
+        Ok(path.map(|path| fate_of(Written { path, bytes, sha256, took, verdict }, rejected)))
     }
 }
 
@@ -211,10 +172,6 @@ fn fate_of(written: Written, rejected: bool) -> Fate {
         Some(verdict) if rejected => Fate::Rejected { verdict, kept: Some(written) },
         _ => Fate::Written(written),
     }
-}
-
-fn hidden_name(id: JobId, picture: usize) -> String {
-    format!(".luna-{id}-{picture}.part")
 }
 
 /// Whether the system's reason may be gone in a while. A vanished folder is made again at the next attempt.

@@ -74,7 +74,7 @@ impl Encoder {
         let precision = device_precision(component);
         let weights = match kind {
             EncoderKind::T5 | EncoderKind::Qwen3 => {
-                Weights::new(checkpoint, runtime, precision, dialect::plain(component))
+                Weights::new(checkpoint, runtime, precision, dialect::text(component))
             }
             _ => Weights::new(checkpoint, runtime, precision, dialect::clip(checkpoint, component)),
         };

@@ -1,5 +1,6 @@
 //! Conditioning: what text encoders make of a prompt and a denoiser listens to.
 
+use super::ArrayView;
 use crate::{Error, ErrorKind, Limits, Result, limits::check_at_most};
 
 /// The sizes SDXL's denoiser is told, in pixels, as ComfyUI's conditioning carries them.
@@ -99,6 +100,11 @@ impl Conditioning {
     /// `[batch, tokens, channels]`.
     pub fn shape(&self) -> [usize; 3] {
         self.shape
+    }
+
+    /// All of it, as denoisers take it.
+    pub fn view(&self) -> ArrayView<'_> {
+        ArrayView::new(&self.shape, &self.data).expect("counted when it was made")
     }
 
     /// How many prompts it holds.

@@ -76,13 +76,14 @@ impl PackedConv {
     /// Packs PyTorch's `[cout, cin, kh, kw]` weights. The bytes may have any alignment.
     ///
     /// # Panics
-    /// If `w` does not hold that many elements, or a size of the shape is zero.
+    /// If `w` does not hold that many elements, is quantised, or a size of the shape is zero.
     pub fn pack(w: WeightView<'_>, shape: ConvShape) -> Self {
         let ConvShape { cin, cout, kh, kw, stride, .. } = shape;
         assert!(
             cin > 0 && cout > 0 && kh > 0 && kw > 0 && stride > 0,
             "sizes of a convolution are at least 1: {shape:?}"
         );
+        assert!(!w.dtype.is_quantised(), "convolution weights are not stored in blocks");
         let taps = kh * kw;
         // Depth runs over taps, then channels, as the channels-last image does.
         let panels =

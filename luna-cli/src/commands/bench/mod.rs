@@ -1,7 +1,11 @@
 //! `bench`: how fast a model runs on this machine, and in how much memory.
 
+mod denoiser;
 mod shapes;
+mod unet_shapes;
 mod work;
+
+pub use denoiser::{DenoiserBenchOutcome, run as run_denoiser};
 
 use super::outcome::{CallOutcome, VaeOutcome, call_memory, runtime, tile_choice};
 use crate::{
@@ -54,7 +58,7 @@ pub struct Timing {
 }
 
 /// Runs each direction, warm.
-pub fn run(settings: &settings::Bench, token: &CancelToken, output: &Output) -> Result<BenchOutcome> {
+pub fn run(settings: &settings::VaeBench, token: &CancelToken, output: &Output) -> Result<BenchOutcome> {
     let runtime = runtime(&settings.compute)?;
     let (named, work) = load(settings, &runtime)?;
     let bench = Bench { named, settings, token, output };
@@ -82,7 +86,7 @@ pub fn run(settings: &settings::Bench, token: &CancelToken, output: &Output) -> 
 }
 
 /// The model, and how much work it is; the file is closed before anything is measured.
-fn load(settings: &settings::Bench, runtime: &Runtime) -> Result<(NamedVae, Work)> {
+fn load(settings: &settings::VaeBench, runtime: &Runtime) -> Result<(NamedVae, Work)> {
     let model = &settings.model;
     let checkpoint = match model {
         BenchModel::Random(shape) => {
@@ -113,7 +117,7 @@ fn load(settings: &settings::Bench, runtime: &Runtime) -> Result<(NamedVae, Work
 /// One model in one set of circumstances.
 struct Bench<'a> {
     named: NamedVae,
-    settings: &'a settings::Bench,
+    settings: &'a settings::VaeBench,
     token: &'a CancelToken,
     output: &'a Output,
 }

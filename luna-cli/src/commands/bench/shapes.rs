@@ -3,12 +3,12 @@
 
 use crate::{
     args::ShapeArg,
-    tensor_file::{Tensor, to_bytes},
+    tensor_file::{Tensor, half_bytes, to_bytes},
 };
 use std::collections::BTreeMap;
 
 /// A tensor's name and shape.
-type Named = (String, Vec<usize>);
+pub type Named = (String, Vec<usize>);
 
 /// How people call it.
 pub fn name(shape: ShapeArg) -> &'static str {
@@ -150,28 +150,32 @@ impl List {
 
 /// A safetensors file with random f32 values: weights that keep the variance, norms near 1, biases near 0.
 pub fn random_file(tensors: &[Named]) -> Vec<u8> {
-    let values: Vec<_> = tensors
-        .iter()
-        .enumerate()
-        .map(|(seed, (name, shape))| {
-            let count = shape.iter().product();
-            match shape.as_slice() {
-                [_] if name.ends_with(".weight") => vec![1.0; count],
-                [_] => random_values(seed as u64, count, 0.02),
-                [_, inputs @ ..] => {
-                    let fan_in = inputs.iter().product::<usize>() as f32;
-                    random_values(seed as u64, count, (3.0 / fan_in).sqrt())
-                }
-                [] => unreachable!("no tensor of a model is a scalar"),
-            }
-        })
-        .collect();
+    let values: Vec<_> =
+        tensors.iter().enumerate().map(|(seed, (name, shape))| random_parameter(seed, name, shape)).collect();
     let tensors: Vec<_> = tensors
         .iter()
         .zip(&values)
         .map(|((name, shape), values)| Tensor { name: name.clone(), shape: shape.clone(), values })
         .collect();
     to_bytes(&tensors, &BTreeMap::new())
+}
+
+/// The same in f16, as checkpoints of this size are stored.
+pub fn random_half_file(tensors: &[Named]) -> Vec<u8> {
+    half_bytes(tensors, |seed, shape| random_parameter(seed, &tensors[seed].0, shape))
+}
+
+fn random_parameter(seed: usize, name: &str, shape: &[usize]) -> Vec<f32> {
+    let count = shape.iter().product();
+    match shape {
+        [_] if name.ends_with(".weight") => vec![1.0; count],
+        [_] => random_values(seed as u64, count, 0.02),
+        [_, inputs @ ..] => {
+            let fan_in = inputs.iter().product::<usize>() as f32;
+            random_values(seed as u64, count, (3.0 / fan_in).sqrt())
+        }
+        [] => unreachable!("no tensor of a model is a scalar"),
+    }
 }
 
 /// Uniform values in −`most`..`most` by SplitMix64.

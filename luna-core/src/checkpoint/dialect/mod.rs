@@ -1,14 +1,16 @@
 //! Key dialects: from the canonical name of a tensor to the name a file stores it under, one file for each family.
 //! Canonical names are those of diffusers and transformers.
 
+mod clip;
 mod flux;
-mod text;
+mod llama_cpp;
 mod unet;
 mod vae;
 mod z_image;
 
+pub(crate) use clip::{clip, open_clip_name};
 pub(crate) use flux::{flux, flux_names};
-pub(crate) use text::{clip, open_clip_name, plain};
+pub(crate) use llama_cpp::text;
 pub(crate) use unet::{sd_unet, sd_unet_ldm};
 pub(crate) use vae::{kl_vae, taesd};
 pub(crate) use z_image::{single_file_name as z_image_single_file_name, z_image};

@@ -97,6 +97,22 @@ pub(super) const SIGNATURES: &[Signature] = &[
     },
     Signature {
         kind: ComponentKind::TextEncoder,
+        family: Family::T5,
+        dialect: Dialect::LlamaCpp,
+        prefixes: &[""],
+        markers: &["enc.blk.0.attn_rel_b.weight", "enc.blk.0.attn_q.weight", "token_embd.weight"],
+        roots: &["enc.", "token_embd."],
+    },
+    Signature {
+        kind: ComponentKind::TextEncoder,
+        family: Family::Qwen3,
+        dialect: Dialect::LlamaCpp,
+        prefixes: &[""],
+        markers: &["blk.0.attn_q_norm.weight", "blk.0.ffn_gate.weight", "token_embd.weight"],
+        roots: &["blk.", "token_embd.", "output_norm.", "output."],
+    },
+    Signature {
+        kind: ComponentKind::TextEncoder,
         family: Family::Qwen3,
         dialect: Dialect::Transformers,
         prefixes: &["", "model.", "text_encoder.model.", "text_encoder."],

@@ -1,13 +1,7 @@
-//! Names of text encoders: transformers' and OpenCLIP's.
+//! Names of CLIP text encoders: transformers' and OpenCLIP's.
 
 use super::{Part, Stored};
 use crate::checkpoint::{Checkpoint, Component, Dialect};
-
-/// Canonical → stored names where only a prefix is added: T5 and Qwen3.
-pub(crate) fn plain(component: &Component) -> impl Fn(&str) -> String + 'static {
-    let prefix = component.prefix.clone();
-    move |canonical| format!("{prefix}{canonical}")
-}
 
 /// Canonical (transformers') → stored names of a CLIP text encoder. OpenCLIP keeps queries, keys and values in one
 /// matrix; the projection is a matrix `[in, out]` there and in files that ComfyUI saved long ago.

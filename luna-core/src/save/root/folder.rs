@@ -1,5 +1,5 @@
-//! The output folder, and how a finished file gets into it. Enters: names and bytes. Leaves: files below the folder,
-//! never elsewhere, each under a name that nobody had. It encodes nothing and retries nothing.
+//! The output folder. Enters: names and bytes. Leaves: files below the folder, each whole and under a name that nobody
+//! had; links that lead out of it are refused.
 
 use std::{
     fs, io,
@@ -7,32 +7,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::template::Name;
+use super::{Content, DISCARDED, Traces, Way};
 use crate::{
     Error, ErrorKind, Result,
-    files::{IfExists, Scratch, first_free, publish_from, sync_folder},
+    files::{IfExists, Scratch, first_free, publish_from, same_file, sync_folder},
+    save::{
+        spool::{ReadyFile, Step},
+        template::Name,
+    },
 };
 
-/// Where rejects are kept.
-pub(super) const DISCARDED: &str = "_discarded";
-
-pub(super) struct Root {
+pub(in crate::save) struct Folder {
     /// Without links, so that what lies below can be compared with it.
     path: PathBuf,
     /// Failures to come, for tests of what cannot be had at will: a full disk, say.
     #[cfg(test)]
-    pub(super) faults: std::sync::Mutex<Vec<io::ErrorKind>>,
+    pub(in crate::save) faults: std::sync::Mutex<Vec<io::ErrorKind>>,
 }
 
-/// A file whose bytes are on the disk, and what is to become of it.
-pub(super) struct Finished<'a> {
-    pub(super) scratch: Scratch,
-    pub(super) folder: &'a Path,
-    pub(super) name: &'a Name,
-    pub(super) if_exists: IfExists,
-}
-
-impl Root {
+impl Folder {
     /// Makes the folder if it is missing.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let refused = |error| Error::io(format!("open the output folder {}", path.display()), error);
@@ -44,8 +37,58 @@ impl Root {
         })
     }
 
+    /// Writes the bytes, nameless or hidden, and gives them their name.
+    pub(super) fn place(&self, way: &Way<'_>, content: &Content<'_>) -> Result<PathBuf> {
+        let folder = self.folder(way.folders)?;
+        if way.note.is_none() {
+            let scratch = self.write(&folder, content.bytes, None)?;
+            return self.publish(way, scratch, &folder);
+        }
+        let hidden = folder.join(hidden_name(way));
+        way.note(Step::Begin)?;
+        let scratch = self.write(&folder, content.bytes, Some(&hidden))?;
+        way.note(Step::Ready(ReadyFile { hidden: self.relative(&hidden).to_owned(), ..content.ready.clone() }))?;
+        self.publish(way, scratch, &folder)
+    }
+
+    /// A file that was finished but not moved is moved now.
+    pub(super) fn resume(&self, way: &Way<'_>, traces: &Traces<'_>) -> Result<Option<PathBuf>> {
+        let hidden = self.path.join(&traces.ready.hidden);
+        let tried = traces.tried.map(|path| self.path.join(path));
+        match tried {
+            // Linked to its name, and not yet unlinked from the hidden one.
+            Some(path) if same_file(&hidden, &path) => {
+                fs::remove_file(&hidden).map_err(|error| Error::io(format!("remove {}", hidden.display()), error))?;
+                Ok(Some(path))
+            }
+            // Cancelled meanwhile: `clear` takes it away.
+            _ if hidden.exists() && traces.cancelled => Ok(None),
+            _ if hidden.exists() => {
+                let folder = hidden.parent().unwrap_or(Path::new(""));
+                let scratch = Scratch::resume(&hidden);
+                let scratch = scratch.map_err(|error| Error::io(format!("open {}", hidden.display()), error))?;
+                self.publish(way, scratch, folder).map(Some)
+            }
+            // The hidden file is gone because it was moved, unless its whole folder is gone.
+            Some(path) if path.exists() || hidden.parent().is_some_and(Path::is_dir) => Ok(Some(path)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes what was left under a hidden name.
+    pub(super) fn clear(&self, way: &Way<'_>) {
+        // The hidden file must not be taken for one that was moved to its name.
+        if way.note.is_none() || way.note(Step::Begin).is_err() {
+            return;
+        }
+        let folder = self.path.join(way.folders.iter().collect::<PathBuf>());
+        for folder in [folder.join(DISCARDED), folder] {
+            let _ = fs::remove_file(folder.join(hidden_name(way)));
+        }
+    }
+
     /// Where these folders lie, made if they are missing. Links are followed as long as they stay below the root.
-    pub(super) fn folder(&self, parts: &[String]) -> Result<PathBuf> {
+    fn folder(&self, parts: &[String]) -> Result<PathBuf> {
         let mut folder = self.path.clone();
         if !folder.is_dir() {
             fs::create_dir_all(&folder).map_err(|error| Error::io(format!("make {}", folder.display()), error))?;
@@ -81,16 +124,12 @@ impl Root {
     }
 
     /// A path below the root, for records; the path itself where it is not below.
-    pub(super) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+    fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.path).unwrap_or(path)
     }
 
-    pub(super) fn absolute(&self, relative: &Path) -> PathBuf {
-        self.path.join(relative)
-    }
-
     /// Brings the bytes to the disk, nameless or under `kept`.
-    pub(super) fn write(&self, folder: &Path, bytes: &[u8], kept: Option<&Path>) -> Result<Scratch> {
+    fn write(&self, folder: &Path, bytes: &[u8], kept: Option<&Path>) -> Result<Scratch> {
         let write = || {
             #[cfg(test)]
             if let Some(kind) = self.faults.lock().unwrap().pop() {
@@ -107,9 +146,10 @@ impl Root {
         write().map_err(|error: io::Error| Error::io(format!("write into {}", folder.display()), error))
     }
 
-    /// Gives a finished file its name; `try_name` hears of each path before it is tried.
-    pub(super) fn publish(&self, file: Finished<'_>, try_name: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
-        let Finished { mut scratch, folder, name, if_exists } = file;
+    /// Gives a finished file its name, and notes each path before it is tried.
+    fn publish(&self, way: &Way<'_>, mut scratch: Scratch, folder: &Path) -> Result<PathBuf> {
+        let (name, if_exists) = (way.name, way.if_exists);
+        let try_name = |path: &Path| way.note(Step::Try(self.relative(path).to_owned()));
         let refused = |path: &Path, error| Error::io(format!("write {}", path.display()), error);
         let single = folder.join(name.file(1));
         let path = match if_exists {
@@ -152,8 +192,14 @@ impl Root {
         };
         // The file stands under its name now; a refusal to sync the folder must not have it written twice.
         let _ = sync_folder(folder);
+        // Not to be lost, but the move itself says the same to those who look for it.
+        let _ = way.note(Step::Written);
         Ok(path)
     }
+}
+
+fn hidden_name(way: &Way<'_>) -> String {
+    format!(".luna-{}.part", way.mark)
 }
 
 /// One more than the highest number in the folder, or the first one free behind a plain name.

@@ -1,0 +1,127 @@
+//! What `bench` is to measure.
+
+use super::{Compute, Environment, Memory, compute, memory};
+use crate::{
+    args::{BenchArgs, BenchSubject, Direction, ShapeArg},
+    vaes::VaeChoice,
+};
+use luna_core::{AttentionMode, Error, ErrorKind, Result};
+use std::{num::NonZeroUsize, path::PathBuf};
+
+/// Settings of `bench`.
+#[derive(Debug)]
+pub enum Bench {
+    Vae(VaeBench),
+    Denoiser(DenoiserBench),
+}
+
+/// Settings of `bench vae`.
+#[derive(Debug)]
+pub struct VaeBench {
+    pub model: BenchModel,
+    /// Where a random model is kept.
+    pub keep: Option<PathBuf>,
+    pub size: usize,
+    pub directions: Vec<Direction>,
+    pub runs: usize,
+    pub memory: Memory,
+    pub compute: Compute,
+}
+
+/// What `bench vae` runs.
+#[derive(Debug)]
+pub enum BenchModel {
+    Random(ShapeArg),
+    Existing(VaeChoice),
+}
+
+/// Settings of `bench unet`.
+#[derive(Debug)]
+pub struct DenoiserBench {
+    pub model: DenoiserModel,
+    /// Side of the square picture, in pixels.
+    pub size: usize,
+    pub batch: NonZeroUsize,
+    pub callers: NonZeroUsize,
+    pub runs: usize,
+    pub attention: AttentionMode,
+    pub compute: Compute,
+}
+
+/// What `bench unet` runs.
+#[derive(Debug)]
+pub enum DenoiserModel {
+    Random(ShapeArg),
+    Existing(PathBuf),
+}
+
+impl DenoiserModel {
+    /// What to call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Random(shape) => format!("random weights, shape of {shape:?}").to_ascii_lowercase(),
+            Self::Existing(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl Bench {
+    pub fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
+        match args.subject {
+            BenchSubject::Vae => VaeBench::new(args, environment).map(Self::Vae),
+            BenchSubject::Unet => DenoiserBench::new(args, environment).map(Self::Denoiser),
+        }
+    }
+}
+
+impl VaeBench {
+    fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
+        let unet_only = [
+            ("--batch", args.batch.is_some()),
+            ("--callers", args.callers.is_some()),
+            ("--attention", args.attention.attention.is_some()),
+        ];
+        refuse(unet_only, "vae")?;
+        Ok(Self {
+            model: match args.model {
+                Some(text) => BenchModel::Existing(VaeChoice::from_text(&text)?),
+                None => BenchModel::Random(args.shape.unwrap_or(ShapeArg::Sdxl)),
+            },
+            keep: args.keep_model,
+            size: args.size,
+            directions: args.only.map_or_else(|| vec![Direction::Decode, Direction::Encode], |only| vec![only]),
+            runs: args.runs as usize,
+            memory: memory(&args.tiles, environment)?,
+            compute: compute(args.compute, environment)?,
+        })
+    }
+}
+
+impl DenoiserBench {
+    fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
+        let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
+        let keep = args.keep_model.is_some();
+        refuse([("--only", args.only.is_some()), ("--keep-model", keep), ("tiles and --max-memory", tiles)], "unet")?;
+        Ok(Self {
+            model: match args.model {
+                Some(text) => DenoiserModel::Existing(text.into()),
+                None => DenoiserModel::Random(args.shape.unwrap_or(ShapeArg::Sd15)),
+            },
+            size: args.size,
+            batch: args.batch.unwrap_or(NonZeroUsize::MIN.saturating_add(1)),
+            callers: args.callers.unwrap_or(NonZeroUsize::MIN),
+            runs: args.runs as usize,
+            attention: args.attention.attention.unwrap_or_default(),
+            compute: compute(args.compute, environment)?,
+        })
+    }
+}
+
+/// Refuses an option that means nothing for this subject.
+fn refuse<const N: usize>(given: [(&str, bool); N], subject: &str) -> Result<()> {
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Error::new(ErrorKind::InvalidInput, format!("{option} has no meaning for {subject}"))
+            .remedy("leave it out, or measure something else")),
+    }
+}

@@ -1,0 +1,32 @@
+//! What `forward` is to do.
+
+use super::{Compute, Environment, Loras, compute, if_exists};
+use crate::args::ForwardArgs;
+use luna_core::{AttentionMode, Result, files::IfExists};
+use std::path::PathBuf;
+
+/// Settings of `forward`.
+#[derive(Debug)]
+pub struct Forward {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    pub model: PathBuf,
+    pub loras: Loras,
+    pub attention: AttentionMode,
+    pub compute: Compute,
+    pub if_exists: IfExists,
+}
+
+impl Forward {
+    pub fn new(args: ForwardArgs, environment: &Environment) -> Result<Self> {
+        Ok(Self {
+            input: args.input,
+            output: args.output,
+            model: args.model,
+            loras: Loras::new(args.lora)?,
+            attention: args.attention.attention.unwrap_or_default(),
+            compute: compute(args.compute, environment)?,
+            if_exists: if_exists(args.write.no_clobber),
+        })
+    }
+}
