@@ -82,7 +82,7 @@ impl From<&Fallback> for FallbackOutcome {
 
 impl From<&diffusion::Fallback> for FallbackOutcome {
     fn from(fallback: &diffusion::Fallback) -> Self {
-        Self { name: fallback.name(), message: fallback.to_string() }
+        Self { name: fallback.name().to_owned(), message: fallback.to_string() }
     }
 }
 
