@@ -3,17 +3,21 @@
 
 mod bench;
 mod daemon;
+mod describe;
 mod forward;
 mod lora;
 mod save;
 mod text;
+mod vision;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
+pub use describe::{Describe, Subject};
 pub use forward::Forward;
 pub use lora::Loras;
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
+pub use vision::{Vision, parse_region};
 
 use crate::{
     args::{ComputeArgs, DecodeArgs, DemoArgs, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

@@ -93,6 +93,14 @@ impl Output {
         print(&text)
     }
 
+    /// Prints a part of a result before the rest is known.
+    ///
+    /// # Errors
+    /// As [`Output::tell`].
+    pub fn stream(&self, text: &str) -> Result<()> {
+        if self.style == Style::Human { print(text.as_bytes()) } else { Ok(()) }
+    }
+
     /// Tells what was done.
     ///
     /// # Errors

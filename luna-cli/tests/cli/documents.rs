@@ -1,6 +1,9 @@
 //! What the README and the manual say is what the program does.
 
-use super::{Bench, text};
+use super::{
+    Bench, text,
+    vision::{write_model, write_vlm},
+};
 use luna_tests::{diffusion, markdown, vae, workspace};
 use std::fs;
 
@@ -33,6 +36,8 @@ fn the_commands_of_the_readme_work() {
     // The documents' port may be taken on this machine.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let _stopped = StoppedAtLast(&bench, format!("stop --connect {free}"));
+    write_model(&bench, "vision/clip_transformers.safetensors", "my-clip");
+    write_vlm(&bench, "my-vlm");
     let unet = diffusion::case("sd15_ldm");
     fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
     fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
@@ -57,9 +62,9 @@ fn the_commands_of_the_readme_work() {
 }
 
 /// All that are documented.
-const COMMANDS: [&str; 14] = [
-    "demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "save", "bench", "serve", "start", "stop",
-    "status", "unload",
+const COMMANDS: [&str; 16] = [
+    "demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "save", "bench",
+    "serve", "start", "stop", "status", "unload",
 ];
 
 /// Ends the daemon that a document starts, also where a command after it fails.
