@@ -43,7 +43,7 @@ fn mutated(random: &mut impl Rng, frames: &[Vec<u8>]) -> Vec<u8> {
             4 => frame.truncate(to),
             5 => frame[from..to].fill(random.random()),
             // The length of the header, which lies behind the frame's.
-            _ => frame[4 + a % 8 % (length - 4).max(1)] = random.random(),
+            _ => frame[(4 + a % 8).min(length - 1)] = random.random(),
         }
     }
     // Mostly with the right length, so that what is inside is read at all.
