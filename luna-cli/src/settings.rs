@@ -2,16 +2,20 @@
 //! every default decided, contradictions refused. It opens no file and builds no model.
 
 mod bench;
+mod describe;
 mod forward;
 mod lora;
 mod save;
 mod text;
+mod vision;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
+pub use describe::{Describe, Subject};
 pub use forward::Forward;
 pub use lora::Loras;
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
+pub use vision::{Vision, parse_region};
 
 use crate::{
     args::{ComputeArgs, DecodeArgs, DemoArgs, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},

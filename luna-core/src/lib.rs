@@ -21,6 +21,8 @@ pub mod text;
 pub mod tokenizer;
 pub mod vae;
 mod values;
+pub mod vision;
+pub mod vlm;
 
 pub use attention_mode::AttentionMode;
 pub use call::{Call, CancelToken, Progress};

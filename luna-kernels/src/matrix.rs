@@ -4,6 +4,7 @@
 
 use crate::gemm::epilogue::OutPtr;
 use crate::gemm::rows::{Matrix, PairMatrix};
+use crate::gemm::vector::VectorProduct;
 use crate::gemm::{Epilogue, Product};
 use crate::isa::Context;
 use crate::panel::PackedPanels;
@@ -120,6 +121,11 @@ pub(crate) fn linear_of<T: Scalar>(
     assert_eq!(out.len(), m * n, "output must be [m, n] = [{m}, {n}]");
     e.check(n, out.len());
     let (panels, out) = (w.panels.view(), OutPtr::new(out));
+    if m == 1 && !w.dtype().is_quantised() {
+        let mut row = cx.workspace().take::<f32>(k);
+        row.iter_mut().zip(a).for_each(|(wide, value)| *wide = value.to_f32());
+        return VectorProduct { row: &row, panels, out, epilogue: *e }.run(cx);
+    }
     if let Some(panels) = panels.as_pairs().filter(|_| T::IS_BF16 && cx.isa().has_dot_bf16()) {
         let rows = PairMatrix { data: a, stride: k, out_stride: n };
         return Product { rows: &rows, m, panels, pairs: true, out, epilogue: *e }.run(cx);

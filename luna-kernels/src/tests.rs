@@ -96,6 +96,15 @@ proptest! {
     }
 
     #[test]
+    fn any_single_row_matches(seed in any::<u64>(), n in 1usize..200, k in 1usize..300) {
+        match seed % 3 {
+            0 => check_linear::<bf16>(seed, 1, n, k),
+            1 => check_linear::<f16>(seed, 1, n, k),
+            _ => check_linear::<f32>(seed, 1, n, k),
+        }
+    }
+
+    #[test]
     fn any_product_of_activations_matches(seed in any::<u64>(), batch in 1usize..4, m in 1usize..30, n in 1usize..50, k in 1usize..40) {
         let shape = MatmulShape { batch, m, n, k };
         match seed % 3 {

@@ -7,6 +7,7 @@ pub mod gguf_file;
 pub mod hostile;
 pub mod lora;
 pub mod markdown;
+pub mod model_case;
 pub mod object_server;
 pub mod random;
 pub mod safetensors_file;

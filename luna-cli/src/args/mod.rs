@@ -1,12 +1,15 @@
 //! What was typed. Enters: the command line. Leaves: words sorted into fields, each of the right type, nothing
 //! looked up and nothing combined; that is for `settings`.
 
+mod describe;
 mod forward;
 mod groups;
 mod lora;
 mod save;
 mod text;
+mod vision;
 
+pub use describe::{DescribeArgs, SamplingArgs};
 pub use forward::ForwardArgs;
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
@@ -14,6 +17,7 @@ pub use groups::{
 pub use lora::{LoraArgs, ModeArg};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
+pub use vision::VisionArgs;
 
 use clap::{Parser, Subcommand};
 use std::{num::NonZeroUsize, path::PathBuf};
@@ -30,6 +34,8 @@ Examples:
   luna-cli forward step.safetensors -o out.safetensors --model v1-5-pruned-emaonly.safetensors --lora ink.safetensors:0.8
   luna-cli text 'a (red:1.3) fox' -o cond.safetensors --negative blurry --checkpoint sd_xl_base_1.0.safetensors
   luna-cli inspect sd_xl_base_1.0.safetensors
+  luna-cli vision photo.jpg --model clip-vit-large-patch14 -o features.safetensors
+  luna-cli describe photo.jpg --model Qwen3-VL-2B-Instruct --prompt 'Describe this picture.' --stream
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
 
 const ENVIRONMENT: &str = "\
@@ -62,6 +68,8 @@ pub enum Command {
     Text(Box<TextArgs>),
     Tokenize(Box<TokenizeArgs>),
     Save(Box<SaveArgs>),
+    Vision(VisionArgs),
+    Describe(Box<DescribeArgs>),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),

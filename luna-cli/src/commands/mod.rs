@@ -4,6 +4,7 @@
 mod bench;
 mod decode;
 mod demo;
+mod describe;
 mod encode;
 mod forward;
 mod inspect;
@@ -14,10 +15,12 @@ mod save;
 mod text;
 mod text_file;
 mod tokenize;
+mod vision;
 
 pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
+pub use describe::DescribeOutcome;
 pub use encode::EncodeOutcome;
 pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
@@ -26,6 +29,7 @@ pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use text::TextOutcome;
 pub use tokenize::TokenizeOutcome;
+pub use vision::VisionOutcome;
 
 use crate::{
     args::{Command, ReportArgs},
@@ -46,6 +50,8 @@ pub enum Outcome {
     Forward(ForwardOutcome),
     Inspect(InspectOutcome),
     Save(SaveOutcome),
+    Vision(VisionOutcome),
+    Describe(DescribeOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
     Text(TextOutcome),
@@ -78,6 +84,8 @@ impl Command {
             Self::Save(args) => args.report,
             Self::Text(args) => args.report,
             Self::Tokenize(args) => args.report,
+            Self::Vision(args) => args.report,
+            Self::Describe(args) => args.report,
             Self::Bench(args) => args.report,
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
@@ -104,6 +112,13 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             Outcome::Text(text::run(&settings::Text::new(*args, environment)?, &interrupt::token()?, output)?)
         }
         Command::Tokenize(args) => Outcome::Tokenize(tokenize::run(&settings::Tokenize::new(*args, environment)?)?),
+        Command::Vision(args) => {
+            Outcome::Vision(vision::run(&settings::Vision::new(args, environment)?, &interrupt::token()?, output)?)
+        }
+        Command::Describe(args) => {
+            let settings = settings::Describe::new(*args, environment)?;
+            Outcome::Describe(describe::run(&settings, &interrupt::token()?, output)?)
+        }
         Command::Save(args) => {
             Outcome::Save(save::run(&settings::Save::new(*args, environment)?, &interrupt::token()?, output)?)
         }

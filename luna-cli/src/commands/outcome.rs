@@ -80,6 +80,18 @@ impl From<&Fallback> for FallbackOutcome {
     }
 }
 
+impl From<&luna_core::vision::Fallback> for FallbackOutcome {
+    fn from(fallback: &luna_core::vision::Fallback) -> Self {
+        Self { name: fallback.name(), message: fallback.to_string() }
+    }
+}
+
+impl From<&luna_core::vlm::Fallback> for FallbackOutcome {
+    fn from(fallback: &luna_core::vlm::Fallback) -> Self {
+        Self { name: fallback.name(), message: fallback.to_string() }
+    }
+}
+
 impl From<&diffusion::Fallback> for FallbackOutcome {
     fn from(fallback: &diffusion::Fallback) -> Self {
         Self { name: fallback.name(), message: fallback.to_string() }

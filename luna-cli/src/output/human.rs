@@ -1,6 +1,7 @@
 //! Outcomes and errors in lines for a person.
 
 mod text;
+mod vision;
 
 use super::units;
 use crate::commands::{
@@ -24,6 +25,8 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Save(outcome) => save(out, outcome),
         Outcome::Text(outcome) => text::text(out, outcome),
         Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
+        Outcome::Vision(outcome) => vision::vision(out, outcome),
+        Outcome::Describe(outcome) => vision::describe(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
         Outcome::Script { text } => out.write_all(text.as_bytes()),
@@ -39,6 +42,8 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
         Outcome::Bench(bench) => (None, bench.timings.iter().map(|timing| &timing.call).collect()),
         Outcome::Forward(forward) => return forward_notes(forward),
         Outcome::Save(save) => return save.notes.clone(),
+        Outcome::Vision(outcome) => return vision::notes(outcome),
+        Outcome::Describe(outcome) => return vision::describe_notes(outcome),
         Outcome::Text(outcome) => return text::notes(outcome),
         Outcome::Tokenize(outcome) => return text::tokenize_notes(outcome),
         Outcome::Inspect(_) | Outcome::BenchUnet(_) | Outcome::Script { .. } => (None, Vec::new()),

@@ -52,6 +52,14 @@ impl Output {
         self.bar.clear();
     }
 
+    /// Prints a part of a result before the rest is known.
+    ///
+    /// # Errors
+    /// As [`Output::tell`].
+    pub fn stream(&self, text: &str) -> Result<()> {
+        if self.style == Style::Human { print(text.as_bytes()) } else { Ok(()) }
+    }
+
     /// Tells what was done.
     ///
     /// # Errors

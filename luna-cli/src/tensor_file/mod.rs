@@ -1,14 +1,18 @@
-//! Latents, pictures, conditionings and steps of a sampler as `.safetensors` files. Enters: a path, or values. Leaves:
-//! values with what the file says about them, or a file. Knows no model.
+//! Latents, pictures, conditionings, features, prepared prompts and steps of a sampler as `.safetensors` files. Enters: a
+//! path, or values. Leaves: values with what the file says about them, or a file. Knows no model.
 
 mod conditioning;
+mod features;
 mod latent;
 mod step;
+mod vlm_input;
 mod write;
 
 pub use conditioning::{Named, read_tokens, write_conditionings};
+pub use features::{read_pixel_values, write_features};
 pub use latent::{LatentSource, read_latent, write_latent};
 pub use step::{read_steps, write_predictions};
+pub use vlm_input::{PreparedPictures, PreparedPrompt, read_vlm_input};
 pub use write::{Tensor, half_bytes, to_bytes};
 
 use luna_core::{

@@ -1,6 +1,9 @@
 //! What the README and the manual say is what the program does.
 
-use super::{Bench, text};
+use super::{
+    Bench, text,
+    vision::{write_model, write_vlm},
+};
 use luna_tests::{diffusion, markdown, vae, workspace};
 use std::fs;
 
@@ -30,6 +33,8 @@ fn the_commands_of_the_readme_work() {
     let bytes = luna_core::picture::encode(&pixels, jpeg, &luna_core::picture::Metadata::none()).unwrap();
     fs::write(bench.path("photo.jpg"), bytes).unwrap();
     fs::write(bench.path("my-vae.safetensors"), vae::case("ldm_sd").model()).unwrap();
+    write_model(&bench, "vision/clip_transformers.safetensors", "my-clip");
+    write_vlm(&bench, "my-vlm");
     let unet = diffusion::case("sd15_ldm");
     fs::write(bench.path("my-unet.safetensors"), unet.model()).unwrap();
     fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
@@ -55,7 +60,8 @@ fn the_commands_of_the_readme_work() {
 #[test]
 fn the_manual_and_the_completions_name_every_command() {
     let bench = Bench::new();
-    let commands = ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "save", "bench"];
+    let commands =
+        ["demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "save", "bench"];
     bench.ok("man pages");
     let mut pages = bench.ok("man");
     for command in commands {
@@ -86,7 +92,9 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in ["demo", "encode", "decode", "forward", "text", "tokenize", "inspect", "save", "bench"] {
+    for command in
+        ["demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "save", "bench"]
+    {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

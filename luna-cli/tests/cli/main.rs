@@ -8,6 +8,7 @@ mod interrupt;
 mod memory;
 mod round_trip;
 mod text;
+mod vision;
 
 use serde_json::Value;
 use std::{

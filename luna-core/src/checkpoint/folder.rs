@@ -105,6 +105,11 @@ pub(super) fn read_taesd_pair(checkpoint: &mut Checkpoint, path: &Path, limits: 
     Ok(true)
 }
 
+/// A JSON file that need not be there.
+pub(super) fn read_json_if_there(path: &Path, limits: &Limits) -> Result<Option<Value>> {
+    if path.is_file() { read_json(path, limits).map(Some) } else { Ok(None) }
+}
+
 fn read_json(path: &Path, limits: &Limits) -> Result<Value> {
     let failed = |error| Error::io(format!("read {}", path.display()), error);
     check_at_most("bytes in a JSON file", fs::metadata(path).map_err(failed)?.len(), limits.header_bytes)?;

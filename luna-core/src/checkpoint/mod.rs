@@ -183,6 +183,28 @@ impl Checkpoint {
         self.configs.get(prefix)
     }
 
+    /// How pictures are prepared for this model: the `preprocessor_config.json` beside the weights, or what
+    /// `processor_config.json` says of its image processor.
+    ///
+    /// # Errors
+    /// `Io` if a file that is there cannot be read, `InvalidFile` if it is not JSON, `LimitExceeded` if it is too large.
+    pub(crate) fn processor(&self, limits: &Limits) -> Result<Option<serde_json::Value>> {
+        if let Some(config) = self.json_beside("preprocessor_config.json", limits)? {
+            return Ok(Some(config));
+        }
+        let whole = self.json_beside("processor_config.json", limits)?;
+        Ok(whole.and_then(|mut whole| whole.get_mut("image_processor").map(serde_json::Value::take)))
+    }
+
+    /// A JSON file of this name in the folder of the weights, where there is one.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::processor`].
+    pub(crate) fn json_beside(&self, name: &str, limits: &Limits) -> Result<Option<serde_json::Value>> {
+        let folder = if self.path.is_dir() { &*self.path } else { self.path.parent().unwrap_or(Path::new("")) };
+        folder::read_json_if_there(&folder.join(name), limits)
+    }
+
     /// The `__metadata__` of a safetensors file; the texts and numbers among a GGUF file's metadata.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata

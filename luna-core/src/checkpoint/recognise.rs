@@ -2,6 +2,7 @@
 //! with family, dialect, prefix and size; for an unknown file, what was looked for and the nearest family.
 
 use super::{Checkpoint, ElementType};
+use crate::Precision;
 use std::collections::BTreeMap;
 
 mod signatures;
@@ -19,6 +20,8 @@ pub enum ComponentKind {
     Diffusion,
     /// Pictures to embeddings.
     Vision,
+    /// Pictures and prompts to text.
+    VisionLanguage,
 }
 
 impl ComponentKind {
@@ -29,6 +32,7 @@ impl ComponentKind {
             Self::TextEncoder => "text_encoder",
             Self::Diffusion => "diffusion",
             Self::Vision => "vision",
+            Self::VisionLanguage => "vision_language",
         }
     }
 }
@@ -55,6 +59,10 @@ pub enum Family {
     ZImage,
     /// A CLIP or SigLIP vision transformer.
     VisionTransformer,
+    /// Qwen3-VL, dense.
+    Qwen3Vl,
+    /// LLaVA 1.5.
+    Llava,
 }
 
 impl Family {
@@ -70,6 +78,8 @@ impl Family {
             Self::Flux => "Flux transformer",
             Self::ZImage => "Z-Image transformer",
             Self::VisionTransformer => "CLIP or SigLIP vision transformer",
+            Self::Qwen3Vl => "Qwen3-VL",
+            Self::Llava => "LLaVA",
         }
     }
 
@@ -79,7 +89,8 @@ impl Family {
             Self::KlVae | Self::Taesd => &["encode", "decode"],
             Self::SdUnet | Self::Flux | Self::ZImage => &["forward"],
             Self::Clip | Self::T5 | Self::Qwen3 => &["tokenize", "encode"],
-            _ => &[],
+            Self::VisionTransformer => &["vision"],
+            Self::Qwen3Vl | Self::Llava => &["describe"],
         }
     }
 }
@@ -139,6 +150,16 @@ pub struct Component {
 }
 
 impl Component {
+    /// What weights are held in on devices that the CPU's kernels do not serve: the fewest bits that lose nothing.
+    pub(crate) fn device_precision(&self) -> Precision {
+        let most = self.elements.iter().max_by_key(|(_, bytes)| **bytes).map(|(element, _)| *element);
+        match most {
+            Some(ElementType::Bf16 | ElementType::F8E4m3 | ElementType::F8E5m2) => Precision::Bf16,
+            Some(ElementType::F16) => Precision::F16,
+            _ => Precision::F32,
+        }
+    }
+
     /// What its stored names start with, prefix included.
     pub(crate) fn roots(&self) -> Vec<String> {
         let own = |signature: &&Signature| signature.family == self.family && signature.dialect == self.dialect;

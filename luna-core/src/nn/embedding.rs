@@ -28,6 +28,11 @@ impl Embedding {
         Ok(Self(weights.freeze_table(&shape, weight)))
     }
 
+    /// The layer itself, for one that shares its weight.
+    pub(super) fn layer(&self) -> &Arc<FrozenLayer> {
+        &self.0
+    }
+
     /// Number of rows.
     pub(crate) fn entries(&self) -> usize {
         self.0.shape[0]

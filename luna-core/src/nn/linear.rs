@@ -1,7 +1,7 @@
 //! Linear layer: `y = x·Wᵀ + b`, `[…, in]` → `[…, out]`.
 
 use super::{
-    Pass, Tensor, Weights, activate, cpu,
+    Embedding, Pass, Tensor, Weights, activate, cpu,
     frozen::{FrozenLayer, FrozenWeight},
     modulation::add,
     patch::{Branch, PatchedWeight},
@@ -39,8 +39,15 @@ impl Linear {
     /// Takes `weight` `[outputs, inputs]` and, where there are any, `bias` `[outputs]` and `scale_weight` `[]`, a factor
     /// on the weight in scaled fp8 files.
     pub(crate) fn load(weights: &Weights, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::load_stored(weights, &[outputs, inputs])
+    }
+
+    /// As [`Linear::load`], from a weight that is stored as `[outputs, …]`: a convolution whose stride is its kernel is
+    /// a linear layer over patches.
+    pub(crate) fn load_stored(weights: &Weights, stored: &[usize]) -> Result<Self> {
+        let view = weights.tensor("weight", stored)?;
+        let (outputs, inputs) = (stored[0], stored[1..].iter().product());
         let shape = [outputs, inputs];
-        let view = weights.tensor("weight", &shape)?;
         let weight = if weights.runtime().handle().is_cpu() {
             FrozenWeight::Matrix(view.pack_matrix(outputs, inputs))
         } else {
@@ -48,6 +55,16 @@ impl Linear {
         };
         let scale = weights.optional("scale_weight", &[])?.map_or(1.0, |scale| scale.to_f32()[0]);
         Ok(Self(weights.freeze_scaled(&shape, weight, scale, weights.optional_vector("bias", outputs)?)))
+    }
+
+    /// A linear layer with the weight of an embedding table: the scores of each row.
+    pub(crate) fn tied(table: &Embedding) -> Self {
+        Self(table.layer().clone())
+    }
+
+    /// How many channels it gives.
+    pub(crate) fn outputs(&self) -> usize {
+        self.0.shape[0]
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {

@@ -20,6 +20,7 @@ mod metadata;
 mod pixels;
 mod png;
 mod read;
+mod resample;
 mod sniff;
 mod webp;
 
@@ -34,6 +35,7 @@ pub use format::{BitDepth, Effort, Format};
 pub use metadata::Metadata;
 pub use pixels::Pixels;
 pub use read::{decode, read_picture};
+pub use resample::{Filter, Resampling, resample};
 
 /// The colour space of every picture file that Luna writes, as LittleCMS makes it ("no copyright, use freely").
 const SRGB_PROFILE: &[u8] = include_bytes!("srgb.icc");

@@ -65,6 +65,26 @@ impl Model for crate::diffusion::Denoiser {
     }
 }
 
+impl Model for crate::vision::VisionModel {
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn expected_bytes(checkpoint: &Checkpoint) -> u64 {
+        checkpoint.recognise().component(ComponentKind::Vision).map_or(0, |component| component.bytes)
+    }
+}
+
+impl Model for crate::vlm::VlmModel {
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes()
+    }
+
+    fn expected_bytes(checkpoint: &Checkpoint) -> u64 {
+        checkpoint.recognise().component(ComponentKind::VisionLanguage).map_or(0, |component| component.bytes)
+    }
+}
+
 /// What a model is known by: BLAKE3 of the files' content, 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ModelId(blake3::Hash);

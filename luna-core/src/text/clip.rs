@@ -1,12 +1,14 @@
 //! The CLIP text encoder: a causal transformer with learned positions. Enters: a checkpoint, then token embeddings.
 //! Leaves: encodings and the text projection. It must not know prompts or which diffusion model listens.
 //!
-//! `x ← x + out(attention(norm₁(x)))`, `x ← x + fc₂(act(fc₁(norm₂(x))))`. Source: openai/CLIP, open_clip.
+//! Source: openai/CLIP, open_clip.
 
 use super::wish::{Batch, Hidden, Wish};
 use crate::{
     Error, ErrorKind, Result,
-    nn::{Activation, AttentionCall, Embedding, Linear, LinearCall, Pass, RowNorm, Tensor, Weights, attention},
+    nn::{
+        Activation, Embedding, EncoderBlock, EncoderBlockCall, EncoderBlockSpec, Linear, Pass, RowNorm, Tensor, Weights,
+    },
 };
 use luna_kernels::AttentionMask;
 use serde_json::Value;
@@ -51,22 +53,9 @@ impl ClipActivation {
 pub(super) struct Clip {
     pub(super) table: Embedding,
     positions: Embedding,
-    blocks: Vec<Block>,
+    blocks: Vec<EncoderBlock>,
     final_norm: RowNorm,
     pub(super) projection: Option<Linear>,
-}
-
-struct Block {
-    norm1: RowNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    norm2: RowNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    activation: Activation,
 }
 
 impl Clip {
@@ -82,9 +71,10 @@ impl Clip {
             ClipActivation::QuickGelu => Activation::QuickGelu,
             ClipActivation::Gelu => Activation::Gelu,
         };
+        let spec = EncoderBlockSpec { width, heads, eps: EPS, activation };
         let layers = model.at("encoder.layers");
         let blocks = (0..layers.count("layer_norm1.weight"))
-            .map(|layer| Block::load(&layers.at(layer), width, heads, activation))
+            .map(|layer| EncoderBlock::load(&layers.at(layer), spec))
             .collect::<Result<_>>()?;
         let final_norm = RowNorm::layer_norm(&model.at("final_layer_norm"), width, EPS)?;
         let projection = weights.at("text_projection");
@@ -118,8 +108,9 @@ impl Clip {
         let (run, kept) = wish.layers(self.blocks.len());
         let mut x = batch.x;
         let mut inner = None;
+        let call = EncoderBlockCall { mask: AttentionMask::Causal, rotary: None };
         for (done, block) in (1..).zip(&self.blocks[..run]) {
-            x = block.forward(x, pass)?;
+            x = block.forward(x, call, pass)?;
             if kept == Some(done) && done < run {
                 inner = Some(x.copy()?);
             }
@@ -167,47 +158,4 @@ fn heads(width: usize, config: Option<&Value>) -> Result<usize> {
             .remedy("put the config.json of the model beside its weights"));
     }
     Ok(heads)
-}
-
-impl Block {
-    fn load(weights: &Weights, width: usize, heads: usize, activation: Activation) -> Result<Self> {
-        let norm = |name| RowNorm::layer_norm(&weights.at(name), width, EPS);
-        let attention = weights.at("self_attn");
-        let square = |name| Linear::load(&attention.at(name), width, width);
-        let hidden = weights.at("mlp.fc1").shape("weight")?[0];
-        Ok(Self {
-            norm1: norm("layer_norm1")?,
-            q: square("q_proj")?,
-            k: square("k_proj")?,
-            v: square("v_proj")?,
-            out: square("out_proj")?,
-            norm2: norm("layer_norm2")?,
-            fc1: Linear::load(&weights.at("mlp.fc1"), width, hidden)?,
-            fc2: Linear::load(&weights.at("mlp.fc2"), hidden, width)?,
-            heads,
-            activation,
-        })
-    }
-
-    fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        let normed = self.norm1.forward(&x, pass)?;
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
-        let (q, k, v) = (q?, k?, v?);
-        pass.recycle(normed);
-        let call = AttentionCall { mask: AttentionMask::Causal, ..AttentionCall::heads(self.heads) };
-        let mixed = attention(&q, &k, &v, call, pass)?;
-        [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
-        let y = self.out.forward_with(&mixed, LinearCall { residual: Some(&x), ..LinearCall::default() }, pass)?;
-        pass.recycle(mixed);
-        pass.recycle(x);
-        let normed = self.norm2.forward(&y, pass)?;
-        let call = LinearCall { activation: self.activation, residual: None };
-        let hidden = self.fc1.forward_with(&normed, call, pass)?;
-        pass.recycle(normed);
-        let z = self.fc2.forward_with(&hidden, LinearCall { residual: Some(&y), ..LinearCall::default() }, pass)?;
-        pass.recycle(hidden);
-        pass.recycle(y);
-        pass.step()?;
-        Ok(z)
-    }
 }

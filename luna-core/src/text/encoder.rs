@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     AttentionMode, Call, Error, ErrorKind, Patches, Precision, Result, Runtime,
-    checkpoint::{Checkpoint, Component, ElementType, dialect},
+    checkpoint::{Checkpoint, Component, dialect},
     nn::{Embedding, FrozenWeights, Pass, Tensor, Weights},
     tokenizer::{ChunkRule, FileTokenizer, PromptTokenizer},
 };
@@ -71,7 +71,7 @@ impl Encoder {
         options: &TextLoadOptions,
     ) -> Result<Self> {
         let config = checkpoint.config(&component.prefix);
-        let precision = device_precision(component);
+        let precision = component.device_precision();
         let weights = match kind {
             EncoderKind::T5 | EncoderKind::Qwen3 => {
                 Weights::new(checkpoint, runtime, precision, dialect::text(component))
@@ -307,16 +307,6 @@ fn visible(sequences: &[&Sequence], longest: usize) -> Option<Vec<bool>> {
         sequence.visible.iter().copied().chain(padding).collect::<Vec<_>>()
     };
     Some(sequences.iter().flat_map(padded).collect())
-}
-
-/// What weights are held in on devices that the CPU's kernels do not serve: the fewest bits that lose nothing.
-fn device_precision(component: &Component) -> Precision {
-    let most = component.elements.iter().max_by_key(|(_, bytes)| **bytes).map(|(element, _)| *element);
-    match most {
-        Some(ElementType::Bf16 | ElementType::F8E4m3 | ElementType::F8E5m2) => Precision::Bf16,
-        Some(ElementType::F16) => Precision::F16,
-        _ => Precision::F32,
-    }
 }
 
 fn to_f32(tensor: &Tensor) -> Result<Vec<f32>> {

@@ -4,6 +4,7 @@
 //! It must not know positions or projections.
 
 mod chunk;
+mod single;
 
 use crate::gemm::epilogue::OutPtr;
 use crate::isa::Context;
@@ -150,6 +151,9 @@ pub(crate) fn attention_of<T: Scalar>(x: &AttentionInput<'_, T>, out: &mut [T], 
     }
     if tokens_kv == 0 {
         return out.fill(T::default());
+    }
+    if single::serves(x) {
+        return single::run(x, OutPtr::new(out), cx);
     }
     let (queries, keys) = chunk_sizes(x);
     let packed = pack_keys_and_values(x, cx);

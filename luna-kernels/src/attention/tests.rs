@@ -104,6 +104,18 @@ proptest! {
             _ => check::<f32>(seed, shape),
         }
     }
+
+    #[test]
+    fn any_attention_of_a_single_query_matches(
+        seed in any::<u64>(), b in 1usize..3, kv_heads in 1usize..4, per in 1usize..8, tokens_kv in 0usize..90, dim in 1usize..140,
+    ) {
+        let shape = AttentionShape { b, heads: kv_heads * per, kv_heads, tokens_q: 1, tokens_kv, dim };
+        match seed % 3 {
+            0 => check::<bf16>(seed, shape),
+            1 => check::<f16>(seed, shape),
+            _ => check::<f32>(seed, shape),
+        }
+    }
 }
 
 #[test]

@@ -130,8 +130,12 @@ impl<T: Scalar> Epilogue<'_, T> {
     }
 }
 
+/// A vector, or its first elements.
+///
+/// # Safety
+/// `p` is valid for reading `count <= LANES` elements.
 #[inline(always)]
-unsafe fn read<S: Simd, T: Scalar>(s: S, p: *const T, count: usize) -> S::V {
+pub(crate) unsafe fn read<S: Simd, T: Scalar>(s: S, p: *const T, count: usize) -> S::V {
     // SAFETY: the caller gives `count <= LANES` elements.
     unsafe { if count == S::LANES { T::load(s, p) } else { T::load_head(s, p, count) } }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod epilogue;
 pub(crate) mod micro;
 pub(crate) mod rows;
+pub(crate) mod vector;
 
 use crate::isa::{Context, Isa, Kernel};
 use crate::panel::{NR, Panels};

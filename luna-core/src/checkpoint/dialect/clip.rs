@@ -31,11 +31,14 @@ pub(crate) fn open_clip_name(canonical: &str) -> Stored {
     if let Some(name) = fixed {
         return name.to_owned().into();
     }
-    let Some((layer, name)) =
-        canonical.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split_once('.'))
-    else {
-        return canonical.to_owned().into();
-    };
+    match canonical.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, name)) => open_clip_block(layer, name),
+        None => canonical.to_owned().into(),
+    }
+}
+
+/// A block's tensors by transformers' names, in OpenCLIP's: text and vision towers have the same.
+pub(super) fn open_clip_block(layer: &str, name: &str) -> Stored {
     let (place, kind) = name.rsplit_once('.').unwrap_or((name, ""));
     let projections = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
     if let Some(index) = projections.iter().position(|projection| *projection == place) {

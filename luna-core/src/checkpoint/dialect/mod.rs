@@ -6,6 +6,8 @@ mod flux;
 mod llama_cpp;
 mod unet;
 mod vae;
+mod vision;
+mod vlm;
 mod z_image;
 
 pub(crate) use clip::{clip, open_clip_name};
@@ -13,6 +15,8 @@ pub(crate) use flux::{flux, flux_names};
 pub(crate) use llama_cpp::text;
 pub(crate) use unet::{sd_unet, sd_unet_ldm};
 pub(crate) use vae::{kl_vae, taesd};
+pub(crate) use vision::vision;
+pub(crate) use vlm::vlm;
 pub(crate) use z_image::{single_file_name as z_image_single_file_name, z_image};
 
 /// Where a file stores the tensor of a canonical name.

@@ -1,0 +1,119 @@
+//! `describe`: pictures and a prompt to text.
+
+use super::{
+    encode::read_pictures,
+    outcome::{FallbackOutcome, runtime},
+};
+use crate::{
+    output::Output,
+    settings::{self, Subject},
+    tensor_file::{PreparedPictures, PreparedPrompt, read_vlm_input},
+};
+use luna_core::{
+    CancelToken, Image, Result, memory,
+    vlm::{GenerateOptions, Generated, Piece, VlmInput, VlmModel},
+};
+use serde::Serialize;
+use std::sync::Mutex;
+
+/// What `describe` did.
+#[derive(Serialize)]
+pub struct DescribeOutcome {
+    pub model: String,
+    pub family: &'static str,
+    /// `None` where the model has no tokenizer.
+    pub text: Option<String>,
+    pub ids: Vec<u32>,
+    pub prompt_tokens: usize,
+    pub picture_tokens: usize,
+    pub finish: &'static str,
+    pub precision: &'static str,
+    pub prompt_seconds: f64,
+    pub generation_seconds: f64,
+    /// After the first token.
+    pub tokens_per_second: Option<f64>,
+    pub cache_bytes: u64,
+    /// What was done otherwise than asked for.
+    pub fallbacks: Vec<FallbackOutcome>,
+    pub peak_memory_bytes: Option<u64>,
+    /// Whether a person is to see the ids.
+    #[serde(skip)]
+    pub show_ids: bool,
+    /// Whether a person has seen the text already.
+    #[serde(skip)]
+    pub streamed: bool,
+}
+
+/// Answers one question.
+pub fn run(settings: &settings::Describe, token: &CancelToken, output: &Output) -> Result<DescribeOutcome> {
+    let runtime = runtime(&settings.compute)?;
+    let model = VlmModel::open(&settings.model, &runtime)?;
+    let call =
+        if settings.stream { luna_core::Call::new().cancelled_by(token) } else { output.watched_call("tokens", token) };
+    let options = GenerateOptions {
+        max_tokens: settings.max_tokens,
+        sampling: settings.sampling,
+        stop: settings.stop.clone(),
+        precision: settings.compute.precision,
+        call,
+        ..GenerateOptions::default()
+    };
+    let input = prepare(settings, &model)?;
+    let failed = Mutex::new(None);
+    let mut listener = |piece: Piece| {
+        if settings.stream
+            && let Err(error) = output.stream(piece.text)
+        {
+            token.cancel();
+            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+        }
+    };
+    let generated = model.generate(&input, &options, &mut listener);
+    output.finish_progress();
+    if let Some(error) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        return Err(error);
+    }
+    Ok(outcome(settings, &model, generated?))
+}
+
+fn prepare(settings: &settings::Describe, model: &VlmModel) -> Result<VlmInput> {
+    match &settings.subject {
+        Subject::Inputs(path) => {
+            let PreparedPrompt { ids, pictures } = read_vlm_input(path)?;
+            let patches = match pictures {
+                PreparedPictures::Patches(patches) => patches,
+                PreparedPictures::Whole(pixels) => model.cut(&pixels)?,
+            };
+            Ok(VlmInput { ids, patches })
+        }
+        Subject::Question { images, question } => {
+            let images: Vec<Image> = images.iter().map(|path| read_pictures(path)).collect::<Result<_>>()?;
+            model.prompt(&question.messages(images.iter().map(Image::batch).sum()), &images)
+        }
+    }
+}
+
+fn outcome(settings: &settings::Describe, model: &VlmModel, generated: Generated) -> DescribeOutcome {
+    let generation_seconds = generated.timings.tokens.as_secs_f64();
+    let after_first = generated.ids.len().saturating_sub(1);
+    let speed = (after_first > 0 && generation_seconds > 0.0).then(|| after_first as f64 / generation_seconds);
+    DescribeOutcome {
+        model: settings.model.file_name().unwrap_or(settings.model.as_os_str()).to_string_lossy().into_owned(),
+        family: model.info().family.name(),
+        prompt_tokens: generated.prompt_tokens,
+        picture_tokens: generated.picture_tokens,
+        finish: generated.finish.name(),
+        precision: generated.precision.name(),
+        prompt_seconds: generated.timings.prompt.as_secs_f64(),
+        generation_seconds,
+        tokens_per_second: speed,
+        cache_bytes: generated.cache_bytes,
+        fallbacks: generated.fallbacks.iter().map(FallbackOutcome::from).collect(),
+        peak_memory_bytes: memory::peak_resident(),
+        // Without a tokenizer there is nothing else to show.
+        show_ids: settings.ids || generated.text.is_none(),
+        streamed: settings.stream,
+        text: generated.text,
+        ids: generated.ids,
+    }
+}

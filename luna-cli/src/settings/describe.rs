@@ -1,0 +1,62 @@
+//! What `describe` is to do.
+
+use super::{Compute, Environment, compute};
+use crate::args::{DescribeArgs, SamplingArgs};
+use luna_core::{
+    Result,
+    vlm::{Question, Sampling},
+};
+use std::path::PathBuf;
+
+/// Settings of `describe`.
+#[derive(Debug)]
+pub struct Describe {
+    pub subject: Subject,
+    pub model: PathBuf,
+    pub stream: bool,
+    pub ids: bool,
+    pub sampling: Sampling,
+    pub max_tokens: usize,
+    pub stop: Vec<String>,
+    pub compute: Compute,
+}
+
+/// What the model reads.
+#[derive(Debug)]
+pub enum Subject {
+    /// Pictures and words.
+    Question { images: Vec<PathBuf>, question: Question },
+    /// A file with ids and patches.
+    Inputs(PathBuf),
+}
+
+impl Describe {
+    pub fn new(args: DescribeArgs, environment: &Environment) -> Result<Self> {
+        let SamplingArgs { greedy: _, temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop } =
+            args.sampling;
+        let usual = Sampling::default();
+        Ok(Self {
+            subject: match args.inputs {
+                Some(path) => Subject::Inputs(path),
+                None => Subject::Question {
+                    images: args.images,
+                    question: Question { system: args.system, prompt: args.prompt.unwrap_or_default() },
+                },
+            },
+            model: args.model,
+            stream: args.stream,
+            ids: args.ids,
+            sampling: Sampling {
+                temperature: temperature.unwrap_or(usual.temperature),
+                top_k: top_k.unwrap_or(usual.top_k),
+                top_p: top_p.unwrap_or(usual.top_p),
+                min_p: min_p.unwrap_or(usual.min_p),
+                repetition_penalty: repetition_penalty.unwrap_or(usual.repetition_penalty),
+                seed: seed.unwrap_or(usual.seed),
+            },
+            max_tokens,
+            stop,
+            compute: compute(args.compute, environment)?,
+        })
+    }
+}

@@ -1,0 +1,335 @@
+//! A vision-language model of one file, loaded and frozen. Enters: a checkpoint; then pictures and words. Leaves:
+//! prepared prompts and, through `generation`, text.
+
+use super::{
+    GenerateOptions, Generated, Patches, Piece, Question, VlmInput, VlmLoadOptions,
+    decoder::{Decoder, Usual},
+    eyes::Eyes,
+    llava::Llava,
+    prompt,
+    qwen3_vl::{PictureRules, Tower},
+};
+use crate::{
+    Error, ErrorKind, Image, Limits, Result, Runtime,
+    checkpoint::{Checkpoint, Component, ComponentKind, Family, Recognition, dialect},
+    nn::{FrozenWeights, Weights},
+    tokenizer::{ChatFormat, ChatMessage, FileTokenizer},
+    vision::PixelValues,
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// The families of vision-language models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum VlmFamily {
+    /// Qwen3-VL, dense.
+    Qwen3Vl,
+    /// LLaVA 1.5.
+    Llava,
+}
+
+impl VlmFamily {
+    /// A stable name in snake case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qwen3Vl => "qwen3_vl",
+            Self::Llava => "llava",
+        }
+    }
+
+    /// How its conversations are written.
+    const fn format(self) -> ChatFormat {
+        match self {
+            Self::Qwen3Vl => ChatFormat::Qwen,
+            Self::Llava => ChatFormat::Llava15,
+        }
+    }
+
+    /// The token that holds a picture's places.
+    const fn picture_token(self) -> &'static str {
+        match self {
+            Self::Qwen3Vl => "<|image_pad|>",
+            Self::Llava => "<image>",
+        }
+    }
+
+    /// Tokens that end a turn, where no file says.
+    const fn end_tokens(self) -> &'static [&'static str] {
+        match self {
+            Self::Qwen3Vl => &["<|im_end|>", "<|endoftext|>"],
+            Self::Llava => &["</s>"],
+        }
+    }
+
+    const fn usual(self) -> Usual {
+        match self {
+            Self::Qwen3Vl => Usual { eps: 1e-6, rotary_base: 5e6, context: 262_144 },
+            Self::Llava => Usual { eps: 1e-5, rotary_base: 1e4, context: 4096 },
+        }
+    }
+}
+
+/// What is known of a vision-language model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VlmInfo {
+    /// Its family.
+    pub family: VlmFamily,
+    /// Layers of the language model.
+    pub layers: usize,
+    /// Layers of the vision part that are used.
+    pub vision_layers: usize,
+    /// Length of a token's embedding.
+    pub channels: usize,
+    /// Number of logits.
+    pub vocabulary: usize,
+    /// Tokens that it was trained for.
+    pub context: usize,
+    /// Whether there is a tokenizer.
+    pub has_tokenizer: bool,
+    /// Tensors of the component that the model does not use.
+    pub unused: Vec<String>,
+}
+
+/// A frozen vision-language model. Any number of threads may generate with it at once, each with a memory of its own.
+///
+/// ```no_run
+/// use luna_core::{Limits, Runtime, picture::read_picture, vlm::{GenerateOptions, Question, VlmModel}};
+/// let model = VlmModel::open("Qwen3-VL-2B-Instruct", &Runtime::cpu()?)?;
+/// let photo = read_picture("photo.jpg".as_ref(), &Limits::default())?;
+/// let question = Question::new("Describe this picture.");
+/// let answer = model.describe(&[photo], &question, &GenerateOptions::default(), &mut |piece| print!("{}", piece.text))?;
+/// println!("{:?} after {} tokens", answer.finish, answer.ids.len());
+/// # Ok::<(), luna_core::Error>(())
+/// ```
+pub struct VlmModel {
+    family: VlmFamily,
+    pub(super) decoder: Decoder,
+    pub(super) eyes: Eyes,
+    /// The id that holds a picture's places.
+    pub(super) picture: Option<u32>,
+    /// Ids that end a turn.
+    pub(super) ends: Vec<u32>,
+    pub(super) tokenizer: Option<FileTokenizer>,
+    pub(super) runtime: Runtime,
+    pub(super) limits: Limits,
+    frozen: FrozenWeights,
+    unused: Vec<String>,
+}
+
+impl VlmModel {
+    /// Opens a model's folder or file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`VlmModel::load`].
+    pub fn open(path: impl AsRef<Path>, runtime: &Runtime) -> Result<Self> {
+        Self::open_with(path, runtime, &VlmLoadOptions::default())
+    }
+
+    /// As [`VlmModel::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`VlmModel::load`].
+    pub fn open_with(path: impl AsRef<Path>, runtime: &Runtime, options: &VlmLoadOptions) -> Result<Self> {
+        Self::load(&Checkpoint::open(path, &options.limits)?, runtime, options)
+    }
+
+    /// Builds the model of an opened checkpoint.
+    ///
+    /// # Errors
+    /// `Unsupported` if it holds none; `InvalidFile` if it is incomplete, its shapes disagree or a file beside it states
+    /// other sizes; `InvalidInput` if the tokenizer belongs to another model.
+    pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &VlmLoadOptions) -> Result<Self> {
+        let found = checkpoint.recognise();
+        let load = || {
+            let component = found.component(ComponentKind::VisionLanguage).ok_or_else(|| no_vlm(&found))?;
+            Self::load_component(checkpoint, component, runtime, options)
+        };
+        // Packing weights is work for the runtime's threads.
+        runtime.run(load).map_err(|error| error.at(checkpoint.path().display()))
+    }
+
+    fn load_component(
+        checkpoint: &Checkpoint,
+        component: &Component,
+        runtime: &Runtime,
+        options: &VlmLoadOptions,
+    ) -> Result<Self> {
+        let family = if component.family == Family::Llava { VlmFamily::Llava } else { VlmFamily::Qwen3Vl };
+        let config = checkpoint.config(&component.prefix);
+        let part = |name: &str| config.map(|config| &config[name]).filter(|part| part.is_object());
+        let processor = checkpoint.processor(&options.limits)?;
+        let weights =
+            Weights::new(checkpoint, runtime, component.device_precision(), dialect::vlm(checkpoint, component));
+        let decoder = Decoder::load(&weights, part("text_config"), family.usual())?;
+        let eyes = match family {
+            VlmFamily::Qwen3Vl => {
+                let tower = Tower::load(&weights.at("visual"), part("vision_config"))?;
+                let rules = PictureRules::stated(processor.as_ref(), tower.patch, tower.frames, tower.merge)?;
+                Eyes::Qwen3Vl { tower, rules, sections: sections(part("text_config"), decoder.head) }
+            }
+            VlmFamily::Llava => Eyes::Llava(Llava::load(&weights, config, processor.as_ref())?),
+        };
+        let tokenizer = tokenizer(checkpoint.path(), options)?;
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_rows(decoder.table.entries())?;
+        }
+        let token = |text: &str| tokenizer.as_ref().and_then(|tokenizer| tokenizer.token_id(text));
+        let stated = ["image_token_id", "image_token_index"]
+            .into_iter()
+            .find_map(|name| config.and_then(|config| config[name].as_u64()));
+        let picture = stated.and_then(|id| u32::try_from(id).ok()).or_else(|| token(family.picture_token()));
+        let mut ends = checkpoint.json_beside("generation_config.json", &options.limits)?.map_or(vec![], |c| ends(&c));
+        ends.extend([config, part("text_config")].into_iter().flatten().flat_map(self::ends));
+        ends.extend(family.end_tokens().iter().filter_map(|text| token(text)));
+        let roots = component.roots();
+        let roots: Vec<&str> = roots.iter().map(String::as_str).collect();
+        let unused = weights.leftovers(&roots);
+        Ok(Self {
+            family,
+            decoder,
+            eyes,
+            picture,
+            ends,
+            tokenizer,
+            runtime: runtime.clone(),
+            limits: options.limits.clone(),
+            frozen: weights.into_frozen(),
+            unused,
+        })
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> VlmInfo {
+        VlmInfo {
+            family: self.family,
+            layers: self.decoder.layers(),
+            vision_layers: self.eyes.layers(),
+            channels: self.decoder.table.channels(),
+            vocabulary: self.decoder.vocabulary(),
+            context: self.decoder.context,
+            has_tokenizer: self.tokenizer.is_some(),
+            unused: self.unused.clone(),
+        }
+    }
+
+    /// Bytes of its weights in memory.
+    pub fn weight_bytes(&self) -> u64 {
+        self.frozen.bytes()
+    }
+
+    /// Its tokenizer.
+    ///
+    /// # Errors
+    /// `NotFound` if there was no `tokenizer.json`.
+    pub fn tokenizer(&self) -> Result<&FileTokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there is no tokenizer.json for this model")
+                .expected("tokenizer.json beside the weights, or its path")
+                .remedy("put the tokenizer.json of the model beside its weights, or give ids instead of text")
+        })
+    }
+
+    /// Answers a question about pictures, or without any, and tells `listener` each token as it comes.
+    ///
+    /// # Errors
+    /// As [`VlmModel::prompt`] and [`VlmModel::generate`].
+    pub fn describe(
+        &self,
+        pictures: &[Image],
+        question: &Question,
+        options: &GenerateOptions,
+        listener: &mut (dyn FnMut(Piece) + Send),
+    ) -> Result<Generated> {
+        let count = pictures.iter().map(Image::batch).sum();
+        self.generate(&self.prompt(&question.messages(count), pictures)?, options, listener)
+    }
+
+    /// Prepares a conversation with its pictures.
+    ///
+    /// # Errors
+    /// `NotFound` without a tokenizer; `InvalidInput` if places and pictures differ in number, or a picture is too long
+    /// and thin; `LimitExceeded` for too many bytes, pictures or patches; `NonFinite` for a NaN among the pixels.
+    pub fn prompt(&self, messages: &[ChatMessage], pictures: &[Image]) -> Result<VlmInput> {
+        let tokenizer = self.tokenizer()?;
+        let patches = self.runtime.run(|| self.patches(pictures))?;
+        let tokens: Vec<usize> = patches.grids.iter().map(|&grid| self.eyes.tokens(grid)).collect();
+        let picture = self.picture.unwrap_or_default();
+        Ok(VlmInput { ids: prompt::encode(tokenizer, self.family.format(), messages, &tokens, picture)?, patches })
+    }
+
+    /// Cuts pictures that were resized and normalised already, for a model whose pictures are all of one size.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another size, or a model whose pictures differ in size.
+    pub fn cut(&self, pictures: &PixelValues) -> Result<Patches> {
+        let (mut grids, mut data) = (Vec::new(), Vec::new());
+        self.eyes.cut(pictures, &mut grids, &mut data)?;
+        Patches::new(grids, self.eyes.length(), data)
+    }
+
+    /// Cuts pictures into the patches that the vision part looks at.
+    ///
+    /// # Errors
+    /// As [`VlmModel::prompt`].
+    pub fn patches(&self, pictures: &[Image]) -> Result<Patches> {
+        let (mut grids, mut data) = (Vec::new(), Vec::new());
+        for image in pictures {
+            self.eyes.prepare(image, &mut grids, &mut data)?;
+        }
+        if grids.is_empty() {
+            return Ok(Patches::none());
+        }
+        Patches::new(grids, self.eyes.length(), data)
+    }
+}
+
+impl std::fmt::Debug for VlmModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = self.decoder.table.channels();
+        write!(f, "VlmModel({}, {} layers of {width})", self.family.name(), self.decoder.layers())
+    }
+}
+
+/// The tokenizer that was named, else the one beside the weights, where there is one.
+fn tokenizer(weights: &Path, options: &VlmLoadOptions) -> Result<Option<FileTokenizer>> {
+    match &options.tokenizer {
+        Some(path) => FileTokenizer::from_file(path, &options.limits).map(Some),
+        None => match FileTokenizer::beside(weights, &options.limits) {
+            Ok(tokenizer) => Ok(Some(tokenizer)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// How many pairs of a head turn by time, height and width: what is stated, else shares of 6, 5 and 5 sixteenths.
+fn sections(config: Option<&Value>, head: usize) -> [usize; 3] {
+    let nested = |name: &str| config.and_then(|config| config[name]["mrope_section"].as_array());
+    let list = nested("rope_parameters").or(nested("rope_scaling"));
+    let numbers = list.map(|list| list.iter().filter_map(|number| number.as_u64().map(|n| n as usize)).collect());
+    let stated = numbers.and_then(|numbers: Vec<usize>| <[usize; 3]>::try_from(numbers).ok());
+    stated.unwrap_or([head * 3 / 16, head * 5 / 32, head * 5 / 32])
+}
+
+/// Ids that end a turn, as a configuration states them: one or a list.
+fn ends(config: &Value) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match &config["eos_token_id"] {
+        Value::Array(list) => list.iter().filter_map(id).collect(),
+        value => id(value).into_iter().collect(),
+    }
+}
+
+fn no_vlm(found: &Recognition) -> Error {
+    let error = Error::new(ErrorKind::Unsupported, "no vision-language model was found in this file")
+        .expected("Qwen3-VL or LLaVA 1.5 with transformers' names");
+    match (&found.nearest, found.components.first()) {
+        (_, Some(other)) => error.found(format!("a {}", other.family.name())),
+        (Some(nearest), None) => error
+            .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
+            .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
+        (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
+    }
+}
