@@ -171,7 +171,7 @@ impl Caller {
     }
 
     /// The bytes from `before` bytes before `data` to `after` behind it.
-    pub(crate) fn memory<'a>(&'a self, data: *const c_void, before: usize, after: usize) -> Result<&'a [u8]> {
+    pub(crate) fn memory(&self, data: *const c_void, before: usize, after: usize) -> Result<&[u8]> {
         let bytes = before.checked_add(after).filter(|&bytes| bytes <= isize::MAX as usize);
         let bytes = bytes.ok_or_else(|| wrong("an array is larger than any memory"))?;
         // SAFETY: the caller vouches for all that its shape and strides reach.

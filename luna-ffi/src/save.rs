@@ -196,7 +196,7 @@ fn format(image: &luna_save_image) -> Result<Format> {
         Format::WebpLossless,
         Format::Jpeg { quality },
     ];
-    Ok(choose("picture format", image.format, &formats)?)
+    choose("picture format", image.format, &formats)
 }
 
 /// Pixels of a caller's as a picture that a job may keep.

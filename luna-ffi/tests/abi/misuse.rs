@@ -1,5 +1,10 @@
 //! What callers do wrong: each is a status, and nothing worse.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every pointer here leads to what the header says, or is what the test is about"
+)]
+
 use luna::*;
 use std::{
     ffi::{CStr, c_char, c_void},
