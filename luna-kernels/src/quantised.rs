@@ -148,7 +148,10 @@ mod tests {
                 linear(&x, m, matrix, &mut out, &Epilogue::default(), &cx);
                 out
             };
-            prop_assert_eq!(run(&narrow), run(&widened));
+            // A single row takes another way with each: the order of the sums differs.
+            let (ours, theirs) = (run(&narrow), run(&widened));
+            let scale = theirs.iter().fold(1e-3f32, |most, value| most.max(value.abs()));
+            prop_assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() <= 1e-5 * scale), "{ours:?} {theirs:?}");
         }
     }
 

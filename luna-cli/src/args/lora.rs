@@ -2,7 +2,7 @@
 
 use super::{ComputeArgs, ReportArgs};
 use clap::{Args, Subcommand, ValueEnum};
-use std::{convert::Infallible, path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 /// Which LoRAs change what the model computes for this call.
 #[derive(Debug, Args)]
@@ -12,43 +12,13 @@ pub struct LoraArgs {
     /// so. May be given several times, and the differences add. One strength is for denoiser and text encoders, two are
     /// for each [default strength: 1]
     #[arg(long = "lora", value_name = "FILE[:STRENGTH | :MODEL:CLIP]")]
-    pub loras: Vec<LoraArg>,
+    pub loras: Vec<String>,
     /// A folder that LoRAs are looked up in by name, with all below it; may be given several times
     #[arg(long, value_name = "FOLDER")]
     pub lora_folder: Vec<PathBuf>,
     /// Fail if anything of a LoRA that is for this model cannot be applied
     #[arg(long)]
     pub strict: bool,
-}
-
-/// A LoRA with its strengths.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraArg {
-    pub file: PathBuf,
-    /// For the denoiser.
-    pub model: f64,
-    /// For the text encoders.
-    pub clip: f64,
-}
-
-impl FromStr for LoraArg {
-    type Err = Infallible;
-
-    /// Takes at most two numbers off the end: what stands before them is the file, colons and all.
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        let number = |text: &'_ str| -> Option<(usize, f64)> {
-            let (before, last) = text.rsplit_once(':')?;
-            Some((before.len(), last.trim().parse().ok()?))
-        };
-        let (file, model, clip) = match number(text) {
-            None => (text, 1.0, 1.0),
-            Some((end, last)) => match number(&text[..end]) {
-                None => (&text[..end], last, last),
-                Some((start, first)) => (&text[..start], first, last),
-            },
-        };
-        Ok(Self { file: file.into(), model, clip })
-    }
 }
 
 /// How LoRAs are applied.
@@ -97,24 +67,4 @@ pub struct LoraInspectArgs {
     pub compute: ComputeArgs,
     #[command(flatten)]
     pub report: ReportArgs,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strengths_are_taken_off_the_end() {
-        for (text, file, model, clip) in [
-            ("ink.safetensors", "ink.safetensors", 1.0, 1.0),
-            ("ink.safetensors:0.7", "ink.safetensors", 0.7, 0.7),
-            ("a/ink.safetensors:0.8:-0.5", "a/ink.safetensors", 0.8, -0.5),
-            (r"C:\loras\ink.safetensors:1e0", r"C:\loras\ink.safetensors", 1.0, 1.0),
-            (r"C:\loras\ink.safetensors", r"C:\loras\ink.safetensors", 1.0, 1.0),
-            ("ink:strong", "ink:strong", 1.0, 1.0),
-        ] {
-            let found: LoraArg = text.parse().unwrap();
-            assert_eq!(found, LoraArg { file: file.into(), model, clip }, "{text}");
-        }
-    }
 }

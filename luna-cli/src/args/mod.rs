@@ -16,7 +16,7 @@ pub use forward::ForwardArgs;
 pub use groups::{
     AttentionArgs, ComputeArgs, LatentFormatArg, ModelArgs, ReportArgs, ShapeArg, SizeRuleArg, TileArgs, WriteArgs,
 };
-pub use lora::{LoraArg, LoraArgs, LoraCommand, LoraCommandArgs, LoraInspectArgs, ModeArg};
+pub use lora::{LoraArgs, LoraCommand, LoraCommandArgs, LoraInspectArgs, ModeArg};
 pub use save::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 pub use text::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 pub use vision::VisionArgs;

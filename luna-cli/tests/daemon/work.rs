@@ -48,7 +48,8 @@ fn past_the_bound_a_client_is_told_busy_at_once_and_when_to_come_back() {
     let mut settings = ClientSettings::default();
     settings.wait_when_busy = true;
     let patient = Client::connect(server.address.clone(), settings).unwrap();
-    let held = [begin(&client, 256), begin(&client, 64)];
+    let held = [begin(&client, 768), begin(&client, 64)];
+    until("the queue", || pool(&client, "vae")["queue_depth"] == 1);
     patient.vae_encode(&picture(16, 16), &moonlet(), &CallOptions::default()).unwrap();
     held.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
     assert!(pool(&client, "vae")["refused"].as_u64().unwrap() >= 1);
