@@ -24,7 +24,7 @@ impl Forward {
             input: args.input,
             output: args.output,
             model: args.model,
-            loras: Loras::new(args.lora, environment)?,
+            loras: Loras::new(args.lora, false, environment)?,
             mode: args.mode.unwrap_or(ModeArg::Functional),
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,

@@ -18,8 +18,13 @@ pub struct Loras {
 
 impl Loras {
     /// # Errors
-    /// `InvalidInput` for a strength that is no finite number; those of [`LoraFolders::new`] and [`LoraFolders::find`].
-    pub fn new(args: LoraArgs, environment: &Environment) -> Result<Self> {
+    /// `InvalidInput` for a strength that is no finite number, or `strict` where nothing is applied; those of
+    /// [`LoraFolders::new`] and [`LoraFolders::find`].
+    pub fn new(args: LoraArgs, tags: bool, environment: &Environment) -> Result<Self> {
+        if args.strict && args.loras.is_empty() && !tags {
+            return Err(Error::new(ErrorKind::InvalidInput, "--strict has no meaning without a LoRA")
+                .remedy("leave it out, or add --lora FILE"));
+        }
         let folders = Folders::new(args.lora_folder, environment)?;
         let found = |text: &String| {
             let entry = LoraEntry::from_text(text)?;
@@ -60,7 +65,7 @@ impl LoraEntry {
         if !file.is_empty() && !odd && model.is_finite() && clip.is_finite() {
             return Ok(Self { file: file.into(), model, clip });
         }
-        Err(Error::new(ErrorKind::InvalidInput, "--lora is wrong")
+        Err(Error::new(ErrorKind::InvalidInput, "the strength of a --lora is wrong")
             .expected("FILE, FILE:STRENGTH or FILE:MODEL:CLIP with finite numbers, such as ink.safetensors:0.8")
             .found(format!("`{text}`")))
     }

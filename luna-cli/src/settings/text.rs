@@ -86,7 +86,7 @@ impl Text {
             clip_skip: clip_skip.map(layer_from_end).transpose()?,
             t5_mask,
             tags: args.lora_tags,
-            loras: Loras::new(args.lora, environment)?,
+            loras: Loras::new(args.lora, args.lora_tags, environment)?,
             sizes: sizes(&args.sizes)?,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
