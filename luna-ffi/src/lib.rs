@@ -2,7 +2,7 @@
 //! pointers to what Luna owns. It computes nothing itself: `luna-core` does.
 //!
 //! The contract stands on the first page of `include/luna.h`, which is generated from this crate. Pointers are followed
-//! in [`mod@handle`] and nowhere else.
+//! in `handle.rs` and nowhere else.
 // The names are those of the header.
 #![allow(non_camel_case_types)]
 // What pointers must be is told once, at the top of the header, not at each function.

@@ -1,6 +1,9 @@
 //! What was typed. Enters: the command line. Leaves: words sorted into fields, each of the right type, nothing
 //! looked up and nothing combined; that is for `settings`.
 
+// What stands here is the help of the program: `[batch]` is a shape, no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod daemon;
 mod describe;
 mod forward;
