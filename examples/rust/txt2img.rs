@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let encoded = Conditioner::new(&[&text])?.encode(&prompts, &TextOptions::default())?;
 
     let shape = [1, denoiser.facts().input_channels, args.height / 8, args.width / 8];
-    let sigmas = schedule(args.steps);
+    let levels = NoiseLevel::schedule(args.steps);
     let mut x: Vec<f32> = match &args.noise {
         Some(path) => {
             Checkpoint::open(path, &Limits::default())?.tensor("noise").expect("a tensor `noise`").to_f32()?
@@ -53,41 +53,24 @@ fn main() -> Result<()> {
             normal.take(shape.iter().product()).collect()
         }
     };
-    x.iter_mut().for_each(|x| *x *= (1.0 + sigmas[0].1 * sigmas[0].1).sqrt());
-    for step in sigmas.windows(2) {
-        let [(timestep, sigma), (_, next)] = [step[0], step[1]];
-        let seen: Vec<f32> = x.iter().map(|x| x / (1.0 + sigma * sigma).sqrt()).collect();
+    x.iter_mut().for_each(|x| *x *= levels[0].input_scale());
+    for step in levels.windows(2) {
+        let [now, next] = [step[0], step[1]];
+        let seen: Vec<f32> = x.iter().map(|x| x / now.input_scale()).collect();
         let predict = |EncodedPrompt { conditioning, .. }: &EncodedPrompt| -> Result<Vec<f32>> {
             let (y, view) = (denoiser.pooled(conditioning)?, ArrayView::new(&shape, &seen)?);
-            let input = ForwardInput::new(view, std::slice::from_ref(&timestep), conditioning.view());
+            let input = ForwardInput::new(view, std::slice::from_ref(&now.timestep), conditioning.view());
             let input = ForwardInput { y: y.as_ref().map(Pooled::view), ..input };
             Ok(denoiser.forward(&input, &ForwardOptions::default())?.prediction.into_data())
         };
         let (wanted, unwanted) = (predict(&encoded.prompts[0])?, predict(&encoded.prompts[1])?);
         for (x, (wanted, unwanted)) in x.iter_mut().zip(wanted.iter().zip(unwanted)) {
-            *x += (unwanted + args.cfg * (wanted - unwanted)) * (next - sigma);
+            *x += (unwanted + args.cfg * (wanted - unwanted)) * (next.sigma - now.sigma);
         }
-        println!("timestep {timestep}");
+        println!("timestep {}", now.timestep);
     }
     let latent = Latent::new(shape, x)?.with_scale(vae.latent_scale(), true);
     let image = vae.decode(&latent, &Default::default())?.image;
     let (pixels, format) = (Pixels::of(&image, 0), Format::from_path(&args.output)?);
     write_picture(&args.output, &pixels, format, &Metadata::none(), IfExists::Replace).map(drop)
-}
-
-/// Timesteps and their noise levels, evenly from 999 to 0 (ComfyUI's "normal" schedule), and the end without noise.
-fn schedule(steps: usize) -> Vec<(f32, f32)> {
-    let (first, last) = (0.00085f64.sqrt(), 0.012f64.sqrt());
-    let kept = (0..1000).scan(1.0, |kept, i| {
-        *kept *= 1.0 - (first + (last - first) * f64::from(i) / 999.0).powi(2);
-        Some(*kept)
-    });
-    let levels: Vec<f64> = kept.map(|kept| ((1.0 - kept) / kept).sqrt().ln()).collect();
-    let at = |step: usize| {
-        let time = 999.0 * (1.0 - step as f64 / (steps.max(2) - 1) as f64);
-        let (low, part) = (time as usize, time.fract());
-        let level = levels[low] * (1.0 - part) + levels[(low + 1).min(999)] * part;
-        (time.round() as f32, level.exp() as f32)
-    };
-    (0..steps).map(at).chain([(0.0, 0.0)]).collect()
 }

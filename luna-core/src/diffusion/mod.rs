@@ -9,6 +9,7 @@ mod input;
 mod network;
 mod options;
 mod pooled;
+mod schedule;
 mod timestep;
 mod transformer;
 mod unet;
@@ -20,6 +21,7 @@ pub use forward::Predicted;
 pub use input::{Control, ForwardInput};
 pub use options::{Fallback, ForwardOptions, LoadOptions, Report};
 pub use pooled::Pooled;
+pub use schedule::NoiseLevel;
 
 use crate::{
     AttentionMode, Error, ErrorKind, Limits, Precision, Result, Runtime,
