@@ -9,7 +9,7 @@
 
 mod clients;
 mod connection;
-mod convert;
+pub mod convert;
 mod counters;
 mod deadlines;
 mod events;

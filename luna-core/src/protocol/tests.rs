@@ -47,6 +47,13 @@ fn golden_requests_are_read_and_written_to_the_byte() {
     assert_eq!(written(Role::Request, &json, &tensors), golden("vae_decode"));
 }
 
+/// The tensors in the order of their bytes.
+fn in_order(message: &Message) -> Vec<TensorRef<'_>> {
+    let mut tensors: Vec<_> = message.tensors().map(|tensor| tensor.view()).collect();
+    tensors.sort_by_key(|tensor| tensor.bytes.as_ptr());
+    tensors
+}
+
 /// Reads a request as the daemon does, and writes what it understood: nothing may be lost.
 fn request_stands<C: Command>(name: &str) -> C {
     let frame = golden(name);
@@ -56,7 +63,7 @@ fn request_stands<C: Command>(name: &str) -> C {
     let mut fields: serde_json::Map<_, _> = serde_json::from_str(message.json()).unwrap();
     ["id", "cmd", "progress", "deadline_ms"].into_iter().for_each(|key| _ = fields.remove(key));
     let command: C = serde_json::from_value(fields.into()).unwrap();
-    let tensors: Vec<_> = message.tensors().map(|tensor| tensor.view()).collect();
+    let tensors = in_order(&message);
     assert_eq!(written(Role::Request, &head.json(C::NAME, &command).unwrap(), &tensors), frame, "{name}");
     command
 }
@@ -68,7 +75,7 @@ fn reply_stands<C: Command>(name: &str) -> C::Reply {
     let head: ReplyHead = serde_json::from_str(message.json()).unwrap();
     let reply: C::Reply = serde_json::from_str(message.json()).unwrap();
     let fields = serde_json::to_value(&reply).unwrap();
-    let tensors: Vec<_> = message.tensors().map(|tensor| tensor.view()).collect();
+    let tensors = in_order(&message);
     assert_eq!(written(Role::Reply, &head.json(fields.as_object().unwrap()), &tensors), frame, "{name}");
     reply
 }
