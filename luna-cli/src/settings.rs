@@ -14,7 +14,7 @@ pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
 pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
 pub use describe::{Describe, Subject};
 pub use forward::Forward;
-pub use lora::{LoraInspect, Loras};
+pub use lora::{LoraEntry, LoraInspect, Loras};
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 pub use vision::{Vision, parse_region};

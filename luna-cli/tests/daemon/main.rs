@@ -1,8 +1,12 @@
 //! A live daemon as its clients meet it: the built program, on a port of its own.
 
 mod commands;
+mod forward;
 mod hostile;
 mod python;
+mod save;
+mod text;
+mod vision;
 mod wire;
 mod work;
 

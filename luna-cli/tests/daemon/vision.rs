@@ -1,0 +1,134 @@
+//! Vision encoders and vision-language models: the embedded answer, text as it comes, and an end between tokens.
+
+use super::{Server, picture, until, wire::pool};
+use luna_core::{
+    CancelToken, ErrorKind, Image,
+    client::CallOptions,
+    protocol::{EncodeVision, SamplingWish, VlmGenerate},
+    vision::{PictureView, Region, VisionModel, VisionOptions},
+    vlm::{GenerateOptions, Question, Sampling, VlmModel},
+};
+use luna_tests::{lora::runtime, model_case::ModelCase, workspace};
+use std::{fs, path::Path};
+
+fn write(folder: &Path, path: &str) -> std::path::PathBuf {
+    ModelCase::read(&workspace::root().join("tests/fixtures").join(path)).write(folder)
+}
+
+/// A vision-language model with its tokenizer that takes small pictures.
+fn write_vlm(folder: &Path) -> std::path::PathBuf {
+    let path = write(folder, "vlm/qwen3_vl.safetensors");
+    let tokenizer = workspace::root().join("tests/fixtures/tokenizer/qwen/tokenizer.json");
+    fs::copy(tokenizer, path.join("tokenizer.json")).unwrap();
+    let small = r#"{"size": {"shortest_edge": 576, "longest_edge": 4096}}"#;
+    fs::write(path.join("preprocessor_config.json"), small).unwrap();
+    path
+}
+
+#[test]
+fn encode_vision_gives_the_embedded_features() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "vision/clip_transformers.safetensors");
+    let server = Server::start(&format!("--model clip={}", path.display()));
+    let client = server.client();
+    let model = VisionModel::open(&path, runtime()).unwrap();
+    let (wide, high) = (picture(40, 64), picture(50, 30));
+    let request = EncodeVision::default();
+    let (ours, answer) = client.encode_vision(&[&wide, &high], &request, &CallOptions::default()).unwrap();
+    let views = [&wide, &high].map(PictureView::whole);
+    let theirs = model.encode(&views, &VisionOptions::default()).unwrap();
+    assert_eq!(ours.last_hidden_state, Some(theirs.last_hidden_state));
+    assert_eq!(ours.penultimate, Some(theirs.penultimate));
+    assert_eq!((ours.pooler_output, ours.image_embeds), (theirs.pooler_output, theirs.image_embeds));
+    assert_eq!((answer.reply.model.name.as_str(), answer.reply.model.kind.as_str()), ("clip", "clip_vision"));
+
+    let request = EncodeVision {
+        regions: vec![[1, 2, 20, 16], [0, 0, 9, 9]],
+        outputs: vec!["image_embeds".to_owned()],
+        ..request
+    };
+    let (ours, _) = client.encode_vision(&[&wide], &request, &CallOptions::default()).unwrap();
+    let part = |top, left, height, width| PictureView::part(&wide, Region { top, left, height, width });
+    let theirs = model.encode(&[part(1, 2, 20, 16), part(0, 0, 9, 9)], &VisionOptions::default()).unwrap();
+    assert_eq!(ours.image_embeds, theirs.image_embeds);
+    assert!(ours.last_hidden_state.is_none() && ours.pooler_output.is_none(), "only what was asked for");
+    let wrong = EncodeVision { outputs: vec!["embeds".to_owned()], ..EncodeVision::default() };
+    let error = client.encode_vision(&[&wide], &wrong, &CallOptions::default()).map(drop).unwrap_err();
+    assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains("image_embeds"), "{error}");
+}
+
+#[test]
+fn text_comes_piece_by_piece_and_is_the_embedded_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_vlm(folder.path());
+    let server = Server::start(&format!("--model vlm={}", path.display()));
+    let client = server.client();
+    let model = VlmModel::open(&path, runtime()).unwrap();
+    let photo = picture(40, 56);
+    let sampling = Sampling { temperature: 0.8, seed: 7, top_k: 50, ..Sampling::default() };
+    let options = GenerateOptions { max_tokens: 12, sampling, ..GenerateOptions::default() };
+    let question = Question { system: Some("brief".to_owned()), prompt: "What is it?".to_owned() };
+    let images: [Image; 1] = [photo.clone()];
+    let theirs = model.describe(&images, &question, &options, &mut |_| {}).unwrap();
+    let request = VlmGenerate {
+        prompt: Some("What is it?".to_owned()),
+        system: Some("brief".to_owned()),
+        max_tokens: Some(12),
+        sampling: Some(SamplingWish { temperature: 0.8, seed: 7, top_k: 50, ..SamplingWish::default() }),
+        stream: true,
+        ..VlmGenerate::default()
+    };
+    let (mut ids, mut text) = (Vec::new(), String::new());
+    let answer = client
+        .vlm_generate(&[&photo], &request, &CallOptions::default(), &mut |piece| {
+            ids.push(piece.id);
+            text.push_str(piece.text);
+        })
+        .unwrap();
+    assert_eq!((&answer.reply.ids, answer.reply.text.as_ref()), (&theirs.ids, theirs.text.as_ref()));
+    assert_eq!(Some(&text), theirs.text.as_ref(), "the pieces are the text");
+    assert!(theirs.ids.starts_with(&ids) && ids.len() + 1 >= theirs.ids.len(), "{ids:?} of {:?}", theirs.ids);
+    assert_eq!(
+        (answer.reply.prompt_tokens, answer.reply.picture_tokens),
+        (theirs.prompt_tokens, theirs.picture_tokens)
+    );
+    assert_eq!((answer.reply.finish.as_str(), answer.reply.model.family.as_str()), (theirs.finish.name(), "qwen3_vl"));
+
+    // Prepared, and without pieces.
+    let input = model.prompt(&question.messages(1), &images).unwrap();
+    let prepared = VlmGenerate { prompt: None, system: None, ids: Some(input.ids), stream: false, ..request.clone() };
+    let mut heard = 0;
+    let answer =
+        client.vlm_generate_prepared(&input.patches, &prepared, &CallOptions::default(), &mut |_| heard += 1).unwrap();
+    assert_eq!((&answer.reply.ids, heard), (&theirs.ids, 0));
+    let neither = VlmGenerate { prompt: None, ..request };
+    let error = client.vlm_generate(&[], &neither, &CallOptions::default(), &mut |_| {}).map(drop).unwrap_err();
+    assert!(error.to_string().contains("either `prompt` or `ids`"), "{error}");
+}
+
+#[test]
+fn generation_ends_between_two_tokens_when_the_client_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_vlm(folder.path());
+    let server = Server::start(&format!("--model vlm={}", path.display()));
+    let client = server.client();
+    let request = VlmGenerate {
+        prompt: Some("Go on.".to_owned()),
+        max_tokens: Some(100_000),
+        past_the_end: true,
+        stream: true,
+        ..VlmGenerate::default()
+    };
+    let token = CancelToken::new();
+    let options = CallOptions::default().cancelled_by(&token);
+    let mut pieces = 0;
+    let outcome = client.vlm_generate(&[], &request, &options, &mut |_| {
+        pieces += 1;
+        if pieces == 3 {
+            token.cancel();
+        }
+    });
+    assert_eq!(outcome.map(drop).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!((3..100_000).contains(&pieces), "{pieces}");
+    until("an idle worker", || pool(&client, "vision")["busy_workers"] == 0);
+}
