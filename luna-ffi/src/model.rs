@@ -4,16 +4,17 @@ use crate::{
     call::{Log, Watch},
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
+    lora::{Ready, stack_of},
     options::{LUNA_FALLBACK_WIDENED, attention, attention_number, luna_report, precision},
     session::Session,
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
-    types::{luna_call, luna_model, luna_session, luna_tensor},
+    types::{luna_call, luna_loras, luna_model, luna_session, luna_tensor},
     view::{Floats, Meaning, floats, luna_view, optional_floats},
 };
 use luna_core::{
-    ArrayView, Error, ErrorKind,
+    ArrayView,
     checkpoint::{Checkpoint, Family},
     diffusion::{Control, Denoiser, Fallback, ForwardInput, ForwardOptions, LoadOptions, Predicted},
     registry::Lease,
@@ -108,6 +109,8 @@ pub struct luna_forward_options {
     pub attention: i32,
     /// Cancellation, progress and log; all zero for none.
     pub call: luna_call,
+    /// LoRAs for this call; all zero for none.
+    pub loras: luna_loras,
 }
 
 /// The object behind `luna_model`.
@@ -120,10 +123,6 @@ pub(crate) struct LoadedModel {
 
 impl Object for LoadedModel {
     const NAME: &'static str = "luna_model";
-}
-
-fn no_bundled() -> luna_core::Result<Checkpoint> {
-    Err(Error::new(ErrorKind::NotFound, "the library carries no denoiser"))
 }
 
 const fn family_name(family: Family) -> &'static std::ffi::CStr {
@@ -169,8 +168,7 @@ impl LoadedModel {
             precision: precision(options.precision)?,
         };
         let load = |checkpoint: &Checkpoint, runtime: &luna_core::Runtime| Denoiser::load(checkpoint, runtime, &own);
-        // No path is empty, so there is no name that stands for a bundled one.
-        let denoiser = session.acquire(path, ("", no_bundled), load)?;
+        let denoiser = session.acquire_file(path, load)?;
         Ok(Self { denoiser, attention: own.attention, log: session.log })
     }
 
@@ -192,14 +190,21 @@ impl LoadedModel {
     }
 
     fn forward(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         input: &luna_forward_input,
         options: &luna_forward_options,
     ) -> Result<(Tensor, luna_report)> {
         let watch = Watch::new(options.call, self.log)?;
+        let stack = stack_of(options.loras)?;
+        let fitted = stack.map(|stack| stack.for_denoiser(self, &self.denoiser, &watch.call)).transpose()?;
+        let patches = fitted.as_ref().and_then(|fitted| match &fitted.ready {
+            Ready::Denoiser(patches) => Some(patches.clone()),
+            Ready::Text(_) => None,
+        });
         let own = ForwardOptions {
             precision: precision(options.precision)?,
+            patches,
             attention: Some(attention(options.attention)?.unwrap_or(self.attention)),
             call: watch.call.clone(),
             ..ForwardOptions::default()
@@ -226,6 +231,7 @@ impl LoadedModel {
         let single = [Some(&x), Some(&timesteps), Some(&context), y.as_ref(), guidance.as_ref()];
         let all = single.into_iter().flatten().chain(added.iter().flatten().flatten());
         let mut told = told(&predicted, &watch);
+        fitted.inspect(|fitted| fitted.tell(&mut told));
         told.copied_bytes = all.map(|floats| floats.copied).sum();
         Ok((Tensor::Prediction(Arc::new(predicted.prediction)), told))
     }

@@ -8,10 +8,9 @@ use crate::{
     session::Session,
     status::luna_status,
     types::luna_session,
-    view::{Floats, Meaning, floats, luna_view},
+    view::luna_view,
 };
 use luna_core::{
-    Image,
     files::IfExists,
     picture::{BitDepth, Effort, Format, Metadata},
     pool::WhenFull,
@@ -199,23 +198,12 @@ fn format(image: &luna_save_image) -> Result<Format> {
     choose("picture format", image.format, &formats)
 }
 
-/// Pixels of a caller's as a picture that a job may keep.
-fn picture(caller: &Caller, pixels: *const luna_view) -> Result<Image> {
-    let Floats { shape, values, .. } = floats(caller, "pixels", pixels, Meaning::Pixels)?;
-    let sides = <[usize; 4]>::try_from(&shape[..]).map_err(|_| {
-        wrong("the pixels have a wrong number of dimensions")
-            .expected("[batch, height, width, channels]")
-            .found(format!("{shape:?}"))
-    })?;
-    Ok(Image::new(sides, values.into_owned())?)
-}
-
 fn images(caller: &Caller, job: &luna_save_job) -> Result<Vec<SaveImage>> {
     luna_core::limits::check_at_most("images in a job", job.image_count as u64, MOST_PARTS)?;
     let images = caller.slice("images", job.images, job.image_count)?.iter();
     images
         .map(|image| {
-            let mut saved = SaveImage::new(picture(caller, image.pixels)?, format(image)?);
+            let mut saved = SaveImage::new(crate::picture::image(caller, "pixels", image.pixels)?.0, format(image)?);
             saved.affix = caller.optional_text("affix", image.affix)?.unwrap_or_default().to_owned();
             saved.subfolder = yes(image.subfolder);
             Ok(saved)

@@ -11,8 +11,9 @@ use crate::{
     types::{luna_list, luna_session},
 };
 use luna_core::{
-    Device, Error, ErrorKind, Runtime,
+    Device, Error, ErrorKind, Limits, Runtime,
     checkpoint::Checkpoint,
+    lora::{LoraCache, LoraFolders, MergedCopies},
     memory,
     registry::{Lease, Model, ModelId, Registry, Resident, Unloaded},
     save::SavePool,
@@ -26,6 +27,9 @@ use std::{
 };
 
 crate::handle::records!(luna_open_options, luna_stats, luna_resident);
+
+/// Bytes of LoRAs that are kept where the caller does not say.
+const USUAL_LORA_BYTES: u64 = 2 << 30;
 
 /// Options of `luna_open`. All zeros but `size` is a good choice.
 #[repr(C)]
@@ -49,6 +53,14 @@ pub struct luna_open_options {
     pub log: luna_log_function,
     /// Handed to `log`.
     pub user_data: *mut c_void,
+    /// Folders that LoRAs are looked up in by name, with all folders below them.
+    pub lora_folders: *const *const c_char,
+    /// How many there are.
+    pub lora_folder_count: usize,
+    /// The most bytes of LoRAs to keep in memory; 0 for 2 GiB.
+    pub lora_cache_bytes: u64,
+    /// The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
+    pub merged_bytes: u64,
 }
 
 /// What a session holds and has done.
@@ -79,6 +91,12 @@ pub struct luna_stats {
     pub pictures_written: u64,
     /// Pictures that failed.
     pub pictures_failed: u64,
+    /// LoRAs in memory.
+    pub loras: u64,
+    /// Bytes they take.
+    pub lora_bytes: u64,
+    /// Bytes of layers that are merged with LoRAs.
+    pub merged_bytes: u64,
 }
 
 /// One model in memory.
@@ -121,6 +139,10 @@ pub(crate) struct Session {
     pub(crate) output: Option<PathBuf>,
     pub(crate) spool: Option<PathBuf>,
     pub(crate) saver: Mutex<Option<Arc<SavePool>>>,
+    /// LoRAs in memory.
+    pub(crate) loras: LoraCache,
+    pub(crate) lora_folders: LoraFolders,
+    merged: MergedCopies,
     pub(crate) log: Log,
 }
 
@@ -133,6 +155,9 @@ impl Session {
         let options = caller.options(options)?;
         let device = caller.optional_text("device", options.device)?.map_or(Ok(Device::Cpu), str::parse)?;
         let budget = if options.budget_bytes == 0 { u64::MAX } else { options.budget_bytes };
+        let folders = caller.texts("lora_folders", options.lora_folders, options.lora_folder_count)?;
+        let cache = if options.lora_cache_bytes == 0 { USUAL_LORA_BYTES } else { options.lora_cache_bytes };
+        let available = || memory::available().unwrap_or(u64::MAX);
         let session = Self {
             device,
             threads: NonZeroUsize::new(options.threads as usize),
@@ -142,6 +167,10 @@ impl Session {
             output: caller.optional_path("output_folder", options.output_folder)?,
             spool: caller.optional_path("spool_folder", options.spool_folder)?,
             saver: Mutex::default(),
+            // Files can be read again, so none is kept compressed.
+            loras: LoraCache::new(cache, 0, Limits::default()),
+            lora_folders: LoraFolders::new(folders)?,
+            merged: MergedCopies::new(Some(options.merged_bytes).filter(|&bytes| bytes > 0).unwrap_or_else(available)),
             log: Log::new(options.log, options.user_data),
         };
         if device != Device::Cpu {
@@ -157,6 +186,17 @@ impl Session {
             return Ok(runtime.clone());
         }
         Ok(runtime.insert(Runtime::new(self.device, self.threads)?).clone())
+    }
+
+    /// A share in the model of a file or folder.
+    pub(crate) fn acquire_file<M: Model>(
+        &self,
+        path: &str,
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+    ) -> Result<Lease<M>> {
+        // No path is empty, so there is no name that stands for a bundled one.
+        let none = || Err(Error::new(ErrorKind::NotFound, "the library carries no such model"));
+        self.acquire(path, ("", none), load)
     }
 
     /// A share in a model: a bundled one by its name, or else that of a file or folder. Names stand before paths;
@@ -186,9 +226,15 @@ impl Session {
         Ok(lease)
     }
 
+    /// The layers that are merged with LoRAs.
+    pub(crate) fn merged_copies(&self) -> MergedCopies {
+        self.merged.clone()
+    }
+
     fn stats(&self) -> luna_stats {
         let saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let saves = saver.map(|saver| saver.counters()).unwrap_or_default();
+        let loras = self.loras.usage();
         let threads = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Runtime::threads);
         luna_stats {
             size: 0,
@@ -203,6 +249,9 @@ impl Session {
             save_jobs_finished: saves.jobs_finished,
             pictures_written: saves.written,
             pictures_failed: saves.failed,
+            loras: loras.parsed as u64,
+            lora_bytes: loras.parsed_bytes,
+            merged_bytes: self.merged.bytes(),
         }
     }
 

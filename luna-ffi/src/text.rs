@@ -5,13 +5,14 @@ use crate::{
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
+    lora::{Fitted, Ready, stack_of},
     options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
     session::{Session, not_empty},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
     tokens::{ProblemItem, TokenItem},
-    types::{luna_call, luna_list, luna_session, luna_tensor, luna_text},
+    types::{luna_call, luna_list, luna_loras, luna_session, luna_tensor, luna_text},
     view::{ids, luna_view},
 };
 use luna_core::{
@@ -26,6 +27,7 @@ use luna_core::{
 use std::{
     ffi::{CString, c_char},
     num::NonZeroUsize,
+    sync::Arc,
 };
 
 crate::handle::plain!(luna_conditioning);
@@ -87,6 +89,8 @@ pub struct luna_text_options {
     pub t5_tokens: u32,
     /// Cancellation, progress and log; all zero for none.
     pub call: luna_call,
+    /// LoRAs for this call; all zero for none. Tokens are the same with and without.
+    pub loras: luna_loras,
 }
 
 /// An encoded prompt. Freed by `luna_conditioning_free`. What it does not have is all zero.
@@ -179,6 +183,17 @@ fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOption
     })
 }
 
+/// Adds the LoRAs of a call.
+fn patch(text: &Arc<LoadedText>, loras: luna_loras, options: &mut TextOptions) -> Result<Option<Fitted>> {
+    let Some(stack) = stack_of(loras)? else { return Ok(None) };
+    let models: Vec<&TextModel> = text.models.iter().map(|model| &**model).collect();
+    let fitted = stack.for_text(text, &models, &options.call)?;
+    if let Ready::Text(patches) = &fitted.ready {
+        options.patches.clone_from(patches);
+    }
+    Ok(Some(fitted))
+}
+
 /// Handles to one prompt's conditioning.
 fn open(prompt: luna_core::text::EncodedPrompt) -> luna_conditioning {
     let conditioning = prompt.conditioning;
@@ -193,10 +208,11 @@ fn open(prompt: luna_core::text::EncodedPrompt) -> luna_conditioning {
     }
 }
 
-fn told(encoded: &Encoded, asked: i32, watch: &Watch) -> Result<luna_report> {
+fn told(encoded: &Encoded, asked: i32, fitted: Option<Fitted>, watch: &Watch) -> Result<luna_report> {
     let mut told = luna_report::new(precision(asked)?, encoded.elapsed);
     told.cached = encoded.prompts.iter().filter(|prompt| prompt.cached).count() as u32;
     told.sequences = encoded.sequences as u32;
+    fitted.inspect(|fitted| fitted.tell(&mut told));
     for fallback in &encoded.fallbacks {
         watch.warn("text encoder", fallback);
         if let Fallback::Widened { non_finite, .. } = fallback {
@@ -310,9 +326,10 @@ pub unsafe extern "C" fn luna_text_encode(
         let mut report = caller.report(report)?;
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
         let watch = Watch::new(options.call, text.log)?;
-        let own = text_options(&options, &watch)?;
+        let mut own = text_options(&options, &watch)?;
+        let fitted = patch(&text, options.loras, &mut own)?;
         let encoded = text.conditioner(|conditioner| Ok(conditioner.encode(&prompts, &own)?))?;
-        report.put(told(&encoded, options.precision, &watch)?);
+        report.put(told(&encoded, options.precision, fitted, &watch)?);
         places.into_iter().zip(encoded.prompts).for_each(|(place, prompt)| place.put(open(prompt)));
         Ok(())
     })
@@ -333,14 +350,15 @@ pub unsafe extern "C" fn luna_text_encode_ids(
         let mut report = caller.report(report)?;
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
         let watch = Watch::new(options.call, text.log)?;
-        let own = text_options(&options, &watch)?;
+        let mut own = text_options(&options, &watch)?;
+        let fitted = patch(&text, options.loras, &mut own)?;
         let (shape, ids) = ids(caller, "token_ids", token_ids)?;
         if shape.len() != 1 {
             return Err(wrong("token_ids has a wrong shape").expected("[tokens]").found(format!("{shape:?}")).into());
         }
         let tokens = [TokenIds { ids, mask: None }];
         let mut encoded = text.conditioner(|conditioner| Ok(conditioner.encode_ids(&tokens, &own)?))?;
-        report.put(told(&encoded, options.precision, &watch)?);
+        report.put(told(&encoded, options.precision, fitted, &watch)?);
         place.put(open(encoded.prompts.remove(0)));
         Ok(())
     })
