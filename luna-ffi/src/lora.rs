@@ -15,9 +15,7 @@ use crate::{
 use luna_core::{
     Call, Error, ErrorKind, Patches,
     diffusion::Denoiser,
-    lora::{
-        ApplyMode, DoraConvention, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions, ResolvedText,
-    },
+    lora::{ApplyMode, DoraConvention, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions, ResolvedText},
     text::{EncoderKind, TextModel},
 };
 use std::{

@@ -8,11 +8,7 @@ use crate::{
     types::luna_tensor,
     view::{Floats, Meaning, floats, luna_view},
 };
-use luna_core::{
-    Image, Limits,
-    limits::check_at_most,
-    picture::read_picture,
-};
+use luna_core::{Image, Limits, limits::check_at_most, picture::read_picture};
 use std::{ffi::c_char, path::Path, sync::Arc};
 
 /// A caller's pixels, `[batch, height, width, channels]`, as a picture of Luna's own, and the bytes that were copied.

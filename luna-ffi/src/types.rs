@@ -145,5 +145,14 @@ macro_rules! keys {
 }
 
 keys!(
-    luna_session, luna_call, luna_vae, luna_text, luna_model, luna_loras, luna_vision, luna_vlm, luna_tensor, luna_list,
+    luna_session,
+    luna_call,
+    luna_vae,
+    luna_text,
+    luna_model,
+    luna_loras,
+    luna_vision,
+    luna_vlm,
+    luna_tensor,
+    luna_list,
 );

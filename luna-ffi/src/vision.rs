@@ -3,7 +3,7 @@
 use crate::{
     call::{Log, Watch},
     error::{Result, wrong},
-    handle::{Caller, boundary, c_string, free, is_none, object},
+    handle::{boundary, c_string, free, is_none, object},
     options::{LUNA_FALLBACK_WIDENED, luna_report, precision},
     picture::images,
     session::{Session, not_empty},

@@ -177,9 +177,8 @@ impl LoadedVlm {
         let options = caller.options(options)?;
         let tokenizer = caller.optional_path("tokenizer", options.tokenizer)?;
         let own = VlmLoadOptions { tokenizer, ..VlmLoadOptions::default() };
-        let model = session.acquire_file(not_empty("path", path)?, |checkpoint, runtime| {
-            VlmModel::load(checkpoint, runtime, &own)
-        })?;
+        let model = session
+            .acquire_file(not_empty("path", path)?, |checkpoint, runtime| VlmModel::load(checkpoint, runtime, &own))?;
         let family = c_string(model.info().family.name());
         Ok(Self { model, family, log: session.log })
     }
