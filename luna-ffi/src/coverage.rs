@@ -154,6 +154,29 @@ impl Fate {
     }
 }
 
+/// A mode by the name that the wire has.
+pub(crate) fn mode_of(name: &str) -> ApplyMode {
+    if name == "merged" { ApplyMode::Merged } else { ApplyMode::Functional }
+}
+
+/// Why stacks are not merged, by the name that the wire has.
+pub(crate) fn not_merged_of(name: &str) -> Option<NotMerged> {
+    match name {
+        "no_room" => Some(NotMerged::NoRoom),
+        "in_use" => Some(NotMerged::InUse),
+        _ => Some(NotMerged::FewForwards),
+    }
+}
+
+/// A mode by the name that the wire has.
+pub(crate) const fn mode_name(mode: ApplyMode) -> &'static str {
+    match mode {
+        ApplyMode::Merged => "merged",
+        ApplyMode::Auto { .. } => "auto",
+        _ => "functional",
+    }
+}
+
 pub(crate) const fn mode_number(mode: ApplyMode) -> i32 {
     match mode {
         ApplyMode::Merged => luna_lora_mode::Merged as i32,
@@ -273,7 +296,7 @@ pub(crate) fn list_files(fates: &[Arc<[Fate]>]) -> luna_list {
         fate.coverage.files.iter().enumerate().map(|(entry, file)| FileItem {
             name: c_string(&file.name),
             model: c_string(&fate.model),
-            made_for: file.made_for.map(c_string),
+            made_for: file.made_for.as_deref().map(c_string),
             strength: file.strength,
             counts: [
                 entry,
@@ -306,7 +329,7 @@ pub(crate) fn list_adapters(fates: &[Arc<[Fate]>]) -> luna_list {
 fn adapters(owner: &Owner, file: &luna_core::lora::FileCoverage) -> Vec<AdapterItem> {
     use luna_lora_outcome::{Applied, Unmatched, Unsupported, WrongShape};
     let applied = file.applied.iter().map(|one| AdapterItem {
-        kind: Some(c_string(one.kind)),
+        kind: Some(c_string(&one.kind)),
         ..AdapterItem::new(owner, Applied, &one.key, &one.targets)
     });
     let unmatched = file.unmatched.iter().map(|one| AdapterItem {

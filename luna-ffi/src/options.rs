@@ -80,6 +80,8 @@ pub struct luna_report {
     pub lora_mode: i32,
     /// Why `LUNA_LORA_MODE_AUTO` did not merge: a `luna_not_merged`.
     pub not_merged: i32,
+    /// Time that the call waited in a daemon's queue.
+    pub queue_nanoseconds: u64,
 }
 
 impl luna_report {
@@ -104,6 +106,7 @@ impl luna_report {
             adapters_missed: 0,
             lora_mode: 0,
             not_merged: 0,
+            queue_nanoseconds: 0,
         }
     }
 }
