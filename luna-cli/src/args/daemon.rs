@@ -34,6 +34,18 @@ pub struct DaemonArgs {
     /// A folder with textual inversions; may be given several times
     #[arg(long, value_name = "FOLDER")]
     pub embeddings: Vec<PathBuf>,
+    /// A folder that clients' LoRAs are looked up in by name, with all below it; may be given several times
+    #[arg(long = "lora-folder", value_name = "FOLDER")]
+    pub lora_folders: Vec<PathBuf>,
+    /// The most bytes of LoRAs in memory; half as much again for compressed ones that clients sent
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "2GiB")]
+    pub lora_memory: u64,
+    /// The folder, or object store's URL, below which clients' pictures are saved; without it they may save none
+    #[arg(long, value_name = "FOLDER|URL")]
+    pub output: Option<PathBuf>,
+    /// Keep clients' durable save jobs in this folder until they are done, also beyond the daemon's end
+    #[arg(long, value_name = "FOLDER", requires = "output")]
+    pub spool: Option<PathBuf>,
     /// The most bytes of conditionings that are remembered
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256MiB")]
     pub conditioning_memory: u64,
@@ -43,7 +55,7 @@ pub struct DaemonArgs {
     /// The most that weights may take in memory; idle models go first [default: 3/4 of the memory available]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub model_memory: Option<u64>,
-    /// Workers of a pool, such as vae=1..4; pools are load, text, vae, vision, diffusion
+    /// Workers of a pool, such as vae=1..4; pools are load, text, vae, vision, diffusion, save
     #[arg(long = "pool", value_name = "POOL=MIN..MAX")]
     pub pools: Vec<String>,
     /// Requests that may wait or run in each pool; past them a client is told `busy`

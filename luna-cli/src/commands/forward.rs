@@ -2,7 +2,7 @@
 
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
-    loras::{self, LoraOutcome},
+    loras,
     outcome::{FallbackOutcome, runtime},
 };
 use crate::{
@@ -15,6 +15,7 @@ use luna_core::{
     checkpoint::Checkpoint,
     diffusion::{Denoiser, ForwardOptions, LoadOptions, Predicted},
     memory,
+    protocol::LoraOutcome,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};

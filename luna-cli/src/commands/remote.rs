@@ -8,15 +8,10 @@ use crate::{
     vaes::VaeChoice,
 };
 use luna_core::{
-    CancelToken, ErrorKind, Limits, Result,
-    checkpoint::{Checkpoint, ElementType},
+    CancelToken, Result,
     client::{Answer, CallOptions, Client, ClientSettings},
-    protocol::{
-        Dtype, EventKind, Fault, Notice, RegisterModel, RegisterModelByPath, TensorRef, VaeDecode, VaeEncode, VaeInfo,
-        VaeReport,
-    },
+    protocol::{EventKind, Notice, VaeDecode, VaeEncode, VaeInfo, VaeReport},
 };
-use std::path::Path;
 
 /// Connects to the daemon that was named.
 pub fn connect(daemon: &DaemonAddress) -> Result<Client> {
@@ -39,46 +34,7 @@ pub fn watched(name: &'static str, token: &CancelToken, output: &Output) -> Call
 /// or cannot read it.
 pub fn vae_name(client: &Client, choice: &VaeChoice) -> Result<String> {
     let VaeChoice::Path(path) = choice else { return Ok(choice.name()) };
-    let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let by_path = RegisterModelByPath { model_path: real.display().to_string(), name: None };
-    let refused = match client.call(&by_path, &[]) {
-        Ok(answer) => return Ok(answer.reply.model_id),
-        Err(error) => error,
-    };
-    let unreadable = Fault::within(&refused)
-        .is_some_and(|fault| fault.reason.is_some() || matches!(fault.kind(), ErrorKind::NotFound | ErrorKind::Io));
-    if unreadable { upload(client, path, &choice.name()) } else { Err(refused) }
-}
-
-fn upload(client: &Client, path: &Path, name: &str) -> Result<String> {
-    let checkpoint = Checkpoint::open(path, &Limits::default())?;
-    let tensors: Vec<_> = checkpoint
-        .tensors()
-        .map(|tensor| TensorRef {
-            name: tensor.name,
-            dtype: dtype(tensor.element),
-            shape: tensor.shape,
-            bytes: tensor.bytes,
-        })
-        .collect();
-    Ok(client.call(&RegisterModel { name: name.to_owned() }, &tensors)?.reply.model_id)
-}
-
-fn dtype(element: ElementType) -> Dtype {
-    match element {
-        ElementType::F64 => Dtype::F64,
-        ElementType::F32 => Dtype::F32,
-        ElementType::F16 => Dtype::F16,
-        ElementType::Bf16 => Dtype::BF16,
-        ElementType::F8E4m3 => Dtype::F8_E4M3,
-        ElementType::F8E5m2 => Dtype::F8_E5M2,
-        ElementType::I64 => Dtype::I64,
-        ElementType::I32 => Dtype::I32,
-        ElementType::I16 => Dtype::I16,
-        ElementType::I8 => Dtype::I8,
-        ElementType::Bool => Dtype::BOOL,
-        _ => Dtype::U8,
-    }
+    Ok(client.put_model(path, None)?.model_id)
 }
 
 /// Tiles as they were typed, for an encoder.

@@ -2,7 +2,7 @@
 
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
-    loras::{TextLoraOutcome, patch, stack},
+    loras::{patch, stack},
     outcome::{CallOutcome, FallbackOutcome, runtime},
     text_file::read_text,
 };
@@ -13,6 +13,7 @@ use crate::{
 };
 use luna_core::{
     CancelToken, Conditioning, Limits, PictureSizes, Result, Runtime, memory,
+    protocol::TextLoraOutcome,
     text::{
         Conditioner, EmbeddingFolders, EmbeddingProblem, Encoded, EncoderKind, Prompt, TextLoadOptions, TextModel,
         TextOptions,

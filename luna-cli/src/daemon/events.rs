@@ -31,6 +31,8 @@ pub enum DaemonEvent {
         fallbacks: Vec<String>,
         fault: Option<String>,
     },
+    /// A save job is finished: how it ended, and its pictures.
+    Saved { job: String, state: &'static str, pictures: usize },
     /// No new work is taken.
     Draining,
 }

@@ -16,11 +16,13 @@ mod events;
 mod handlers;
 mod job;
 mod listener;
+mod loras;
 mod models;
 mod outbox;
 mod pools;
 mod reply;
 mod roots;
+mod saves;
 mod status;
 
 pub use events::DaemonEvent;
@@ -31,22 +33,29 @@ use clients::Clients;
 use counters::Counters;
 use deadlines::Deadlines;
 use events::Events;
+use loras::Loras;
 use luna_core::{
     Result, Runtime,
+    diffusion::FirstBlockCache,
     registry::Registry,
     text::{ConditioningCache, EmbeddingFolders},
+    tokenizer::ClipTokenizer,
 };
 use models::Models;
 use pools::Pools;
 use roots::Roots;
+use saves::Saves;
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
         mpsc::Receiver,
     },
     time::Instant,
 };
+
+/// What samplings may leave behind for their next step, all clients' together.
+const FIRST_BLOCK_BYTES: usize = 512 << 20;
 
 /// What all connections and workers share.
 pub struct Daemon {
@@ -57,6 +66,11 @@ pub struct Daemon {
     roots: Roots,
     embeddings: Option<EmbeddingFolders>,
     conditionings: ConditioningCache,
+    /// CLIP's vocabulary, once it is asked for without a model.
+    clip_tokenizer: OnceLock<Arc<ClipTokenizer>>,
+    loras: Loras,
+    first_blocks: FirstBlockCache,
+    saves: Saves,
     pools: Pools,
     clients: Clients,
     counters: Counters,
@@ -83,6 +97,10 @@ impl Daemon {
                 false => Some(EmbeddingFolders::new(&settings.embeddings)?),
             },
             conditionings: ConditioningCache::new(settings.conditioning_bytes),
+            clip_tokenizer: OnceLock::new(),
+            loras: Loras::new(&settings)?,
+            first_blocks: FirstBlockCache::new(FIRST_BLOCK_BYTES),
+            saves: Saves::new(&settings, &events)?,
             pools: Pools::new(&settings, &events)?,
             clients: Clients::new(settings.client_bytes),
             counters: Counters::default(),
@@ -96,9 +114,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// What requests that say nothing get.
-    fn defaults(&self) -> convert::Defaults {
-        convert::Defaults { precision: self.settings.compute.precision }
+    /// What requests of a client that say nothing get.
+    fn defaults(&self, client: &clients::Client) -> convert::Defaults {
+        convert::Defaults { precision: self.settings.compute.precision, attention: client.attention() }
     }
 
     /// Gives a model a name before anybody asks for it. Its path is the owner's and need not lie below a root.
@@ -108,7 +126,7 @@ impl Daemon {
     pub fn register(&self, path: &std::path::Path, name: Option<&str>) -> Result<()> {
         let real =
             path.canonicalize().map_err(|error| luna_core::Error::io(format!("open {}", path.display()), error))?;
-        self.register_path(&real, name).map(drop).map_err(luna_core::Error::from)
+        self.register_path(&real, name, models::Reading::default()).map(drop).map_err(luna_core::Error::from)
     }
 
     /// Everything that happens from now on. A receiver that does not keep up loses events, never holds anything up.

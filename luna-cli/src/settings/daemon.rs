@@ -2,7 +2,7 @@
 
 use super::{Compute, Environment, compute};
 use crate::args::{AddressArgs, ComputeArgs, ConnectArgs, ServeArgs};
-use luna_core::{Error, ErrorKind, Result, memory, protocol::DEFAULT_PORT};
+use luna_core::{Error, ErrorKind, Result, memory, protocol::DEFAULT_PORT, save::Target};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -30,6 +30,14 @@ pub struct DaemonSettings {
     pub model_roots: Vec<PathBuf>,
     /// Folders with textual inversions.
     pub embeddings: Vec<PathBuf>,
+    /// Folders that LoRAs are looked up in by name.
+    pub lora_folders: Vec<PathBuf>,
+    /// The most bytes of parsed LoRAs; compressed ones may take half as much again.
+    pub lora_bytes: u64,
+    /// Where clients' pictures are saved; nowhere if not given.
+    pub output: Option<Target>,
+    /// Where durable save jobs are kept.
+    pub spool: Option<PathBuf>,
     /// The most bytes of conditionings that are remembered.
     pub conditioning_bytes: usize,
     /// Models that are registered at the start.
@@ -76,8 +84,8 @@ pub struct PoolBounds {
 }
 
 impl PoolSettings {
-    const USUAL: [(&'static str, RangeInclusive<usize>); 5] =
-        [("load", 1..=2), ("text", 1..=2), ("vae", 1..=4), ("vision", 1..=2), ("diffusion", 1..=2)];
+    const USUAL: [(&'static str, RangeInclusive<usize>); 6] =
+        [("load", 1..=2), ("text", 1..=2), ("vae", 1..=4), ("vision", 1..=2), ("diffusion", 1..=2), ("save", 1..=4)];
 
     /// The usual workers, with this bound for each queue.
     pub fn usual(queue: u64) -> Self {
@@ -145,6 +153,10 @@ impl DaemonSettings {
             token: token_file.as_deref().map(read_token).transpose()?.map(|token| blake3::hash(token.as_bytes())),
             model_roots: args_daemon.model_roots.clone(),
             embeddings: args_daemon.embeddings.clone(),
+            lora_folders: super::lora::folders(args_daemon.lora_folders.clone(), environment)?.unwrap_or_default(),
+            lora_bytes: args_daemon.lora_memory,
+            output: args_daemon.output.clone().map(|path| super::save::target(path, environment)).transpose()?,
+            spool: args_daemon.spool.clone(),
             conditioning_bytes: args_daemon.conditioning_memory as usize,
             models: args_daemon.models.clone(),
             model_bytes: args_daemon.model_memory.unwrap_or_else(available),

@@ -90,18 +90,21 @@ impl LoraInspect {
     }
 }
 
+/// The folders that were given, else those of the environment.
+pub(super) fn folders(given: Vec<PathBuf>, environment: &Environment) -> Result<Option<Vec<PathBuf>>> {
+    let typed = (!given.is_empty()).then_some(given);
+    let listed =
+        |text: &str| Ok(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>());
+    environment.or_parsed(typed, "LUNA_LORAS", listed)
+}
+
 /// Where LoRAs are looked up by name; nowhere if no folder was given.
 #[derive(Debug, Default)]
 pub struct Folders(Option<LoraFolders>);
 
 impl Folders {
     fn new(given: Vec<PathBuf>, environment: &Environment) -> Result<Self> {
-        let typed = (!given.is_empty()).then_some(given);
-        let listed = |text: &str| {
-            Ok(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>())
-        };
-        let roots = environment.or_parsed(typed, "LUNA_LORAS", listed)?;
-        Ok(Self(roots.map(LoraFolders::new).transpose()?))
+        Ok(Self(folders(given, environment)?.map(LoraFolders::new).transpose()?))
     }
 
     /// The LoRA of this name.

@@ -95,7 +95,7 @@ const STORE_VARIABLES: [(&str, &[&str]); 3] = [
 ];
 
 /// A store where the output is a URL, else a folder.
-fn target(output: PathBuf, environment: &Environment) -> Result<Target> {
+pub(super) fn target(output: PathBuf, environment: &Environment) -> Result<Target> {
     let Some(url) = output.to_str().filter(|text| text.contains("://")) else { return Ok(output.into()) };
     let variables =
         STORE_VARIABLES.iter().find(|(scheme, _)| url.starts_with(scheme)).map_or(&[][..], |(_, names)| *names);
