@@ -10,7 +10,9 @@
 
 mod call;
 mod coverage;
+mod daemon;
 mod dlpack;
+mod embedded;
 mod error;
 mod handle;
 mod inspect;

@@ -2,12 +2,14 @@
 //! once for each model, and what became of every adapter.
 
 use crate::{
-    coverage::{Fate, list_adapters, list_files, luna_lora_mode, mode_number, not_merged_number},
-    error::{Result, wrong},
+    coverage::{Fate, list_adapters, list_files, luna_lora_mode, mode_name, mode_number, not_merged_number},
+    daemon::{Daemon, not_remote},
+    embedded::Embedded,
+    error::{Failure, Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
     options::{choose, luna_report, yes},
-    session::{Session, not_empty},
+    session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     types::{luna_list, luna_loras, luna_session},
@@ -16,6 +18,7 @@ use luna_core::{
     Call, Error, ErrorKind, Patches,
     diffusion::Denoiser,
     lora::{ApplyMode, DoraConvention, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions, ResolvedText},
+    protocol::{LoraUse, ModelForward},
     text::{EncoderKind, TextModel},
 };
 use std::{
@@ -23,6 +26,7 @@ use std::{
     collections::BTreeMap,
     ffi::{CString, c_char, c_void},
     num::NonZeroUsize,
+    path::Path,
     ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -94,18 +98,25 @@ pub struct luna_lora_name {
 
 /// The object behind `luna_loras`.
 pub(crate) struct Loras {
-    stack: LoraStack,
+    place: Where,
     resolve: ResolveOptions,
     mode: ApplyMode,
-    copies: MergedCopies,
     /// What was worked out for each model that the stack was used with.
     known: Mutex<Vec<Known>>,
+}
+
+/// Where its files are.
+enum Where {
+    /// In this process, with the copies of layers that are merged there.
+    Here(LoraStack, MergedCopies),
+    /// In a daemon, by their ids or names.
+    There(Vec<LoraUse>),
 }
 
 struct Known {
     /// The object behind the model's handle. A weak share keeps its address from being given again.
     model: Weak<dyn Any + Send + Sync>,
-    fates: Arc<[Fate]>,
+    fates: Fates,
     /// `None` where the stack was refused.
     ready: Option<Ready>,
 }
@@ -124,13 +135,17 @@ impl Object for Loras {
 /// A stack as a model's call has it.
 pub(crate) struct Fitted {
     pub(crate) ready: Ready,
-    fates: Arc<[Fate]>,
+    pub(crate) fates: Fates,
 }
 
-impl Fitted {
+/// What became of a stack on the models of a call.
+#[derive(Clone)]
+pub(crate) struct Fates(Arc<[Fate]>);
+
+impl Fates {
     /// Tells of it in a call's report.
     pub(crate) fn tell(&self, report: &mut luna_report) {
-        for fate in self.fates.iter() {
+        for fate in self.0.iter() {
             report.adapters_applied += fate.coverage.applied() as u32;
             report.adapters_missed += fate.missed() as u32;
             // Of several models, what was done to the last that anything applies to.
@@ -169,11 +184,63 @@ impl Loras {
             allow_nothing: yes(options.allow_nothing),
             dora: choose("DoRA convention", options.dora, &conventions)?,
         };
-        let mut stack = LoraStack::new();
-        for entry in entries {
-            stack = stack.with(file(caller, session, entry)?, entry.model, entry.clip)?;
+        let place = match session.place() {
+            Place::Here(embedded) => {
+                let mut stack = LoraStack::new();
+                for entry in entries {
+                    stack = stack.with(file(caller, embedded, entry)?, entry.model, entry.clip)?;
+                }
+                Where::Here(stack, embedded.merged_copies())
+            }
+            Place::There(daemon) => {
+                if resolve.allow_nothing || resolve.dora.is_some() {
+                    return Err(not_remote("`allow_nothing` or `dora`").into());
+                }
+                Where::There(entries.iter().map(|entry| remote(caller, daemon, entry)).collect::<Result<_>>()?)
+            }
+        };
+        Ok(Self { place, resolve, mode, known: Mutex::default() })
+    }
+
+    /// The stack in this process.
+    fn here(&self) -> Result<(&LoraStack, &MergedCopies)> {
+        match &self.place {
+            Where::Here(stack, copies) => Ok((stack, copies)),
+            Where::There(_) => Err(elsewhere("this process")),
         }
-        Ok(Self { stack, resolve, mode, copies: session.merged_copies(), known: Mutex::default() })
+    }
+
+    /// What a request to a daemon says of it.
+    fn there(&self) -> Result<Vec<LoraUse>> {
+        match &self.place {
+            Where::There(uses) => Ok(uses.clone()),
+            Where::Here(..) => Err(elsewhere("a daemon")),
+        }
+    }
+
+    /// What a request of a daemon's denoiser says of it.
+    pub(crate) fn asked_of_denoiser(&self) -> Result<ModelForward> {
+        let forwards = match self.mode {
+            ApplyMode::Auto { forwards } => forwards.map(NonZeroUsize::get),
+            _ => None,
+        };
+        let (loras, lora_mode) = (self.there()?, Some(mode_name(self.mode).to_owned()));
+        Ok(ModelForward { loras, strict: self.resolve.strict, lora_mode, forwards, ..ModelForward::default() })
+    }
+
+    /// What a request of a daemon's text encoders says of it: the stack, and whether it is strict.
+    pub(crate) fn asked_of_text(&self) -> Result<(Vec<LoraUse>, bool)> {
+        Ok((self.there()?, self.resolve.strict))
+    }
+
+    /// Notes what a daemon told of it after a call of `model`.
+    pub(crate) fn told<M: Any + Send + Sync>(&self, model: &Arc<M>, fates: Vec<Fate>) -> Fates {
+        let model: Arc<dyn Any + Send + Sync> = model.clone();
+        let fates = Fates(fates.into());
+        let mut known = self.lock();
+        known.retain(|known| known.model.strong_count() > 0 && !ptr::addr_eq(known.model.as_ptr(), Arc::as_ptr(&model)));
+        known.push(Known { model: Arc::downgrade(&model), fates: fates.clone(), ready: None });
+        fates
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
@@ -195,7 +262,7 @@ impl Loras {
             return Ok(Fitted { ready: ready.clone(), fates: fates.clone() });
         }
         let (fates, ready) = work()?;
-        let fates: Arc<[Fate]> = fates.into();
+        let fates = Fates(fates.into());
         known.retain(|known| !is_same(known));
         let kept = ready.as_ref().ok().cloned();
         known.push(Known { model: Arc::downgrade(&model), fates: fates.clone(), ready: kept });
@@ -209,14 +276,15 @@ impl Loras {
         denoiser: &Denoiser,
         call: &Call,
     ) -> Result<Fitted> {
+        let (stack, copies) = self.here()?;
         self.fitted(model, || {
-            let resolved = self.stack.resolve(denoiser, &self.lenient())?;
+            let resolved = stack.resolve(denoiser, &self.lenient())?;
             let mut fates = vec![Fate::new(denoiser.family().name(), resolved.coverage)];
-            if self.is_refused(&fates) {
-                let refusal = self.stack.resolve(denoiser, &self.resolve).err();
+            if self.is_refused(stack, &fates) {
+                let refusal = stack.resolve(denoiser, &self.resolve).err();
                 return Ok((fates, Err(refusal.unwrap_or_else(refused_in_vain).into())));
             }
-            let prepared = self.copies.prepare(denoiser, &resolved.patches, self.asked(), call)?;
+            let prepared = copies.prepare(denoiser, &resolved.patches, self.asked(), call)?;
             fates[0].merging(prepared.mode, prepared.not_merged);
             let merged = self.check_merged(prepared.not_merged);
             Ok((fates, merged.map(|()| Ready::Denoiser(prepared.patches))))
@@ -230,20 +298,21 @@ impl Loras {
         encoders: &[&TextModel],
         call: &Call,
     ) -> Result<Fitted> {
+        let (stack, copies) = self.here()?;
         self.fitted(model, || {
-            let resolve = |encoder: &&TextModel| self.stack.resolve_text(encoder, &self.lenient());
+            let resolve = |encoder: &&TextModel| stack.resolve_text(encoder, &self.lenient());
             let resolved = encoders.iter().map(resolve).collect::<luna_core::Result<Vec<_>>>()?;
             let names = |patches: &BTreeMap<EncoderKind, _>| {
                 patches.keys().map(|kind| kind.name()).collect::<Vec<_>>().join("+")
             };
             let fate = |one: &ResolvedText| Fate::new(&names(&one.patches), one.coverage.clone());
             let mut fates: Vec<_> = resolved.iter().map(fate).collect();
-            if self.is_refused(&fates) {
-                return Ok((fates, Err(self.refusal(encoders).into())));
+            if self.is_refused(stack, &fates) {
+                return Ok((fates, Err(self.refusal(stack, encoders).into())));
             }
             let mut patches = BTreeMap::new();
             for ((encoder, resolved), fate) in encoders.iter().zip(&resolved).zip(&mut fates) {
-                for (kind, prepared) in self.copies.prepare_text(encoder, &resolved.patches, self.asked(), call)? {
+                for (kind, prepared) in copies.prepare_text(encoder, &resolved.patches, self.asked(), call)? {
                     fate.merging(prepared.mode, prepared.not_merged);
                     patches.insert(kind, prepared.patches);
                 }
@@ -258,16 +327,16 @@ impl Loras {
         ResolveOptions { strict: false, allow_nothing: true, dora: self.resolve.dora }
     }
 
-    fn is_refused(&self, fates: &[Fate]) -> bool {
-        let nothing = !self.stack.entries().is_empty() && fates.iter().all(|fate| fate.coverage.applied() == 0);
+    fn is_refused(&self, stack: &LoraStack, fates: &[Fate]) -> bool {
+        let nothing = !stack.entries().is_empty() && fates.iter().all(|fate| fate.coverage.applied() == 0);
         let incomplete = fates.iter().any(|fate| !fate.coverage.is_complete());
         self.resolve.strict && incomplete || !self.resolve.allow_nothing && nothing
     }
 
     /// Why text encoders refuse the stack. Nothing may apply to one model of several, but not to all.
-    fn refusal(&self, encoders: &[&TextModel]) -> Error {
+    fn refusal(&self, stack: &LoraStack, encoders: &[&TextModel]) -> Error {
         let all = |options: &ResolveOptions| {
-            encoders.iter().find_map(|encoder| self.stack.resolve_text(encoder, options).err())
+            encoders.iter().find_map(|encoder| stack.resolve_text(encoder, options).err())
         };
         let strict = ResolveOptions { allow_nothing: true, ..self.resolve.clone() };
         all(&strict).or_else(|| all(&self.resolve)).unwrap_or_else(refused_in_vain)
@@ -300,7 +369,7 @@ impl Loras {
     }
 
     fn fates(&self) -> Vec<Arc<[Fate]>> {
-        self.lock().iter().map(|known| known.fates.clone()).collect()
+        self.lock().iter().map(|known| known.fates.0.clone()).collect()
     }
 }
 
@@ -308,21 +377,55 @@ fn refused_in_vain() -> Error {
     Error::new(ErrorKind::Internal, "a stack was refused without a reason")
 }
 
-/// The file of an entry.
-fn file(caller: &Caller, session: &Session, entry: &luna_lora) -> Result<Arc<LoraFile>> {
+fn elsewhere(place: &str) -> Failure {
+    wrong("the LoRAs and the model are of different sessions")
+        .expected(format!("LoRAs of a session in {place}"))
+        .remedy("make the stack with the model's own session")
+        .into()
+}
+
+/// How an entry says what it is.
+enum Named<'a> {
+    Path(&'a str),
+    Name(&'a str),
+    Bytes(&'a str, &'a [u8]),
+}
+
+fn named<'a>(caller: &'a Caller, entry: &luna_lora) -> Result<Named<'a>> {
     let path = caller.optional_text("a LoRA's path", entry.path)?;
     let name = caller.optional_text("a LoRA's name", entry.name)?;
-    match (path, name, entry.data.is_null()) {
-        (Some(path), None, true) => Ok(session.loras.open(not_empty("a LoRA's path", path)?)?.lora),
-        (None, Some(name), true) => Ok(session.loras.open(session.lora_folders.find(name)?)?.lora),
+    Ok(match (path, name, entry.data.is_null()) {
+        (Some(path), None, true) => Named::Path(not_empty("a LoRA's path", path)?),
+        (None, Some(name), true) => Named::Name(name),
         (None, name, false) => {
-            let bytes = caller.memory(entry.data, 0, entry.data_bytes)?.to_vec();
-            Ok(session.loras.put(name.unwrap_or("a LoRA in memory"), bytes)?)
+            let bytes = caller.memory(entry.data, 0, entry.data_bytes)?;
+            Named::Bytes(name.unwrap_or("a LoRA in memory"), bytes)
         }
-        _ => Err(wrong("a LoRA of the stack is not clear")
-            .expected("one of `path`, `name` and `data`, or `data` with a `name`")
-            .into()),
-    }
+        _ => {
+            return Err(wrong("a LoRA of the stack is not clear")
+                .expected("one of `path`, `name` and `data`, or `data` with a `name`")
+                .into());
+        }
+    })
+}
+
+/// The file of an entry.
+fn file(caller: &Caller, embedded: &Embedded, entry: &luna_lora) -> Result<Arc<LoraFile>> {
+    Ok(match named(caller, entry)? {
+        Named::Path(path) => embedded.loras.open(path)?.lora,
+        Named::Name(name) => embedded.loras.open(embedded.lora_folders.find(name)?)?.lora,
+        Named::Bytes(name, bytes) => embedded.loras.put(name, bytes.to_vec())?,
+    })
+}
+
+/// What a daemon knows the file of an entry by.
+fn remote(caller: &Caller, daemon: &Daemon, entry: &luna_lora) -> Result<LoraUse> {
+    let lora = match named(caller, entry)? {
+        Named::Path(path) => daemon.client.put_lora(Path::new(path))?.lora_id,
+        Named::Name(name) => name.to_owned(),
+        Named::Bytes(name, bytes) => daemon.put_lora(name, bytes)?,
+    };
+    Ok(LoraUse { lora, model: entry.model, clip: entry.clip })
 }
 
 struct NameItem(CString);
@@ -388,7 +491,7 @@ pub extern "C" fn luna_loras_free(loras: luna_loras) -> luna_status {
 pub unsafe extern "C" fn luna_list_loras(session: luna_session, list: *mut luna_list) -> luna_status {
     boundary(|caller| {
         let place = caller.output("list", list)?;
-        let names = object::<Session>(session)?.lora_folders.names();
+        let names = object::<Session>(session)?.here("a list of LoRAs")?.lora_folders.names();
         place.put(list::open(names.iter().map(|name| NameItem(c_string(name))).collect()));
         Ok(())
     })

@@ -2,11 +2,12 @@
 
 use crate::{
     call::{Log, Watch},
+    daemon::RemoteVision,
     error::{Result, wrong},
-    handle::{boundary, c_string, free, is_none, object},
-    options::{LUNA_FALLBACK_WIDENED, luna_report, precision},
+    handle::{boundary, free, is_none, object},
+    options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
     picture::images,
-    session::{Session, not_empty},
+    session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
@@ -15,11 +16,15 @@ use crate::{
 };
 use luna_core::{
     Image,
+    protocol::EncodeVision,
     registry::Lease,
-    vision::{Encoded, Fallback, PictureView, PixelValues, Region, VisionLoadOptions, VisionModel, VisionOptions},
+    vision::{
+        Encoded, Fallback, Features, PictureView, PixelValues, Region, VisionKind, VisionLoadOptions, VisionModel,
+        VisionOptions,
+    },
 };
 use std::{
-    ffi::{CString, c_char},
+    ffi::{CStr, c_char},
     sync::Arc,
 };
 
@@ -32,7 +37,7 @@ crate::handle::records!(luna_vision_info, luna_vision_options);
 pub struct luna_vision_info {
     /// `sizeof(luna_vision_info)`, set by the caller.
     pub size: usize,
-    /// Its family: `clip_vision` or `siglip`; valid as long as the handle.
+    /// Its family: `clip_vision` or `siglip`; valid for ever.
     pub kind: *const c_char,
     /// Side of the pictures that it takes, in pixels; others are resized as it was trained with.
     pub image_size: u64,
@@ -42,11 +47,11 @@ pub struct luna_vision_info {
     pub layers: u64,
     /// Length of a token's encoding.
     pub channels: u64,
-    /// Tokens of a picture.
+    /// Tokens of a picture; 0 for a daemon's.
     pub tokens: u64,
-    /// Length of the projected embedding; 0 where there is none.
+    /// Length of the projected embedding; 0 where there is none, and for a daemon's.
     pub embedding: u64,
-    /// Bytes of its weights.
+    /// Bytes of its weights; 0 for a daemon's.
     pub weight_bytes: u64,
 }
 
@@ -89,9 +94,25 @@ pub struct luna_features {
 
 /// The object behind `luna_vision`.
 pub(crate) struct LoadedVision {
-    model: Lease<VisionModel>,
-    kind: CString,
+    source: Source,
     log: Log,
+}
+
+/// Where its weights are.
+enum Source {
+    Here(Lease<VisionModel>),
+    There(RemoteVision),
+}
+
+/// A family's name, which is valid for ever.
+fn kind_name(name: &str) -> &'static CStr {
+    if name == VisionKind::Siglip.name() { c"siglip" } else { c"clip_vision" }
+}
+
+/// What is to be encoded.
+enum Wanted {
+    Pictures(Vec<Image>),
+    Pixels(PixelValues),
 }
 
 impl Object for LoadedVision {
@@ -100,42 +121,102 @@ impl Object for LoadedVision {
 
 impl LoadedVision {
     fn load(session: &Session, path: &str) -> Result<Self> {
-        let options = VisionLoadOptions::default();
-        let model = session.acquire_file(not_empty("path", path)?, |checkpoint, runtime| {
-            VisionModel::load(checkpoint, runtime, &options)
-        })?;
-        let kind = c_string(model.info().kind.name());
-        Ok(Self { model, kind, log: session.log })
+        let (path, options) = (not_empty("path", path)?, VisionLoadOptions::default());
+        let source = match session.place() {
+            Place::Here(embedded) => Source::Here(embedded.acquire_file(path, |checkpoint, runtime| {
+                VisionModel::load(checkpoint, runtime, &options)
+            })?),
+            Place::There(daemon) => Source::There(RemoteVision::load(daemon, path)?),
+        };
+        Ok(Self { source, log: session.log })
     }
 
-    fn info(&self) -> luna_vision_info {
-        let info = self.model.info();
-        luna_vision_info {
-            size: 0,
-            kind: self.kind.as_ptr(),
-            image_size: info.image_size as u64,
-            patch_size: info.patch_size as u64,
-            layers: info.layers as u64,
-            channels: info.channels as u64,
-            tokens: info.tokens as u64,
-            embedding: info.embedding.unwrap_or_default() as u64,
-            weight_bytes: self.model.weight_bytes(),
+    fn info(&self) -> Result<luna_vision_info> {
+        Ok(match &self.source {
+            Source::Here(model) => {
+                let info = model.info();
+                luna_vision_info {
+                    size: 0,
+                    kind: kind_name(info.kind.name()).as_ptr(),
+                    image_size: info.image_size as u64,
+                    patch_size: info.patch_size as u64,
+                    layers: info.layers as u64,
+                    channels: info.channels as u64,
+                    tokens: info.tokens as u64,
+                    embedding: info.embedding.unwrap_or_default() as u64,
+                    weight_bytes: model.weight_bytes(),
+                }
+            }
+            Source::There(remote) => {
+                let info = remote.info()?;
+                luna_vision_info {
+                    size: 0,
+                    kind: kind_name(&info.kind).as_ptr(),
+                    image_size: info.image_size as u64,
+                    patch_size: info.patch_size as u64,
+                    layers: info.layers as u64,
+                    channels: info.channels as u64,
+                    tokens: 0,
+                    embedding: 0,
+                    weight_bytes: 0,
+                }
+            }
+        })
+    }
+
+    fn encode(
+        &self,
+        wanted: &Wanted,
+        options: &luna_vision_options,
+        copied: u64,
+    ) -> Result<(luna_features, luna_report)> {
+        let watch = Watch::new(options.call, self.log)?;
+        let own = VisionOptions { precision: precision(options.precision)?, call: watch.call.clone() };
+        match &self.source {
+            Source::Here(model) => {
+                let encoded = match wanted {
+                    Wanted::Pictures(images) => model.encode(&views(images, options), &own)?,
+                    Wanted::Pixels(pixels) => model.encode_pixels(pixels, &own)?,
+                };
+                Ok(open(encoded, copied, &watch))
+            }
+            Source::There(remote) => {
+                let regions = part(options).map(|Region { top, left, height, width }| [top, left, height, width]);
+                let asked = EncodeVision {
+                    regions: regions.into_iter().collect(),
+                    precision: Some(own.precision.name().to_owned()),
+                    ..EncodeVision::default()
+                };
+                let (features, told) = match wanted {
+                    Wanted::Pictures(images) => remote.encode(&images.iter().collect::<Vec<_>>(), asked, &watch)?,
+                    Wanted::Pixels(pixels) => remote.encode_pixels(pixels, asked, &watch)?,
+                };
+                let open = |features: Option<Features>| {
+                    features.map_or(luna_tensor::NONE, |own| Tensor::Features(Arc::new(own)).open())
+                };
+                let features = luna_features {
+                    last_hidden_state: open(features.last_hidden_state),
+                    penultimate: open(features.penultimate),
+                    pooler_output: open(features.pooler_output),
+                    image_embeds: open(features.image_embeds),
+                };
+                Ok((features, luna_report { copied_bytes: copied, ..told }))
+            }
         }
     }
 }
 
-fn views<'a>(images: &'a [Image], options: &luna_vision_options) -> Vec<PictureView<'a>> {
+/// The part of each picture that is looked at.
+fn part(options: &luna_vision_options) -> Option<Region> {
     let &luna_vision_options { top, left, height, width, .. } = options;
     let [top, left, height, width] = [top, left, height, width].map(|side| side as usize);
-    let view = |image| match crate::options::yes(options.part) {
-        true => PictureView::part(image, Region { top, left, height, width }),
-        false => PictureView::whole(image),
-    };
-    images.iter().map(view).collect()
+    yes(options.part).then_some(Region { top, left, height, width })
 }
 
-fn own_options(options: &luna_vision_options, watch: &Watch) -> Result<VisionOptions> {
-    Ok(VisionOptions { precision: precision(options.precision)?, call: watch.call.clone() })
+fn views<'a>(images: &'a [Image], options: &luna_vision_options) -> Vec<PictureView<'a>> {
+    let part = part(options);
+    let view = |image| part.map_or(PictureView::whole(image), |part| PictureView::part(image, part));
+    images.iter().map(view).collect()
 }
 
 /// Handles to what was made of pictures, and how.
@@ -175,13 +256,13 @@ pub unsafe extern "C" fn luna_vision_load(
     })
 }
 
-/// Tells what is known of a vision encoder.
+/// Tells what is known of a vision encoder. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED` before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_vision_get_info(vision: luna_vision, info: *mut luna_vision_info) -> luna_status {
     boundary(|caller| {
         caller.output("info", info)?;
         let mut place = caller.report(info)?;
-        place.put(object::<LoadedVision>(vision)?.info());
+        place.put(object::<LoadedVision>(vision)?.info()?);
         Ok(())
     })
 }
@@ -200,10 +281,8 @@ pub unsafe extern "C" fn luna_vision_encode(
     boundary(|caller| {
         let (place, mut report) = (caller.output("features", features)?, caller.report(report)?);
         let (vision, options) = (object::<LoadedVision>(vision)?, caller.options(options)?);
-        let watch = Watch::new(options.call, vision.log)?;
         let (images, copied) = self::images(caller, images, image_count)?;
-        let encoded = vision.model.encode(&views(&images, &options), &own_options(&options, &watch)?)?;
-        let (features, told) = open(encoded, copied, &watch);
+        let (features, told) = vision.encode(&Wanted::Pictures(images), &options, copied)?;
         place.put(features);
         report.put(told);
         Ok(())
@@ -223,10 +302,9 @@ pub unsafe extern "C" fn luna_vision_encode_pixels(
     boundary(|caller| {
         let (place, mut report) = (caller.output("features", features)?, caller.report(report)?);
         let (vision, options) = (object::<LoadedVision>(vision)?, caller.options(options)?);
-        if crate::options::yes(options.part) {
+        if yes(options.part) {
             return Err(wrong("prepared pixels have no parts").remedy("give the pictures themselves").into());
         }
-        let watch = Watch::new(options.call, vision.log)?;
         let Floats { shape, values, .. } = floats(caller, "pixels", pixels, Meaning::Numbers)?;
         let sides = <[usize; 4]>::try_from(&shape[..]).map_err(|_| {
             wrong("the pixels have a wrong number of dimensions")
@@ -235,8 +313,7 @@ pub unsafe extern "C" fn luna_vision_encode_pixels(
         })?;
         let copied = values.len() as u64 * 4;
         let pixels = PixelValues::new(sides, values.into_owned())?;
-        let encoded = vision.model.encode_pixels(&pixels, &own_options(&options, &watch)?)?;
-        let (features, told) = open(encoded, copied, &watch);
+        let (features, told) = vision.encode(&Wanted::Pixels(pixels), &options, copied)?;
         place.put(features);
         report.put(told);
         Ok(())

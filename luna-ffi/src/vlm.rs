@@ -2,23 +2,29 @@
 
 use crate::{
     call::{Log, Watch},
+    daemon::{RemoteVlm, not_remote},
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
     list::{self, Item},
     options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
     picture::images,
-    session::{Session, not_empty},
+    session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     types::{luna_call, luna_list, luna_session, luna_vlm},
     view::luna_view,
 };
 use luna_core::{
+    Image,
+    protocol::{SamplingWish, VlmGenerate, VlmGenerated},
     registry::Lease,
-    vlm::{Fallback, GenerateOptions, Generated, Piece, Question, Sampling, VlmLoadOptions, VlmModel},
+    vlm::{
+        Fallback, FinishReason, GenerateOptions, Generated, Piece, Question, Sampling, VlmFamily, VlmLoadOptions,
+        VlmModel,
+    },
 };
 use std::{
-    ffi::{CString, c_char, c_void},
+    ffi::{CStr, CString, c_char, c_void},
     ptr,
     time::Duration,
 };
@@ -40,13 +46,13 @@ pub struct luna_vlm_load_options {
     pub tokenizer: *const c_char,
 }
 
-/// What is known of a vision-language model.
+/// What is known of a vision-language model. Of a daemon's, only the family.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct luna_vlm_info {
     /// `sizeof(luna_vlm_info)`, set by the caller.
     pub size: usize,
-    /// Its family: `qwen3_vl` or `llava`; valid as long as the handle.
+    /// Its family: `qwen3_vl` or `llava`; valid for ever.
     pub family: *const c_char,
     /// Layers of its language part.
     pub layers: u64,
@@ -163,9 +169,19 @@ pub struct luna_generated {
 
 /// The object behind `luna_vlm`.
 pub(crate) struct LoadedVlm {
-    model: Lease<VlmModel>,
-    family: CString,
+    source: Source,
     log: Log,
+}
+
+/// Where its weights are.
+enum Source {
+    Here(Lease<VlmModel>),
+    There(RemoteVlm),
+}
+
+/// A family's name, which is valid for ever.
+fn family_name(name: &str) -> &'static CStr {
+    if name == VlmFamily::Llava.name() { c"llava" } else { c"qwen3_vl" }
 }
 
 impl Object for LoadedVlm {
@@ -176,27 +192,50 @@ impl LoadedVlm {
     fn load(caller: &Caller, session: &Session, path: &str, options: *const luna_vlm_load_options) -> Result<Self> {
         let options = caller.options(options)?;
         let tokenizer = caller.optional_path("tokenizer", options.tokenizer)?;
-        let own = VlmLoadOptions { tokenizer, ..VlmLoadOptions::default() };
-        let model = session
-            .acquire_file(not_empty("path", path)?, |checkpoint, runtime| VlmModel::load(checkpoint, runtime, &own))?;
-        let family = c_string(model.info().family.name());
-        Ok(Self { model, family, log: session.log })
+        let path = not_empty("path", path)?;
+        let source = match session.place() {
+            Place::Here(embedded) => {
+                let own = VlmLoadOptions { tokenizer, ..VlmLoadOptions::default() };
+                Source::Here(
+                    embedded.acquire_file(path, |checkpoint, runtime| VlmModel::load(checkpoint, runtime, &own))?,
+                )
+            }
+            Place::There(_) if tokenizer.is_some() => return Err(not_remote("a tokenizer's path").into()),
+            Place::There(daemon) => Source::There(RemoteVlm::load(daemon, path)?),
+        };
+        Ok(Self { source, log: session.log })
     }
 
-    fn info(&self) -> luna_vlm_info {
-        let info = self.model.info();
-        luna_vlm_info {
-            size: 0,
-            family: self.family.as_ptr(),
-            layers: info.layers as u64,
-            vision_layers: info.vision_layers as u64,
-            channels: info.channels as u64,
-            vocabulary: info.vocabulary as u64,
-            context: info.context as u64,
-            has_tokenizer: info.has_tokenizer.into(),
-            reserved: 0,
-            weight_bytes: self.model.weight_bytes(),
-        }
+    fn info(&self) -> Result<luna_vlm_info> {
+        Ok(match &self.source {
+            Source::Here(model) => {
+                let info = model.info();
+                luna_vlm_info {
+                    size: 0,
+                    family: family_name(info.family.name()).as_ptr(),
+                    layers: info.layers as u64,
+                    vision_layers: info.vision_layers as u64,
+                    channels: info.channels as u64,
+                    vocabulary: info.vocabulary as u64,
+                    context: info.context as u64,
+                    has_tokenizer: info.has_tokenizer.into(),
+                    reserved: 0,
+                    weight_bytes: model.weight_bytes(),
+                }
+            }
+            Source::There(remote) => luna_vlm_info {
+                size: 0,
+                family: family_name(&remote.info()?.family).as_ptr(),
+                layers: 0,
+                vision_layers: 0,
+                channels: 0,
+                vocabulary: 0,
+                context: 0,
+                has_tokenizer: 0,
+                reserved: 0,
+                weight_bytes: 0,
+            },
+        })
     }
 
     fn generate(
@@ -204,7 +243,7 @@ impl LoadedVlm {
         caller: &Caller,
         question: &luna_question,
         options: &luna_generate_options,
-    ) -> Result<(Generated, luna_report)> {
+    ) -> Result<(GeneratedItem, luna_report)> {
         let watch = Watch::new(options.call, self.log)?;
         let own = generate_options(caller, options, &watch)?;
         let asked = Question {
@@ -218,16 +257,47 @@ impl LoadedVlm {
                 (piece.function)(heard.id, c_string(heard.text).as_ptr(), piece.user_data());
             }
         };
-        let generated = self.model.describe(&pictures, &asked, &own, &mut listener)?;
-        let timings = generated.timings;
-        let mut told = luna_report::new(generated.precision, timings.prompt + timings.tokens);
-        told.copied_bytes = copied;
-        for fallback in &generated.fallbacks {
-            watch.warn("vision-language model", fallback);
-            let Fallback::Widened { .. } = fallback else { continue };
-            told.fallbacks |= LUNA_FALLBACK_WIDENED;
-        }
-        Ok((generated, told))
+        let (item, told) = match &self.source {
+            Source::Here(model) => {
+                let generated = model.describe(&pictures, &asked, &own, &mut listener)?;
+                let told = told(&generated, &watch);
+                (GeneratedItem::here(generated), told)
+            }
+            Source::There(remote) => {
+                let request = wish(asked, &own, piece.is_some());
+                let pictures: Vec<&Image> = pictures.iter().collect();
+                let (generated, told) = remote.generate(&pictures, request, &watch, &mut listener)?;
+                (GeneratedItem::there(generated), told)
+            }
+        };
+        Ok((item, luna_report { copied_bytes: copied, ..told }))
+    }
+}
+
+fn told(generated: &Generated, watch: &Watch) -> luna_report {
+    let timings = generated.timings;
+    let mut told = luna_report::new(generated.precision, timings.prompt + timings.tokens);
+    for fallback in &generated.fallbacks {
+        watch.warn("vision-language model", fallback);
+        let Fallback::Widened { .. } = fallback else { continue };
+        told.fallbacks |= LUNA_FALLBACK_WIDENED;
+    }
+    told
+}
+
+/// What a daemon is asked.
+fn wish(question: Question, options: &GenerateOptions, stream: bool) -> VlmGenerate {
+    let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = options.sampling;
+    VlmGenerate {
+        prompt: Some(question.prompt),
+        system: question.system,
+        max_tokens: Some(options.max_tokens),
+        sampling: Some(SamplingWish { temperature, top_k, top_p, min_p, repetition_penalty, seed }),
+        stop: options.stop.clone(),
+        past_the_end: !options.stop_at_end,
+        precision: Some(options.precision.name().to_owned()),
+        stream,
+        ..VlmGenerate::default()
     }
 }
 
@@ -254,33 +324,64 @@ fn generate_options(caller: &Caller, options: &luna_generate_options, watch: &Wa
 
 struct GeneratedItem {
     text: CString,
-    generated: Generated,
+    ids: Vec<u32>,
+    /// Tokens of the prompt, tokens of pictures, bytes of the cache.
+    counts: [u64; 3],
+    finish: luna_finish,
+    /// For the prompt, and for all tokens after the first.
+    times: [Duration; 2],
+}
+
+fn finish(name: &str) -> luna_finish {
+    let known = [
+        (FinishReason::StopString, luna_finish::StopString),
+        (FinishReason::MaxTokens, luna_finish::MaxTokens),
+        (FinishReason::ContextFull, luna_finish::ContextFull),
+    ];
+    known.into_iter().find(|(reason, _)| reason.name() == name).map_or(luna_finish::EndOfTurn, |(_, finish)| finish)
+}
+
+impl GeneratedItem {
+    fn here(generated: Generated) -> Self {
+        Self {
+            text: c_string(generated.text.as_deref().unwrap_or_default()),
+            counts: [generated.prompt_tokens as u64, generated.picture_tokens as u64, generated.cache_bytes],
+            finish: finish(generated.finish.name()),
+            times: [generated.timings.prompt, generated.timings.tokens],
+            ids: generated.ids,
+        }
+    }
+
+    fn there(generated: VlmGenerated) -> Self {
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Self {
+            text: c_string(generated.text.as_deref().unwrap_or_default()),
+            counts: [generated.prompt_tokens as u64, generated.picture_tokens as u64, generated.cache_bytes],
+            finish: finish(&generated.finish),
+            times: [seconds(generated.prompt_seconds), seconds(generated.generation_seconds)],
+            ids: generated.ids,
+        }
+    }
 }
 
 impl Item for GeneratedItem {
     type Record = luna_generated;
 
     fn record(&self) -> luna_generated {
-        use luna_core::vlm::FinishReason;
-        let generated = &self.generated;
-        let nanoseconds = |time: Duration| time.as_nanos().try_into().unwrap_or(u64::MAX);
+        let [prompt_tokens, picture_tokens, cache_bytes] = self.counts;
+        let [prompt, tokens] = self.times.map(|time| time.as_nanos().try_into().unwrap_or(u64::MAX));
         luna_generated {
             size: 0,
             text: self.text.as_ptr(),
-            ids: if generated.ids.is_empty() { ptr::null() } else { generated.ids.as_ptr() },
-            id_count: generated.ids.len(),
-            prompt_tokens: generated.prompt_tokens as u64,
-            picture_tokens: generated.picture_tokens as u64,
-            finish: match generated.finish {
-                FinishReason::StopString => luna_finish::StopString,
-                FinishReason::MaxTokens => luna_finish::MaxTokens,
-                FinishReason::ContextFull => luna_finish::ContextFull,
-                _ => luna_finish::EndOfTurn,
-            } as i32,
+            ids: if self.ids.is_empty() { ptr::null() } else { self.ids.as_ptr() },
+            id_count: self.ids.len(),
+            prompt_tokens,
+            picture_tokens,
+            finish: self.finish as i32,
             reserved: 0,
-            cache_bytes: generated.cache_bytes,
-            prompt_nanoseconds: nanoseconds(generated.timings.prompt),
-            token_nanoseconds: nanoseconds(generated.timings.tokens),
+            cache_bytes,
+            prompt_nanoseconds: prompt,
+            token_nanoseconds: tokens,
         }
     }
 }
@@ -302,13 +403,14 @@ pub unsafe extern "C" fn luna_vlm_load(
     })
 }
 
-/// Tells what is known of a vision-language model.
+/// Tells what is known of a vision-language model. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED`
+/// before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_vlm_get_info(vlm: luna_vlm, info: *mut luna_vlm_info) -> luna_status {
     boundary(|caller| {
         caller.output("info", info)?;
         let mut place = caller.report(info)?;
-        place.put(object::<LoadedVlm>(vlm)?.info());
+        place.put(object::<LoadedVlm>(vlm)?.info()?);
         Ok(())
     })
 }
@@ -328,8 +430,7 @@ pub unsafe extern "C" fn luna_vlm_generate(
         caller.value("question", question.cast::<usize>())?;
         let (question, options) = (caller.options(question)?, caller.options(options)?);
         let (generated, told) = object::<LoadedVlm>(vlm)?.generate(caller, &question, &options)?;
-        let text = c_string(generated.text.as_deref().unwrap_or_default());
-        place.put(list::open(vec![GeneratedItem { text, generated }]));
+        place.put(list::open(vec![generated]));
         report.put(told);
         Ok(())
     })

@@ -8,8 +8,7 @@ mod vae;
 mod vision;
 
 pub(crate) use model::RemoteModel;
-pub(crate) use save::submit;
-pub(crate) use text::{RemoteText, TextAsked};
+pub(crate) use text::{RemoteText, TextAsked, refuse_folders};
 pub(crate) use vae::RemoteVae;
 pub(crate) use vision::{RemoteVision, RemoteVlm};
 
@@ -19,9 +18,10 @@ use crate::{
     options::{LUNA_FALLBACK_TILED, LUNA_FALLBACK_WIDENED, luna_report},
 };
 use luna_core::{
-    Error, ErrorKind, Precision,
+    Error, ErrorKind, Limits, Precision,
+    checkpoint::Checkpoint,
     client::{Client, ClientSettings},
-    protocol::ReplyHead,
+    protocol::{LoraCachePut, ReplyHead, TensorRef},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -47,6 +47,14 @@ impl Daemon {
             return Ok(path.to_owned());
         }
         Ok(self.client.put_model(Path::new(path), None)?.model_id)
+    }
+
+    /// Sends a LoRA file that is in memory, and gives its id.
+    pub(crate) fn put_lora(&self, name: &str, bytes: &[u8]) -> Result<String> {
+        let checkpoint = Checkpoint::from_bytes(name, bytes.to_vec(), &Limits::default())?;
+        let tensors = checkpoint.tensors().map(|tensor| TensorRef::stored(&tensor)).collect::<Result<Vec<_>, _>>()?;
+        let request = LoraCachePut { name: name.to_owned(), metadata: checkpoint.metadata().clone() };
+        Ok(self.client.call(&request, &tensors)?.reply.lora_id)
     }
 
     /// Bytes of a model's weights in the daemon's memory.

@@ -4,16 +4,22 @@ use super::Daemon;
 use crate::error::Result;
 use luna_core::{
     Image,
-    protocol::{PictureState, SaveImagesAsync},
+    protocol::{JobState, SaveImagesAsync},
 };
+use std::time::Duration;
 
-/// Hands pictures over, and gives the job's id.
-pub(crate) fn submit(daemon: &Daemon, images: &[Image], request: &SaveImagesAsync) -> Result<String> {
-    let images: Vec<&Image> = images.iter().collect();
-    Ok(daemon.client.save_images(&images, request, &Default::default())?.job_id)
-}
+/// As good as for ever.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Whether a picture has its fate, and which.
-pub(crate) fn state_name(picture: &PictureState) -> &str {
-    &picture.state
+impl Daemon {
+    /// Hands pictures over, and gives the job's id.
+    pub(crate) fn save(&self, images: &[Image], request: &SaveImagesAsync) -> Result<String> {
+        let images: Vec<&Image> = images.iter().collect();
+        Ok(self.client.save_images(&images, request, &Default::default())?.job_id)
+    }
+
+    /// A job when it is finished, or after this time.
+    pub(crate) fn wait_for_job(&self, id: &str, most: Option<Duration>) -> Result<JobState> {
+        Ok(self.client.wait_for_job(id, most.unwrap_or(A_YEAR))?)
+    }
 }
