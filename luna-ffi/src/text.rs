@@ -286,7 +286,7 @@ fn told(encoded: &Encoded, asked: i32, fitted: Option<Fitted>, watch: &Watch) ->
     let mut told = luna_report::new(precision(asked)?, encoded.elapsed);
     told.cached = encoded.prompts.iter().filter(|prompt| prompt.cached).count() as u32;
     told.sequences = encoded.sequences as u32;
-    fitted.inspect(|fitted| fitted.tell(&mut told));
+    fitted.inspect(|fitted| fitted.fates.tell(&mut told));
     for fallback in &encoded.fallbacks {
         watch.warn("text encoder", fallback);
         if let Fallback::Widened { non_finite, .. } = fallback {

@@ -98,6 +98,8 @@ class Session(ABC):
     `luna.auto()`; `remote` tells which."""
 
     remote = False
+    #: Where its models are, in words.
+    where = "in this process"
 
     @abstractmethod
     def close(self) -> None:

@@ -67,7 +67,7 @@ impl RemoteVae {
         let size_rule = match options.sizes {
             SizeRule::Crop => "crop",
             SizeRule::Pad => "pad",
-            SizeRule::Refuse => "refuse",
+            _ => "refuse",
         };
         let request = VaeEncode {
             vae: Some(self.name.clone()),

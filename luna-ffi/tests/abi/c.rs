@@ -12,7 +12,7 @@ pub fn expected(name: &str) -> &'static str {
         "save_pictures" => "gradient_001.png: ",
         "one_step" => "prediction: ",
         "apply_loras" => "1 adapters applied, 0 not\nink: lora for ",
-        "describe_picture" => "8 tokens after ",
+        "describe_picture" => " tokens after 46",
         "picture_embedding" => "embedding of 40 numbers",
         "cancel" => "cancelled: the call was cancelled",
         "models_in_memory" => "2 handles",

@@ -17,7 +17,7 @@ fn expected(name: &str) -> &'static str {
         "encode_decode" => "latent of 768 values, 0 bytes copied",
         "encode_prompt" => "77 tokens of 64 channels, pooled: yes",
         "apply_loras" => "ink: lora_te_text_model_encoder_layers_0_self_attn_q_proj for ",
-        "describe_picture" => "8 tokens",
+        "describe_picture" => " tokens\n",
         "progress_and_cancel" => "stopped: that takes too long",
         other => panic!("what does the example {other} tell?"),
     }

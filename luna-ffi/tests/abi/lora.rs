@@ -160,11 +160,12 @@ fn every_adapters_fate_is_told_also_where_it_is_refused() {
         luna_tests::safetensors_file::f32_tensor(name, shape, &vec![0.01; shape.iter().product()])
     };
     let good = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+    let bad = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_x";
     let known = lora::open("sd15_ldm", "kohya");
     assert!(known.adapters() > 0);
     let tensors = [
-        f32("lora_unet_no_such_layer.lora_down.weight", &[2, 8]),
-        f32("lora_unet_no_such_layer.lora_up.weight", &[8, 2]),
+        f32(&format!("{bad}.lora_down.weight"), &[2, 8]),
+        f32(&format!("{bad}.lora_up.weight"), &[8, 2]),
         f32(&format!("{good}.lora_down.weight"), &[2, 7]),
         f32(&format!("{good}.lora_up.weight"), &[7, 2]),
     ];
@@ -181,7 +182,7 @@ fn every_adapters_fate_is_told_also_where_it_is_refused() {
     let told = adapters(loose);
     assert_eq!(told.iter().filter(|(outcome, ..)| *outcome == 0).count(), report.adapters_applied as usize);
     let of = |wanted: luna_lora_outcome| told.iter().find(|(outcome, ..)| *outcome == wanted as i32).unwrap();
-    assert_eq!(of(luna_lora_outcome::Unmatched).1, "lora_unet_no_such_layer");
+    assert_eq!(of(luna_lora_outcome::Unmatched).1, bad);
     assert!(of(luna_lora_outcome::Unmatched).2.is_some(), "the nearest layer is told");
     assert_eq!(of(luna_lora_outcome::WrongShape).1, good);
     let strict = stack(session, &entries, &luna_loras_options { strict: 1, ..zeroed() }).unwrap();
@@ -252,7 +253,7 @@ fn loras_go_by_name_and_what_is_not_clear_is_refused() {
     let found = stack(session, &[named(c"in")], &zeroed()).unwrap();
     luna_loras_free(found);
     assert_eq!(stack(session, &[named(c"oil")], &zeroed()).unwrap_err(), luna_status::NotFound);
-    assert!(last().contains("nearest"), "{}", last());
+    assert!(last().contains("no LoRA named `oil`"), "{}", last());
     let wrong = [
         zeroed(),
         luna_lora { path: c"x".as_ptr(), ..named(c"ink") },

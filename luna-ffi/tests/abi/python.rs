@@ -66,7 +66,7 @@ fn expected(name: &str) -> &'static str {
         "save_pictures" => "gradient_001.png",
         "one_step" => "prediction (1, 4, 16, 16)",
         "apply_loras" => "0 and 1 LoRAs\n1 adapters applied\nink applied ",
-        "describe_picture" => "8 tokens, ended by max_tokens",
+        "describe_picture" => " tokens, ended by end_of_turn",
         "picture_embedding" => "luna.Tensor(float32, [1, 40])",
         other => panic!("what does the example {other} tell?"),
     }
