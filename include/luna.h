@@ -54,7 +54,7 @@
 /**
  * See `LUNA_ABI_MAJOR`.
  */
-#define LUNA_ABI_MINOR 0
+#define LUNA_ABI_MINOR 1
 
 /**
  * The most dimensions of an array.
@@ -514,6 +514,164 @@ typedef int32_t luna_save_state;
 #endif // __cplusplus
 
 /**
+ * How LoRAs are applied. The results are the same but for rounding.
+ */
+enum luna_lora_mode
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * With each call, layer by layer; nothing is kept and nobody waits.
+     */
+    LUNA_LORA_MODE_FUNCTIONAL = 0,
+    /**
+     * Merged with a copy of the patched layers by the first call. The copy is kept until the stack is freed; meanwhile
+     * another stack's call in this mode is `LUNA_STATUS_BUSY` on the same model.
+     */
+    LUNA_LORA_MODE_MERGED = 1,
+    /**
+     * Merged if so many calls will follow that it pays, there is room, and nobody has to wait; else functional.
+     */
+    LUNA_LORA_MODE_AUTO = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_lora_mode luna_lora_mode;
+#else
+typedef int32_t luna_lora_mode;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why `LUNA_LORA_MODE_AUTO` did not merge.
+ */
+enum luna_not_merged
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It did, or was not asked to.
+     */
+    LUNA_NOT_MERGED_NONE = 0,
+    /**
+     * Too few calls will follow, or it was not said how many.
+     */
+    LUNA_NOT_MERGED_FEW_FORWARDS = 1,
+    /**
+     * The copy would be larger than the session's `merged_bytes`.
+     */
+    LUNA_NOT_MERGED_NO_ROOM = 2,
+    /**
+     * Another stack's copy of this model is in use.
+     */
+    LUNA_NOT_MERGED_IN_USE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_not_merged luna_not_merged;
+#else
+typedef int32_t luna_not_merged;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What became of one adapter of a LoRA file.
+ */
+enum luna_lora_outcome
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It found its layers.
+     */
+    LUNA_LORA_OUTCOME_APPLIED = 0,
+    /**
+     * It is for this model, and there is no such layer.
+     */
+    LUNA_LORA_OUTCOME_UNMATCHED = 1,
+    /**
+     * Its sizes do not fit its layer.
+     */
+    LUNA_LORA_OUTCOME_WRONG_SHAPE = 2,
+    /**
+     * Luna cannot apply it.
+     */
+    LUNA_LORA_OUTCOME_UNSUPPORTED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_lora_outcome luna_lora_outcome;
+#else
+typedef int32_t luna_lora_outcome;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which convention DoRA's magnitudes follow.
+ */
+enum luna_dora
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The one that the file's names tell.
+     */
+    LUNA_DORA_BY_NAMES = 0,
+    /**
+     * ComfyUI's.
+     */
+    LUNA_DORA_COMFYUI = 1,
+    /**
+     * PEFT's, and LyCORIS' with `wd_on_out`.
+     */
+    LUNA_DORA_PEFT = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_dora luna_dora;
+#else
+typedef int32_t luna_dora;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why generation ended.
+ */
+enum luna_finish
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The model ended its turn.
+     */
+    LUNA_FINISH_END_OF_TURN = 0,
+    /**
+     * A stop text was reached.
+     */
+    LUNA_FINISH_STOP_STRING = 1,
+    /**
+     * As many tokens as were asked for.
+     */
+    LUNA_FINISH_MAX_TOKENS = 2,
+    /**
+     * As many tokens as the model was trained for.
+     */
+    LUNA_FINISH_CONTEXT_FULL = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_finish luna_finish;
+#else
+typedef int32_t luna_finish;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What went wrong on this thread last. Texts are UTF-8 and belong to Luna; they are valid until another function fails
  * on this thread, or the thread ends. A text that there is nothing to say for is NULL.
  */
@@ -642,6 +800,22 @@ typedef struct luna_open_options {
      * Handed to `log`.
      */
     void *user_data;
+    /**
+     * Folders that LoRAs are looked up in by name, with all folders below them.
+     */
+    const char *const *lora_folders;
+    /**
+     * How many there are.
+     */
+    size_t lora_folder_count;
+    /**
+     * The most bytes of LoRAs to keep in memory; 0 for 2 GiB.
+     */
+    uint64_t lora_cache_bytes;
+    /**
+     * The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
+     */
+    uint64_t merged_bytes;
 } luna_open_options;
 
 /**
@@ -714,6 +888,18 @@ typedef struct luna_stats {
      * Pictures that failed.
      */
     uint64_t pictures_failed;
+    /**
+     * LoRAs in memory.
+     */
+    uint64_t loras;
+    /**
+     * Bytes they take.
+     */
+    uint64_t lora_bytes;
+    /**
+     * Bytes of layers that are merged with LoRAs.
+     */
+    uint64_t merged_bytes;
 } luna_stats;
 
 /**
@@ -858,6 +1044,219 @@ typedef struct luna_component {
      */
     uint64_t bytes;
 } luna_component;
+
+/**
+ * What became of one file of a stack on one model.
+ */
+typedef struct luna_lora_file {
+    /**
+     * `sizeof(luna_lora_file)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * The file's name.
+     */
+    const char *name;
+    /**
+     * The model: a denoiser's architecture, such as `Stable Diffusion UNet`, or text encoders, such as `clip_l`.
+     */
+    const char *model;
+    /**
+     * What its names and shapes look made for; NULL where they do not tell.
+     */
+    const char *made_for;
+    /**
+     * Which entry of the stack it is, from 0.
+     */
+    uint64_t entry;
+    /**
+     * The strength it was asked for.
+     */
+    double strength;
+    /**
+     * Adapters that found their layers.
+     */
+    uint64_t applied;
+    /**
+     * Adapters for this model that found no layer.
+     */
+    uint64_t unmatched;
+    /**
+     * Adapters whose sizes do not fit their layer.
+     */
+    uint64_t wrong_shape;
+    /**
+     * Adapters and tensors that Luna cannot apply.
+     */
+    uint64_t unsupported;
+    /**
+     * Adapters for another component of the pipeline, such as text encoders when this is a denoiser.
+     */
+    uint64_t elsewhere;
+    /**
+     * How they are applied: a `luna_lora_mode`, functional or merged.
+     */
+    int32_t mode;
+    /**
+     * A `luna_not_merged`.
+     */
+    int32_t not_merged;
+} luna_lora_file;
+
+/**
+ * What became of one adapter of a stack on one model. A text that there is nothing to say for is NULL.
+ */
+typedef struct luna_lora_adapter {
+    /**
+     * `sizeof(luna_lora_adapter)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * The file's name.
+     */
+    const char *file;
+    /**
+     * The model, as in `luna_lora_file`.
+     */
+    const char *model;
+    /**
+     * Which entry of the stack the file is, from 0.
+     */
+    uint64_t entry;
+    /**
+     * A `luna_lora_outcome`.
+     */
+    int32_t outcome;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Its name in the file.
+     */
+    const char *key;
+    /**
+     * Applied: which kind it is, such as `lora` or `loha`.
+     */
+    const char *kind;
+    /**
+     * Applied: the layers that it changes. Wrong shape: the layer.
+     */
+    const char *const *targets;
+    /**
+     * How many there are.
+     */
+    size_t target_count;
+    /**
+     * Unmatched: the layer whose name is nearest.
+     */
+    const char *nearest;
+    /**
+     * Wrong shape: the shape of the layer's weight.
+     */
+    const char *expected;
+    /**
+     * Wrong shape: the shape that the adapter comes to.
+     */
+    const char *found;
+    /**
+     * Unsupported: what it is.
+     */
+    const char *what;
+} luna_lora_adapter;
+
+/**
+ * One LoRA of a stack: a file, or a name, or a file in memory.
+ */
+typedef struct luna_lora {
+    /**
+     * A `.safetensors` file or a PEFT folder; NULL for a LoRA by name or in memory.
+     */
+    const char *path;
+    /**
+     * A name that is looked up in the session's `lora_folders`: the path below one of them or its last part, or as much
+     * of it as is clear. With `data` it is what reports call it.
+     */
+    const char *name;
+    /**
+     * The bytes of a `.safetensors` file in memory; NULL for none. Copied.
+     */
+    const void *data;
+    /**
+     * How many there are.
+     */
+    size_t data_bytes;
+    /**
+     * Strength for the denoiser, or for a vision-language model.
+     */
+    double model;
+    /**
+     * Strength for the text encoders.
+     */
+    double clip;
+} luna_lora;
+
+/**
+ * Options of `luna_loras_new`. All zeros but `size` is a good choice.
+ */
+typedef struct luna_loras_options {
+    /**
+     * `sizeof(luna_loras_options)`.
+     */
+    size_t size;
+    /**
+     * Whether an adapter for a model that cannot be applied to it is an error: 0 or 1.
+     */
+    uint32_t strict;
+    /**
+     * Whether a stack of which nothing applies to a model may be given to it: 0 or 1.
+     */
+    uint32_t allow_nothing;
+    /**
+     * A `luna_lora_mode`.
+     */
+    int32_t mode;
+    /**
+     * A `luna_dora`.
+     */
+    int32_t dora;
+    /**
+     * How many calls of a model will follow, for `LUNA_LORA_MODE_AUTO`; 0 where it is not known.
+     */
+    uint64_t forwards;
+} luna_loras_options;
+
+/**
+ * A stack of LoRAs with their strengths. Given by `luna_loras_new`, freed by `luna_loras_free`.
+ */
+typedef struct luna_loras {
+    /**
+     * Not for callers.
+     */
+    uint64_t table;
+    /**
+     * Not for callers.
+     */
+    uint32_t slot;
+    /**
+     * Not for callers.
+     */
+    uint32_t generation;
+} luna_loras;
+
+/**
+ * A LoRA in the session's `lora_folders`.
+ */
+typedef struct luna_lora_name {
+    /**
+     * `sizeof(luna_lora_name)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * Its path below the folder, without the ending.
+     */
+    const char *name;
+} luna_lora_name;
 
 /**
  * A VAE: pictures to latents and back. Given by `luna_vae_load`, freed by `luna_vae_free`.
@@ -1029,6 +1428,22 @@ typedef struct luna_report {
      * Time from call to result.
      */
     uint64_t nanoseconds;
+    /**
+     * Adapters of the call's LoRAs that were applied. `luna_loras_list_adapters` tells which.
+     */
+    uint32_t adapters_applied;
+    /**
+     * Adapters for this model that could not be applied.
+     */
+    uint32_t adapters_missed;
+    /**
+     * How the LoRAs were applied: a `luna_lora_mode`, functional or merged.
+     */
+    int32_t lora_mode;
+    /**
+     * Why `LUNA_LORA_MODE_AUTO` did not merge: a `luna_not_merged`.
+     */
+    int32_t not_merged;
 } luna_report;
 
 /**
@@ -1180,6 +1595,10 @@ typedef struct luna_text_options {
      * Cancellation, progress and log; all zero for none.
      */
     struct luna_call call;
+    /**
+     * LoRAs for this call; all zero for none. Tokens are the same with and without.
+     */
+    struct luna_loras loras;
 } luna_text_options;
 
 /**
@@ -1421,7 +1840,360 @@ typedef struct luna_forward_options {
      * Cancellation, progress and log; all zero for none.
      */
     struct luna_call call;
+    /**
+     * LoRAs for this call; all zero for none.
+     */
+    struct luna_loras loras;
 } luna_forward_options;
+
+/**
+ * A vision encoder: pictures to embeddings. Given by `luna_vision_load`, freed by `luna_vision_free`.
+ */
+typedef struct luna_vision {
+    /**
+     * Not for callers.
+     */
+    uint64_t table;
+    /**
+     * Not for callers.
+     */
+    uint32_t slot;
+    /**
+     * Not for callers.
+     */
+    uint32_t generation;
+} luna_vision;
+
+/**
+ * What is known of a vision encoder.
+ */
+typedef struct luna_vision_info {
+    /**
+     * `sizeof(luna_vision_info)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * Its family: `clip_vision` or `siglip`; valid as long as the handle.
+     */
+    const char *kind;
+    /**
+     * Side of the pictures that it takes, in pixels; others are resized as it was trained with.
+     */
+    uint64_t image_size;
+    /**
+     * Side of a patch, in pixels.
+     */
+    uint64_t patch_size;
+    /**
+     * Number of layers.
+     */
+    uint64_t layers;
+    /**
+     * Length of a token's encoding.
+     */
+    uint64_t channels;
+    /**
+     * Tokens of a picture.
+     */
+    uint64_t tokens;
+    /**
+     * Length of the projected embedding; 0 where there is none.
+     */
+    uint64_t embedding;
+    /**
+     * Bytes of its weights.
+     */
+    uint64_t weight_bytes;
+} luna_vision_info;
+
+/**
+ * Options of `luna_vision_encode`. All zeros but `size` is a good choice.
+ */
+typedef struct luna_vision_options {
+    /**
+     * `sizeof(luna_vision_options)`.
+     */
+    size_t size;
+    /**
+     * A `luna_precision`.
+     */
+    int32_t precision;
+    /**
+     * Whether only a part of each picture is looked at, the four numbers below in pixels: 0 or 1.
+     */
+    uint32_t part;
+    /**
+     * The part's first row.
+     */
+    uint32_t top;
+    /**
+     * Its first column.
+     */
+    uint32_t left;
+    /**
+     * Its rows.
+     */
+    uint32_t height;
+    /**
+     * Its columns.
+     */
+    uint32_t width;
+    /**
+     * Cancellation, progress and log; all zero for none.
+     */
+    struct luna_call call;
+} luna_vision_options;
+
+/**
+ * What a vision encoder makes of pictures, by the names that transformers has. Freed by `luna_features_free`. What a
+ * model does not give is all zero.
+ */
+typedef struct luna_features {
+    /**
+     * `[pictures, tokens, channels]`: after the last block (CLIP), or after the final norm (SigLIP).
+     */
+    struct luna_tensor last_hidden_state;
+    /**
+     * `[pictures, tokens, channels]`: after the last block but one.
+     */
+    struct luna_tensor penultimate;
+    /**
+     * `[pictures, channels]`.
+     */
+    struct luna_tensor pooler_output;
+    /**
+     * `[pictures, embedding]`: projected to where texts are embedded, too.
+     */
+    struct luna_tensor image_embeds;
+} luna_features;
+
+/**
+ * Options of `luna_vlm_load`. All zeros but `size` is a good choice.
+ */
+typedef struct luna_vlm_load_options {
+    /**
+     * `sizeof(luna_vlm_load_options)`.
+     */
+    size_t size;
+    /**
+     * The `tokenizer.json`; NULL for the one beside the weights. A model that is in memory keeps the one it has.
+     */
+    const char *tokenizer;
+} luna_vlm_load_options;
+
+/**
+ * A vision-language model: pictures and a prompt to text. Given by `luna_vlm_load`, freed by `luna_vlm_free`.
+ */
+typedef struct luna_vlm {
+    /**
+     * Not for callers.
+     */
+    uint64_t table;
+    /**
+     * Not for callers.
+     */
+    uint32_t slot;
+    /**
+     * Not for callers.
+     */
+    uint32_t generation;
+} luna_vlm;
+
+/**
+ * What is known of a vision-language model.
+ */
+typedef struct luna_vlm_info {
+    /**
+     * `sizeof(luna_vlm_info)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * Its family: `qwen3_vl` or `llava`; valid as long as the handle.
+     */
+    const char *family;
+    /**
+     * Layers of its language part.
+     */
+    uint64_t layers;
+    /**
+     * Layers of its vision part.
+     */
+    uint64_t vision_layers;
+    /**
+     * Length of a token's encoding.
+     */
+    uint64_t channels;
+    /**
+     * Number of tokens that it knows.
+     */
+    uint64_t vocabulary;
+    /**
+     * Tokens that it was trained for.
+     */
+    uint64_t context;
+    /**
+     * Whether there is a tokenizer: 0 or 1.
+     */
+    uint32_t has_tokenizer;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Bytes of its weights.
+     */
+    uint64_t weight_bytes;
+} luna_vlm_info;
+
+/**
+ * What a vision-language model is asked.
+ */
+typedef struct luna_question {
+    /**
+     * `sizeof(luna_question)`.
+     */
+    size_t size;
+    /**
+     * What is asked.
+     */
+    const char *prompt;
+    /**
+     * Instructions that stand above the conversation; NULL for none.
+     */
+    const char *system;
+    /**
+     * Pictures, which stand before the words, each `[batch, height, width, channels]` in 0..1. Copied.
+     */
+    const struct luna_view *const *images;
+    /**
+     * How many there are.
+     */
+    size_t image_count;
+} luna_question;
+
+/**
+ * Hears each token as it comes: its id, and the text that it completes, which may be empty and is valid while the
+ * function runs. Called from one of Luna's threads; should return quickly, and must neither throw nor leave by
+ * `longjmp`.
+ */
+typedef void (*luna_piece_function)(uint32_t id, const char *text, void *user_data);
+
+/**
+ * Options of `luna_vlm_generate`. All zeros but `size` is a good choice: greedy, at most 512 tokens.
+ */
+typedef struct luna_generate_options {
+    /**
+     * `sizeof(luna_generate_options)`.
+     */
+    size_t size;
+    /**
+     * A `luna_precision`.
+     */
+    int32_t precision;
+    /**
+     * The most tokens; 0 for 512.
+     */
+    uint32_t max_tokens;
+    /**
+     * Divides the logits; 0 takes the most likely token always.
+     */
+    float temperature;
+    /**
+     * Only so many of the most likely tokens; 0 for all.
+     */
+    uint32_t top_k;
+    /**
+     * Only the most likely tokens that together reach this probability; 0 for all.
+     */
+    float top_p;
+    /**
+     * Only tokens at least this times as likely as the most likely; 0 for all.
+     */
+    float min_p;
+    /**
+     * Divides positive and multiplies negative logits of tokens that occurred, prompt included; 0 for 1, which does
+     * nothing.
+     */
+    float repetition_penalty;
+    /**
+     * Whether generation goes on where the model ends its turn: 0 or 1.
+     */
+    uint32_t ignore_end;
+    /**
+     * The same seed chooses the same tokens.
+     */
+    uint64_t seed;
+    /**
+     * Texts before the first of which generation ends.
+     */
+    const char *const *stop;
+    /**
+     * How many there are.
+     */
+    size_t stop_count;
+    /**
+     * Hears each token as it comes; may be NULL.
+     */
+    luna_piece_function piece;
+    /**
+     * Handed to `piece`.
+     */
+    void *user_data;
+    /**
+     * Cancellation, heard between tokens, progress in tokens, and log; all zero for none.
+     */
+    struct luna_call call;
+} luna_generate_options;
+
+/**
+ * What a vision-language model answered.
+ */
+typedef struct luna_generated {
+    /**
+     * `sizeof(luna_generated)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * The text without special tokens and stop texts.
+     */
+    const char *text;
+    /**
+     * All ids that were generated, the one that ended the turn included.
+     */
+    const uint32_t *ids;
+    /**
+     * How many there are.
+     */
+    size_t id_count;
+    /**
+     * Tokens of the prompt, pictures included.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Tokens of pictures.
+     */
+    uint64_t picture_tokens;
+    /**
+     * A `luna_finish`.
+     */
+    int32_t finish;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Bytes that remembering the tokens took.
+     */
+    uint64_t cache_bytes;
+    /**
+     * Time for pictures and prompt, up to the first token.
+     */
+    uint64_t prompt_nanoseconds;
+    /**
+     * Time for all tokens after the first.
+     */
+    uint64_t token_nanoseconds;
+} luna_generated;
 
 /**
  * One picture of a save job, or a batch of one size.
@@ -1631,11 +2403,6 @@ typedef struct luna_save_picture {
     double score;
 } luna_save_picture;
 
-/**
- * Every status.
- */
-#define luna_status_ALL { luna_status_Ok, luna_status_InvalidInput, luna_status_InvalidFile, luna_status_Unsupported, luna_status_NotFound, luna_status_Io, luna_status_LimitExceeded, luna_status_OutOfMemory, luna_status_Cancelled, luna_status_Busy, luna_status_NonFinite, luna_status_Device, luna_status_Internal, luna_status_InvalidHandle, }
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1772,6 +2539,54 @@ luna_status luna_inspect(const char *path,
  * One component of such a list.
  */
 luna_status luna_list_component(struct luna_list list, size_t index, struct luna_component *component);
+
+/**
+ * One file of a list that `luna_loras_list_files` gave.
+ */
+luna_status luna_list_lora_file(struct luna_list list, size_t index, struct luna_lora_file *file);
+
+/**
+ * One adapter of a list that `luna_loras_list_adapters` gave.
+ */
+luna_status luna_list_lora_adapter(struct luna_list list, size_t index, struct luna_lora_adapter *adapter);
+
+/**
+ * Makes a stack of LoRAs, to be put into the options of any number of calls, also at once. Their differences add, so
+ * the order does not matter beyond rounding. Files are read now, and shared with other stacks; the models are never
+ * changed. `options` may be NULL.
+ */
+luna_status luna_loras_new(struct luna_session session,
+                           const struct luna_lora *entries,
+                           size_t entry_count,
+                           const struct luna_loras_options *options,
+                           struct luna_loras *loras);
+
+/**
+ * Lists what became of each file on each model that the stack was used with and whose handle is open: a list of
+ * `luna_lora_file`. Also where a call refused the stack.
+ */
+luna_status luna_loras_list_files(struct luna_loras loras,
+                                  struct luna_list *list);
+
+/**
+ * Lists what became of each adapter, as `luna_loras_list_files` does of files: a list of `luna_lora_adapter`.
+ */
+luna_status luna_loras_list_adapters(struct luna_loras loras, struct luna_list *list);
+
+/**
+ * Frees a stack, and the copies of layers that were merged for it. Calls that run keep what they need.
+ */
+luna_status luna_loras_free(struct luna_loras loras);
+
+/**
+ * Lists the LoRAs in the session's `lora_folders`: a list of `luna_lora_name`, sorted.
+ */
+luna_status luna_list_loras(struct luna_session session, struct luna_list *list);
+
+/**
+ * One LoRA of such a list.
+ */
+luna_status luna_list_lora_name(struct luna_list list, size_t index, struct luna_lora_name *name);
 
 /**
  * Loads a VAE, or shares the one in memory if its content is the same. `path` is a file (.safetensors, alone or in a
@@ -1912,6 +2727,84 @@ luna_status luna_model_forward(struct luna_model model,
  * Frees a denoiser's handle. The model stays in memory for the next one, as the session's budget allows.
  */
 luna_status luna_model_free(struct luna_model model);
+
+/**
+ * Loads a vision encoder (CLIP or SigLIP), or shares the one in memory. `path` is a file, a checkpoint with one in it or
+ * a folder.
+ */
+luna_status luna_vision_load(struct luna_session session,
+                             const char *path,
+                             struct luna_vision *vision);
+
+/**
+ * Tells what is known of a vision encoder.
+ */
+luna_status luna_vision_get_info(struct luna_vision vision, struct luna_vision_info *info);
+
+/**
+ * Encodes pictures of any size, each `[batch, height, width, channels]` in 0..1, as one batch. `options` and `report`
+ * may be NULL.
+ */
+luna_status luna_vision_encode(struct luna_vision vision,
+                               const struct luna_view *const *images,
+                               size_t image_count,
+                               const struct luna_vision_options *options,
+                               struct luna_features *features,
+                               struct luna_report *report);
+
+/**
+ * Encodes pixel values that were prepared already, `[batch, 3, image_size, image_size]`, resized, cropped and
+ * normalised. `options` and `report` may be NULL; a part cannot be asked for.
+ */
+luna_status luna_vision_encode_pixels(struct luna_vision vision,
+                                      const struct luna_view *pixels,
+                                      const struct luna_vision_options *options,
+                                      struct luna_features *features,
+                                      struct luna_report *report);
+
+/**
+ * Frees all handles of features; those that are all zero are passed over.
+ */
+luna_status luna_features_free(struct luna_features features);
+
+/**
+ * Frees a vision encoder's handle. The model stays in memory for the next one, as the session's budget allows.
+ */
+luna_status luna_vision_free(struct luna_vision vision);
+
+/**
+ * Loads a vision-language model (Qwen3-VL or LLaVA 1.5), or shares the one in memory. `path` is a file, a
+ * `.safetensors.index.json` or a folder. `options` may be NULL.
+ */
+luna_status luna_vlm_load(struct luna_session session,
+                          const char *path,
+                          const struct luna_vlm_load_options *options,
+                          struct luna_vlm *vlm);
+
+/**
+ * Tells what is known of a vision-language model.
+ */
+luna_status luna_vlm_get_info(struct luna_vlm vlm, struct luna_vlm_info *info);
+
+/**
+ * Answers a question about pictures, or without any. `answer` gets a list of one `luna_generated`. `options` and
+ * `report` may be NULL.
+ */
+luna_status luna_vlm_generate(struct luna_vlm vlm,
+                              const struct luna_question *question,
+                              const struct luna_generate_options *options,
+                              struct luna_list *answer,
+                              struct luna_report *report);
+
+/**
+ * The answer in such a list, at index 0.
+ */
+luna_status luna_list_generated(struct luna_list list, size_t index, struct luna_generated *generated);
+
+/**
+ * Frees a vision-language model's handle. The model stays in memory for the next one, as the session's budget allows.
+ */
+luna_status luna_vlm_free(struct luna_vlm vlm);
 
 /**
  * Takes pictures in to be saved below the session's output folder, and returns before they are. `id` gets the job's

@@ -148,6 +148,9 @@ public:
         check(status);
     }
 
+    /// Runs a listener: what it throws is kept for `check_status`, and cancels the call.
+    template <typename Listener> void guard(Listener listener) noexcept { run(*state_, listener); }
+
 private:
     struct State {
         Progress progress;
@@ -158,15 +161,74 @@ private:
     // No exception may leave a callback.
     static void hear(std::uint64_t done, std::uint64_t total, void *user_data) noexcept {
         auto *state = static_cast<State *>(user_data);
+        run(*state, [&] { state->progress(done, total); });
+    }
+    template <typename Listener> static void run(State &state, Listener listener) noexcept {
         try {
-            state->progress(done, total);
+            listener();
         } catch (...) {
-            std::lock_guard<std::mutex> lock(state->mutex);
-            if (!state->thrown) state->thrown = std::current_exception();
-            luna_call_cancel(state->handle.get());
+            std::lock_guard<std::mutex> lock(state.mutex);
+            if (!state.thrown) state.thrown = std::current_exception();
+            luna_call_cancel(state.handle.get());
         }
     }
     std::unique_ptr<State> state_;
+};
+
+/// Items of a list of luna.h: `get` is such as `luna_list_resident`, `make` makes a value of each. Frees the list.
+template <typename Record, typename Get, typename Make> auto read_list(luna_list handle, Get get, Make make_value) {
+    Owned<luna_list, luna_list_free> list(handle);
+    std::vector<decltype(make_value(Record{}))> items;
+    std::size_t count = 0;
+    check(luna_list_count(handle, &count));
+    for (std::size_t index = 0; index < count; index++) {
+        auto record = make<Record>();
+        check(get(handle, index, &record));
+        items.push_back(make_value(record));
+    }
+    return items;
+}
+
+/// One LoRA of a stack: a path, a name in the session's `lora_folders`, or the bytes of a file.
+struct Lora {
+    /// A file or a PEFT folder.
+    static Lora file(std::string path, double model = 1, double clip = 1) { return {std::move(path), {}, {}, model, clip}; }
+    /// A name.
+    static Lora named(std::string name, double model = 1, double clip = 1) { return {{}, std::move(name), {}, model, clip}; }
+
+    std::string path, name;
+    std::vector<unsigned char> data;
+    double model = 1, clip = 1;
+};
+
+/// What became of one adapter of a LoRA.
+struct Adapter {
+    std::string file, model, key;
+    luna_lora_outcome outcome = LUNA_LORA_OUTCOME_APPLIED;
+    std::vector<std::string> targets;
+    std::string kind, nearest, expected, found, what;
+};
+
+/// A stack of LoRAs for the options of calls: `options.loras = loras.get()`.
+class Loras : public Owned<luna_loras, luna_loras_free> {
+public:
+    using Owned::Owned;
+
+    /// What became of each adapter on each model that the stack was used with.
+    std::vector<Adapter> adapters() const {
+        luna_list list{};
+        check(luna_loras_list_adapters(handle_, &list));
+        return read_list<luna_lora_adapter>(list, luna_list_lora_adapter, [](const luna_lora_adapter &told) {
+            auto text = [](const char *own) { return std::string(own ? own : ""); };
+            Adapter adapter;
+            adapter.file = text(told.file), adapter.model = text(told.model), adapter.key = text(told.key);
+            adapter.outcome = static_cast<luna_lora_outcome>(told.outcome);
+            adapter.targets.assign(told.targets, told.targets + told.target_count);
+            adapter.kind = text(told.kind), adapter.nearest = text(told.nearest), adapter.what = text(told.what);
+            adapter.expected = text(told.expected), adapter.found = text(told.found);
+            return adapter;
+        });
+    }
 };
 
 /// A tensor and how it was made.
@@ -181,6 +243,11 @@ template <typename Options> Options with(Options options, Call *call) {
     options.size = sizeof options;
     if (call) options.call = call->get();
     return options;
+}
+inline std::vector<const luna_view *> pointers(const std::vector<luna_view> &views) {
+    std::vector<const luna_view *> pointers;
+    for (const luna_view &view : views) pointers.push_back(&view);
+    return pointers;
 }
 } // namespace detail
 
@@ -239,17 +306,9 @@ public:
 
 private:
     static std::vector<std::string> read(luna_list handle) {
-        std::vector<std::string> problems;
-        if (handle.table == 0) return problems;
-        Owned<luna_list, luna_list_free> list(handle);
-        std::size_t count = 0;
-        check(luna_list_count(handle, &count));
-        for (std::size_t index = 0; index < count; index++) {
-            auto problem = make<luna_problem>();
-            check(luna_list_problem(handle, index, &problem));
-            problems.emplace_back(problem.text);
-        }
-        return problems;
+        if (handle.table == 0) return {};
+        auto text = [](const luna_problem &problem) { return std::string(problem.text); };
+        return read_list<luna_problem>(handle, luna_list_problem, text);
     }
 };
 
@@ -271,6 +330,91 @@ public:
         options = detail::with(options, call);
         detail::end(call, luna_model_forward(handle_, &input, &options, made.tensor.out(), &made.report));
         return made;
+    }
+};
+
+/// What a vision encoder makes of pictures; what a model does not give is empty.
+struct Features {
+    Tensor last_hidden_state, penultimate, pooler_output, image_embeds;
+};
+
+/// A vision encoder.
+class Vision : public Owned<luna_vision, luna_vision_free> {
+public:
+    using Owned::Owned;
+
+    /// What is known of it.
+    luna_vision_info info() const {
+        auto info = make<luna_vision_info>();
+        check(luna_vision_get_info(handle_, &info));
+        return info;
+    }
+    /// Pictures of any size, as one batch.
+    Features encode(const std::vector<luna_view> &images, luna_vision_options options = {}, Call *call = nullptr) const {
+        luna_features made{};
+        std::vector<const luna_view *> views = detail::pointers(images);
+        options = detail::with(options, call);
+        luna_status status = luna_vision_encode(handle_, views.data(), views.size(), &options, &made, nullptr);
+        Features features{Tensor(made.last_hidden_state), Tensor(made.penultimate), Tensor(made.pooler_output),
+                          Tensor(made.image_embeds)};
+        detail::end(call, status);
+        return features;
+    }
+};
+
+/// What a vision-language model answered.
+struct Generated {
+    std::string text;
+    std::vector<std::uint32_t> ids;
+    luna_finish finish = LUNA_FINISH_END_OF_TURN;
+    luna_report report = make<luna_report>();
+};
+
+/// A vision-language model.
+class Vlm : public Owned<luna_vlm, luna_vlm_free> {
+public:
+    using Owned::Owned;
+    using Piece = std::function<void(std::uint32_t id, const char *text)>;
+
+    /// What is known of it.
+    luna_vlm_info info() const {
+        auto info = make<luna_vlm_info>();
+        check(luna_vlm_get_info(handle_, &info));
+        return info;
+    }
+    /// Answers a question about pictures, or without any. `piece` hears each token as it comes; what it throws ends the
+    /// call, which throws it in turn.
+    Generated generate(const std::string &prompt, const std::vector<luna_view> &images = {},
+                       luna_generate_options options = {}, Piece piece = {}, Call *call = nullptr) const {
+        Call own;
+        Call *watched = call ? call : &own;
+        Listener listener{std::move(piece), watched};
+        options = detail::with(options, watched);
+        if (listener.piece) options.piece = &Vlm::hear, options.user_data = &listener;
+        std::vector<const luna_view *> views = detail::pointers(images);
+        auto question = make<luna_question>();
+        question.prompt = prompt.c_str(), question.images = views.data(), question.image_count = views.size();
+        Generated answer;
+        luna_list list{};
+        detail::end(watched, luna_vlm_generate(handle_, &question, &options, &list, &answer.report));
+        read_list<luna_generated>(list, luna_list_generated, [&](const luna_generated &told) {
+            answer.text = told.text;
+            answer.ids.assign(told.ids, told.ids + told.id_count);
+            answer.finish = static_cast<luna_finish>(told.finish);
+            return 0;
+        });
+        return answer;
+    }
+
+private:
+    struct Listener {
+        Piece piece;
+        Call *call;
+    };
+    // No exception may leave a callback.
+    static void hear(std::uint32_t id, const char *text, void *user_data) noexcept {
+        auto *listener = static_cast<Listener *>(user_data);
+        listener->call->guard([&] { listener->piece(id, text); });
     }
 };
 
@@ -303,6 +447,35 @@ public:
         options.size = sizeof options;
         check(luna_model_load(handle_, path.c_str(), &options, model.out()));
         return model;
+    }
+    /// A vision encoder.
+    Vision vision(const std::string &path) const {
+        Vision vision;
+        check(luna_vision_load(handle_, path.c_str(), vision.out()));
+        return vision;
+    }
+    /// A vision-language model.
+    Vlm vlm(const std::string &path, luna_vlm_load_options options = make<luna_vlm_load_options>()) const {
+        Vlm vlm;
+        options.size = sizeof options;
+        check(luna_vlm_load(handle_, path.c_str(), &options, vlm.out()));
+        return vlm;
+    }
+    /// A stack of LoRAs.
+    Loras loras(const std::vector<Lora> &stack, luna_loras_options options = make<luna_loras_options>()) const {
+        std::vector<luna_lora> entries;
+        for (const Lora &lora : stack) {
+            luna_lora entry{};
+            if (!lora.path.empty()) entry.path = lora.path.c_str();
+            if (!lora.name.empty()) entry.name = lora.name.c_str();
+            if (!lora.data.empty()) entry.data = lora.data.data(), entry.data_bytes = lora.data.size();
+            entry.model = lora.model, entry.clip = lora.clip;
+            entries.push_back(entry);
+        }
+        Loras loras;
+        options.size = sizeof options;
+        check(luna_loras_new(handle_, entries.data(), entries.size(), &options, loras.out()));
+        return loras;
     }
     /// What the session holds and has done.
     luna_stats stats() const {

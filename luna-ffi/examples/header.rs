@@ -4,16 +4,37 @@
 use std::{error::Error, path::Path};
 
 /// In the order in which a reader needs them.
-const SOURCES: [&str; 18] = [
-    "version", "status", "error", "types", "view", "options", "call", "session", "list", "tensor", "dlpack", "picture",
-    "inspect", "vae", "text", "tokens", "model", "save",
+const SOURCES: [&str; 23] = [
+    "version",
+    "status",
+    "error",
+    "types",
+    "view",
+    "options",
+    "call",
+    "session",
+    "list",
+    "tensor",
+    "dlpack",
+    "picture",
+    "inspect",
+    "coverage",
+    "lora",
+    "vae",
+    "text",
+    "tokens",
+    "model",
+    "vision",
+    "vlm",
+    "save",
+    "save_status",
 ];
 
 /// The header, from the sources of this crate.
 pub fn generate() -> Result<String, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut builder = cbindgen::Builder::new().with_config(cbindgen::Config::from_file(root.join("cbindgen.toml"))?);
-    for source in SOURCES.iter().chain(&["save_status"]) {
+    for source in SOURCES {
         builder = builder.with_src(root.join("src").join(source).with_extension("rs"));
     }
     let mut header = Vec::new();

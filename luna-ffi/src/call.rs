@@ -7,7 +7,7 @@ use crate::{
     table::{self, Object},
     types::luna_call,
 };
-use luna_core::{Call, CancelToken};
+use luna_core::{Call, CancelToken, client::CallOptions, protocol::EventKind};
 use std::{
     ffi::{c_char, c_void},
     sync::Arc,
@@ -83,6 +83,9 @@ impl Object for CallState {
 /// What watches one call: its own log and the session's.
 pub(crate) struct Watch {
     pub(crate) call: Call,
+    listener: Option<Callback<Listener>>,
+    /// Whether there is somebody who could cancel.
+    watched: bool,
     logs: [Log; 2],
 }
 
@@ -90,7 +93,7 @@ impl Watch {
     /// Of a handle that may be none.
     pub(crate) fn new(call: luna_call, session: Log) -> Result<Self> {
         if is_none(call) {
-            return Ok(Self { call: Call::new(), logs: [session, Log::default()] });
+            return Ok(Self { call: Call::new(), listener: None, watched: false, logs: [session, Log::default()] });
         }
         let state: Arc<CallState> = object(call)?;
         let mut call = Call::new().cancelled_by(&state.token);
@@ -99,7 +102,23 @@ impl Watch {
                 (listener.function)(progress.done as u64, progress.total as u64, listener.user_data());
             });
         }
-        Ok(Self { call, logs: [session, state.log] })
+        Ok(Self { call, listener: state.listener, watched: true, logs: [session, state.log] })
+    }
+
+    /// The same for a request to a daemon.
+    pub(crate) fn request(&self) -> CallOptions {
+        let mut options = CallOptions::default();
+        if self.watched {
+            options = options.cancelled_by(self.call.cancel_token());
+        }
+        match self.listener {
+            Some(listener) => options.on_event(move |event| {
+                if let EventKind::Progress { done, total } = event.kind {
+                    (listener.function)(done as u64, total as u64, listener.user_data());
+                }
+            }),
+            None => options,
+        }
     }
 
     pub(crate) fn tell(&self, level: luna_log_level, message: &str) {

@@ -9,7 +9,10 @@ use crate::{
     error::{Failure, Result, remember, wrong},
     status::luna_status,
     table::{self, Key, Object},
-    types::{luna_call, luna_list, luna_model, luna_session, luna_tensor, luna_text, luna_vae},
+    types::{
+        luna_call, luna_list, luna_loras, luna_model, luna_session, luna_tensor, luna_text, luna_vae, luna_vision,
+        luna_vlm,
+    },
 };
 use luna_core::{Error, ErrorKind};
 use std::{
@@ -44,6 +47,33 @@ pub(crate) fn free<T: Object>(handle: impl Into<Key>) -> luna_status {
 /// A text as C reads it; a NUL within it becomes U+FFFD.
 pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
+}
+
+/// Texts side by side, as C reads them.
+pub(crate) struct Texts {
+    /// To those below, which stay where they are.
+    pointers: Vec<*const c_char>,
+    _texts: Vec<CString>,
+}
+
+// SAFETY: the pointers lead to texts that it owns and that never change.
+unsafe impl Send for Texts {}
+// SAFETY: as above.
+unsafe impl Sync for Texts {}
+
+impl Texts {
+    pub(crate) fn new(texts: Vec<CString>) -> Self {
+        Self { pointers: texts.iter().map(|text| text.as_ptr()).collect(), _texts: texts }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// NULL if there are none.
+    pub(crate) fn as_ptr(&self) -> *const *const c_char {
+        if self.pointers.is_empty() { ptr::null() } else { self.pointers.as_ptr() }
+    }
 }
 
 /// Runs an exported function's work: what fails is remembered, what panics is a status.
@@ -96,7 +126,18 @@ macro_rules! records {
 pub(crate) use {plain, records};
 
 plain!(u8, i32, u32, i64, u64, usize, *const c_char);
-plain!(luna_session, luna_call, luna_vae, luna_text, luna_model, luna_tensor, luna_list);
+plain!(
+    luna_session,
+    luna_call,
+    luna_vae,
+    luna_text,
+    luna_model,
+    luna_loras,
+    luna_vision,
+    luna_vlm,
+    luna_tensor,
+    luna_list
+);
 
 /// The caller of an exported function, who vouches for the pointers that came with the call.
 pub(crate) struct Caller(PhantomData<*const ()>);

@@ -9,11 +9,15 @@
 #![allow(clippy::missing_safety_doc)]
 
 mod call;
+mod coverage;
+mod daemon;
 mod dlpack;
+mod embedded;
 mod error;
 mod handle;
 mod inspect;
 mod list;
+mod lora;
 mod model;
 mod options;
 mod picture;
@@ -29,12 +33,16 @@ mod types;
 mod vae;
 mod version;
 mod view;
+mod vision;
+mod vlm;
 
 pub use call::*;
+pub use coverage::*;
 pub use dlpack::*;
 pub use error::*;
 pub use inspect::*;
 pub use list::*;
+pub use lora::*;
 pub use model::*;
 pub use options::*;
 pub use picture::*;
@@ -49,3 +57,5 @@ pub use types::*;
 pub use vae::*;
 pub use version::*;
 pub use view::*;
+pub use vision::*;
+pub use vlm::*;

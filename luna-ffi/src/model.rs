@@ -2,23 +2,30 @@
 
 use crate::{
     call::{Log, Watch},
+    daemon::RemoteModel,
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
+    lora::{Ready, stack_of},
     options::{LUNA_FALLBACK_WIDENED, attention, attention_number, luna_report, precision},
-    session::Session,
+    session::{Place, Session},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
-    types::{luna_call, luna_model, luna_session, luna_tensor},
+    types::{luna_call, luna_loras, luna_model, luna_session, luna_tensor},
     view::{Floats, Meaning, floats, luna_view, optional_floats},
 };
 use luna_core::{
-    ArrayView, Error, ErrorKind,
-    checkpoint::{Checkpoint, Family},
+    ArrayView, Prediction,
+    checkpoint::Family,
     diffusion::{Control, Denoiser, Fallback, ForwardInput, ForwardOptions, LoadOptions, Predicted},
+    protocol::ModelForward,
     registry::Lease,
 };
-use std::{ffi::c_char, num::NonZeroUsize, sync::Arc};
+use std::{
+    ffi::{CStr, c_char},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 crate::handle::records!(luna_model_load_options, luna_model_info, luna_forward_input, luna_forward_options);
 
@@ -108,31 +115,36 @@ pub struct luna_forward_options {
     pub attention: i32,
     /// Cancellation, progress and log; all zero for none.
     pub call: luna_call,
+    /// LoRAs for this call; all zero for none.
+    pub loras: luna_loras,
 }
 
 /// The object behind `luna_model`.
 pub(crate) struct LoadedModel {
-    denoiser: Lease<Denoiser>,
+    source: Source,
     /// As this handle was loaded with, whoever loaded the model first.
     attention: luna_core::AttentionMode,
     log: Log,
+}
+
+/// Where its weights are.
+enum Source {
+    Here(Lease<Denoiser>),
+    There(RemoteModel),
 }
 
 impl Object for LoadedModel {
     const NAME: &'static str = "luna_model";
 }
 
-fn no_bundled() -> luna_core::Result<Checkpoint> {
-    Err(Error::new(ErrorKind::NotFound, "the library carries no denoiser"))
-}
-
-const fn family_name(family: Family) -> &'static std::ffi::CStr {
-    match family {
-        Family::SdUnet => c"Stable Diffusion UNet",
-        Family::Flux => c"Flux transformer",
-        Family::ZImage => c"Z-Image transformer",
-        _ => c"denoiser",
-    }
+/// An architecture's name, which is valid for ever.
+fn family_name(name: &str) -> &'static CStr {
+    let known = [
+        (Family::SdUnet, c"Stable Diffusion UNet"),
+        (Family::Flux, c"Flux transformer"),
+        (Family::ZImage, c"Z-Image transformer"),
+    ];
+    known.into_iter().find(|(family, _)| family.name() == name).map_or(c"denoiser", |(_, name)| name)
 }
 
 /// The caller's residuals of one side.
@@ -168,42 +180,96 @@ impl LoadedModel {
             attention: attention(options.attention)?.unwrap_or_default(),
             precision: precision(options.precision)?,
         };
-        let load = |checkpoint: &Checkpoint, runtime: &luna_core::Runtime| Denoiser::load(checkpoint, runtime, &own);
-        // No path is empty, so there is no name that stands for a bundled one.
-        let denoiser = session.acquire(path, ("", no_bundled), load)?;
-        Ok(Self { denoiser, attention: own.attention, log: session.log })
+        let source = match session.place() {
+            Place::Here(embedded) => Source::Here(
+                embedded.acquire_file(path, |checkpoint, runtime| Denoiser::load(checkpoint, runtime, &own))?,
+            ),
+            Place::There(daemon) => Source::There(RemoteModel::load(daemon, path)?),
+        };
+        Ok(Self { source, attention: own.attention, log: session.log })
     }
 
-    fn info(&self) -> luna_model_info {
-        let facts = self.denoiser.facts();
-        luna_model_info {
-            size: 0,
-            family: family_name(self.denoiser.family()).as_ptr(),
-            input_channels: facts.input_channels as u64,
-            output_channels: facts.output_channels as u64,
-            context_width: facts.context_width as u64,
-            y_width: facts.y_width.map_or(0, NonZeroUsize::get) as u64,
-            takes_guidance: facts.takes_guidance.into(),
-            size_multiple: facts.size_multiple as u32,
-            last_timestep: facts.last_timestep,
-            reserved: 0,
-            weight_bytes: self.denoiser.weight_bytes(),
+    fn info(&self) -> Result<luna_model_info> {
+        Ok(match &self.source {
+            Source::Here(denoiser) => {
+                let facts = denoiser.facts();
+                luna_model_info {
+                    size: 0,
+                    family: family_name(denoiser.family().name()).as_ptr(),
+                    input_channels: facts.input_channels as u64,
+                    output_channels: facts.output_channels as u64,
+                    context_width: facts.context_width as u64,
+                    y_width: facts.y_width.map_or(0, NonZeroUsize::get) as u64,
+                    takes_guidance: facts.takes_guidance.into(),
+                    size_multiple: facts.size_multiple as u32,
+                    last_timestep: facts.last_timestep,
+                    reserved: 0,
+                    weight_bytes: denoiser.weight_bytes(),
+                }
+            }
+            Source::There(remote) => {
+                let info = remote.info()?;
+                luna_model_info {
+                    size: 0,
+                    family: family_name(&info.family).as_ptr(),
+                    input_channels: info.input_channels as u64,
+                    output_channels: info.output_channels as u64,
+                    context_width: info.context_width as u64,
+                    y_width: info.y_width.unwrap_or_default() as u64,
+                    takes_guidance: info.takes_guidance.into(),
+                    size_multiple: info.size_multiple as u32,
+                    last_timestep: info.last_timestep,
+                    reserved: 0,
+                    weight_bytes: info.weight_bytes,
+                }
+            }
+        })
+    }
+
+    /// One step, here or there.
+    fn step(
+        self: &Arc<Self>,
+        step: &ForwardInput,
+        options: &luna_forward_options,
+        watch: &Watch,
+    ) -> Result<(Prediction, luna_report)> {
+        let (precision, stack) = (precision(options.precision)?, stack_of(options.loras)?);
+        let attention = attention(options.attention)?.unwrap_or(self.attention);
+        match &self.source {
+            Source::Here(denoiser) => {
+                let fitted = stack.map(|stack| stack.for_denoiser(self, denoiser, &watch.call)).transpose()?;
+                let patches = fitted.as_ref().and_then(|fitted| match &fitted.ready {
+                    Ready::Denoiser(patches) => Some(patches.clone()),
+                    Ready::Text(_) => None,
+                });
+                let call = watch.call.clone();
+                let own =
+                    ForwardOptions { precision, patches, attention: Some(attention), call, ..ForwardOptions::default() };
+                let predicted = denoiser.forward(step, &own)?;
+                let mut told = told(&predicted, watch);
+                fitted.inspect(|fitted| fitted.fates.tell(&mut told));
+                Ok((predicted.prediction, told))
+            }
+            Source::There(remote) => {
+                let asked = stack.as_ref().map_or_else(|| Ok(ModelForward::default()), |stack| stack.asked_of_denoiser())?;
+                let (precision, attention) = (Some(precision.name().to_owned()), Some(attention.name().to_owned()));
+                let asked = ModelForward { precision, attention, ..asked };
+                let (prediction, mut told, fate) = remote.forward(step, asked, watch)?;
+                if let (Some(stack), Some(fate)) = (stack, fate) {
+                    stack.told(self, vec![fate]).tell(&mut told);
+                }
+                Ok((prediction, told))
+            }
         }
     }
 
     fn forward(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         input: &luna_forward_input,
         options: &luna_forward_options,
     ) -> Result<(Tensor, luna_report)> {
         let watch = Watch::new(options.call, self.log)?;
-        let own = ForwardOptions {
-            precision: precision(options.precision)?,
-            attention: Some(attention(options.attention)?.unwrap_or(self.attention)),
-            call: watch.call.clone(),
-            ..ForwardOptions::default()
-        };
         let needed = |what, view| floats(caller, what, view, Meaning::Numbers);
         let (x, timesteps) = (needed("x", input.x)?, needed("timesteps", input.timesteps)?);
         let context = needed("context", input.context)?;
@@ -222,12 +288,11 @@ impl LoadedModel {
             control: Control { input: input?, middle: middle?, output: output? },
             ..ForwardInput::new(array(&x)?, one_each("timesteps", &timesteps)?, array(&context)?)
         };
-        let predicted = self.denoiser.forward(&step, &own)?;
+        let (prediction, mut told) = self.step(&step, options, &watch)?;
         let single = [Some(&x), Some(&timesteps), Some(&context), y.as_ref(), guidance.as_ref()];
         let all = single.into_iter().flatten().chain(added.iter().flatten().flatten());
-        let mut told = told(&predicted, &watch);
         told.copied_bytes = all.map(|floats| floats.copied).sum();
-        Ok((Tensor::Prediction(Arc::new(predicted.prediction)), told))
+        Ok((Tensor::Prediction(Arc::new(prediction)), told))
     }
 }
 
@@ -263,13 +328,13 @@ pub unsafe extern "C" fn luna_model_load(
     })
 }
 
-/// Tells what a denoiser takes and gives.
+/// Tells what a denoiser takes and gives. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED` before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_model_get_info(model: luna_model, info: *mut luna_model_info) -> luna_status {
     boundary(|caller| {
         caller.output("info", info)?;
         let mut place = caller.report(info)?;
-        place.put(object::<LoadedModel>(model)?.info());
+        place.put(object::<LoadedModel>(model)?.info()?);
         Ok(())
     })
 }

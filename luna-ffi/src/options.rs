@@ -72,6 +72,16 @@ pub struct luna_report {
     pub copied_bytes: u64,
     /// Time from call to result.
     pub nanoseconds: u64,
+    /// Adapters of the call's LoRAs that were applied. `luna_loras_list_adapters` tells which.
+    pub adapters_applied: u32,
+    /// Adapters for this model that could not be applied.
+    pub adapters_missed: u32,
+    /// How the LoRAs were applied: a `luna_lora_mode`, functional or merged.
+    pub lora_mode: i32,
+    /// Why `LUNA_LORA_MODE_AUTO` did not merge: a `luna_not_merged`.
+    pub not_merged: i32,
+    /// Time that the call waited in a daemon's queue.
+    pub queue_nanoseconds: u64,
 }
 
 impl luna_report {
@@ -92,6 +102,11 @@ impl luna_report {
             memory_available: 0,
             copied_bytes: 0,
             nanoseconds: elapsed.as_nanos().try_into().unwrap_or(u64::MAX),
+            adapters_applied: 0,
+            adapters_missed: 0,
+            lora_mode: 0,
+            not_merged: 0,
+            queue_nanoseconds: 0,
         }
     }
 }

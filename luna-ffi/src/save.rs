@@ -2,19 +2,22 @@
 //! Leaves: a job's id.
 
 use crate::{
-    error::{Result, wrong},
+    embedded::Embedded,
+    error::{Failure, Result, wrong},
     handle::{Caller, boundary, object},
     options::{choose, yes},
-    session::Session,
+    session::{Place, Session},
     status::luna_status,
     types::luna_session,
-    view::{Floats, Meaning, floats, luna_view},
+    view::luna_view,
 };
 use luna_core::{
     Image,
     files::IfExists,
+    limits::check_at_most,
     picture::{BitDepth, Effort, Format, Metadata},
     pool::WhenFull,
+    protocol::{SaveImageWish, SaveImagesAsync, SaveValues},
     save::{Gate, GateMode, JobId, Rejects, SaveConfig, SaveEvent, SaveImage, SaveJob, SavePool, Template, Timestamp},
 };
 use std::{
@@ -137,7 +140,7 @@ pub struct luna_save_job {
     pub reserved: u32,
 }
 
-impl Session {
+impl Embedded {
     /// Its saver, started with the first job.
     pub(crate) fn saver(&self) -> Result<Arc<SavePool>> {
         let mut saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,6 +186,56 @@ pub(crate) fn job_of(number: u64) -> Result<JobId> {
     Ok(format!("{number:016x}").parse()?)
 }
 
+/// The name of a file format on the wire.
+fn format_name(number: i32) -> Result<&'static str> {
+    choose("picture format", number, &["png", "png16", "webp", "webp_lossless", "jpeg"])
+}
+
+/// The job as a request to a daemon, with its pictures.
+fn remote(caller: &Caller, asked: &luna_save_job) -> Result<(Vec<Image>, SaveImagesAsync)> {
+    let text = |what: &str, text: *const c_char| Ok::<_, Failure>(caller.optional_text(what, text)?.map(str::to_owned));
+    check_at_most("images in a job", asked.image_count as u64, MOST_PARTS)?;
+    let (mut pictures, mut wishes) = (Vec::new(), Vec::new());
+    for image in caller.slice("images", asked.images, asked.image_count)? {
+        pictures.push(crate::picture::image(caller, "pixels", image.pixels)?.0);
+        format(image)?;
+        let (stated, lossy) = (|number: i32| u8::try_from(number).ok().filter(|&number| number > 0), [2, 4]);
+        wishes.push(SaveImageWish {
+            format: Some(format_name(image.format)?.to_owned()),
+            quality: stated(image.quality).filter(|_| lossy.contains(&image.format)),
+            level: stated(image.level).filter(|_| image.format < 2),
+            affix: text("affix", image.affix)?.unwrap_or_default(),
+            subfolder: yes(image.subfolder),
+            ..SaveImageWish::default()
+        });
+    }
+    check_at_most("metadata texts", asked.metadata_count as u64, MOST_PARTS)?;
+    let keys = caller.texts("metadata_keys", asked.metadata_keys, asked.metadata_count)?;
+    let texts = caller.texts("metadata_texts", asked.metadata_texts, asked.metadata_count)?;
+    let request = SaveImagesAsync {
+        images: wishes,
+        folder: text("folder", asked.folder)?,
+        name: text("name", asked.name)?,
+        values: SaveValues {
+            model_path: text("model_path", asked.model_path)?,
+            seed: yes(asked.has_seed).then_some(asked.seed),
+            index: Some(asked.index),
+            prompt: text("prompt", asked.prompt)?,
+        },
+        metadata: keys.into_iter().map(str::to_owned).zip(texts.into_iter().map(str::to_owned)).collect(),
+        gate: Some(gate(asked)?),
+        if_exists: Some(if_exists(asked)?),
+        durable: yes(asked.durable),
+        utc_offset_minutes: asked.utc_offset_minutes,
+        ..SaveImagesAsync::default()
+    };
+    Ok((pictures, request))
+}
+
+fn if_exists(job: &luna_save_job) -> Result<IfExists> {
+    choose("answer to an existing file", job.if_exists, &[IfExists::Number, IfExists::Refuse, IfExists::Replace])
+}
+
 fn format(image: &luna_save_image) -> Result<Format> {
     let percent = |number: i32| u8::try_from(if number == 0 { 90 } else { number });
     let range = |what: &str, number: i32| wrong(format!("the {what} is out of range")).found(number.to_string());
@@ -199,23 +252,12 @@ fn format(image: &luna_save_image) -> Result<Format> {
     choose("picture format", image.format, &formats)
 }
 
-/// Pixels of a caller's as a picture that a job may keep.
-fn picture(caller: &Caller, pixels: *const luna_view) -> Result<Image> {
-    let Floats { shape, values, .. } = floats(caller, "pixels", pixels, Meaning::Pixels)?;
-    let sides = <[usize; 4]>::try_from(&shape[..]).map_err(|_| {
-        wrong("the pixels have a wrong number of dimensions")
-            .expected("[batch, height, width, channels]")
-            .found(format!("{shape:?}"))
-    })?;
-    Ok(Image::new(sides, values.into_owned())?)
-}
-
 fn images(caller: &Caller, job: &luna_save_job) -> Result<Vec<SaveImage>> {
-    luna_core::limits::check_at_most("images in a job", job.image_count as u64, MOST_PARTS)?;
+    check_at_most("images in a job", job.image_count as u64, MOST_PARTS)?;
     let images = caller.slice("images", job.images, job.image_count)?.iter();
     images
         .map(|image| {
-            let mut saved = SaveImage::new(picture(caller, image.pixels)?, format(image)?);
+            let mut saved = SaveImage::new(crate::picture::image(caller, "pixels", image.pixels)?.0, format(image)?);
             saved.affix = caller.optional_text("affix", image.affix)?.unwrap_or_default().to_owned();
             saved.subfolder = yes(image.subfolder);
             Ok(saved)
@@ -224,7 +266,7 @@ fn images(caller: &Caller, job: &luna_save_job) -> Result<Vec<SaveImage>> {
 }
 
 fn metadata(caller: &Caller, job: &luna_save_job) -> Result<Metadata> {
-    luna_core::limits::check_at_most("metadata texts", job.metadata_count as u64, MOST_PARTS)?;
+    check_at_most("metadata texts", job.metadata_count as u64, MOST_PARTS)?;
     let keys = caller.texts("metadata_keys", job.metadata_keys, job.metadata_count)?;
     let texts = caller.texts("metadata_texts", job.metadata_texts, job.metadata_count)?;
     let add = |metadata: Metadata, (key, text): (&&str, &&str)| metadata.with(key, text);
@@ -255,28 +297,34 @@ fn job(caller: &Caller, asked: &luna_save_job) -> Result<SaveJob> {
     job.values.index = Some(asked.index);
     job.metadata = metadata(caller, asked)?;
     job.gate = gate(asked)?;
-    let choices = [IfExists::Number, IfExists::Refuse, IfExists::Replace];
-    job.if_exists = choose("answer to an existing file", asked.if_exists, &choices)?;
+    job.if_exists = if_exists(asked)?;
     job.when_full = if yes(asked.busy_when_full) { WhenFull::Busy } else { WhenFull::Wait };
     job.durable = yes(asked.durable);
     job.time = Timestamp::new(SystemTime::now(), asked.utc_offset_minutes);
     Ok(job)
 }
 
-/// Takes pictures in to be saved below the session's output folder, and returns before they are. `id` gets the job's
+/// Takes pictures in to be saved below the session's output folder, or a daemon's, and returns before they are. `id` gets the job's
 /// number, which is never given twice.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_save_submit(
     session: luna_session,
-    job: *const luna_save_job,
+    save_job: *const luna_save_job,
     id: *mut u64,
 ) -> luna_status {
     boundary(|caller| {
         let place = caller.output("id", id)?;
-        caller.value("job", job.cast::<usize>())?;
+        caller.value("job", save_job.cast::<usize>())?;
         let session = object::<Session>(session)?;
-        let job = self::job(caller, &caller.options(job)?)?;
-        place.put(number_of(session.saver()?.submit(job)?));
+        let asked = caller.options(save_job)?;
+        let id = match session.place() {
+            Place::Here(embedded) => embedded.saver()?.submit(job(caller, &asked)?)?,
+            Place::There(daemon) => {
+                let (images, request) = remote(caller, &asked)?;
+                daemon.save(&images, &request)?.parse()?
+            }
+        };
+        place.put(number_of(id));
         Ok(())
     })
 }

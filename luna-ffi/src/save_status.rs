@@ -5,11 +5,14 @@ use crate::{
     handle::{boundary, c_string, object},
     list::{self, Item},
     save::{job_of, number_of},
-    session::Session,
+    session::{Place, Session},
     status::luna_status,
     types::{luna_list, luna_session},
 };
-use luna_core::save::{Fate, JobState, JobStatus, PictureStatus, Written};
+use luna_core::{
+    protocol::{self, PictureState},
+    save::{Fate, JobState, JobStatus, PictureStatus, Written},
+};
 use std::{
     ffi::{CString, c_char},
     ptr,
@@ -87,10 +90,15 @@ pub struct luna_save_picture {
 }
 
 struct PictureItem {
-    status: PictureStatus,
+    image: u64,
+    index: u64,
+    state: luna_save_state,
+    status: i32,
     path: Option<CString>,
     sha256: Option<CString>,
+    bytes: u64,
     error: Option<CString>,
+    score: f64,
 }
 
 const fn written(fate: &Fate) -> Option<&Written> {
@@ -111,17 +119,50 @@ const fn state_of(fate: &Fate) -> luna_save_state {
     }
 }
 
+/// A state by the name that the wire has for pictures and jobs.
+fn state_named(name: &str) -> luna_save_state {
+    match name {
+        "waiting" | "queued" => luna_save_state::Queued,
+        "writing" => luna_save_state::Writing,
+        "written" | "done" => luna_save_state::Done,
+        "rejected" => luna_save_state::Rejected,
+        "cancelled" => luna_save_state::Cancelled,
+        _ => luna_save_state::Failed,
+    }
+}
+
 impl PictureItem {
-    fn new(status: PictureStatus) -> Self {
-        let file = written(&status.fate);
+    fn here(status: &PictureStatus) -> Self {
+        let (file, verdict) = (written(&status.fate), match &status.fate {
+            Fate::Written(written) => written.verdict,
+            Fate::Rejected { verdict, .. } => Some(*verdict),
+            _ => None,
+        });
+        let error = if let Fate::Failed(error) = &status.fate { Some(error) } else { None };
         Self {
+            image: status.image as u64,
+            index: status.index as u64,
+            state: state_of(&status.fate),
+            status: error.map_or(0, |error| luna_status::of(error.kind()) as i32),
             path: file.map(|file| c_string(&file.path.to_string_lossy())),
             sha256: file.map(|file| c_string(&file.sha256_hex())),
-            error: match &status.fate {
-                Fate::Failed(error) => Some(c_string(&error.to_string())),
-                _ => None,
-            },
-            status,
+            bytes: file.map_or(0, |file| file.bytes),
+            error: error.map(|error| c_string(&error.to_string())),
+            score: verdict.map_or(f64::NAN, |verdict| verdict.score),
+        }
+    }
+
+    fn there(told: &PictureState) -> Self {
+        Self {
+            image: told.image as u64,
+            index: told.index as u64,
+            state: state_named(&told.state),
+            status: told.error.as_ref().map_or(0, |fault| luna_status::of(fault.kind()) as i32),
+            path: told.file.as_ref().map(|file| c_string(&file.path)),
+            sha256: told.file.as_ref().map(|file| c_string(&file.sha256)),
+            bytes: told.file.as_ref().map_or(0, |file| file.bytes),
+            error: told.error.as_ref().map(|fault| c_string(&fault.to_string())),
+            score: told.verdict.map_or(f64::NAN, |verdict| verdict.score),
         }
     }
 }
@@ -131,51 +172,53 @@ impl Item for PictureItem {
 
     fn record(&self) -> luna_save_picture {
         let text = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
-        let verdict = match &self.status.fate {
-            Fate::Written(written) => written.verdict,
-            Fate::Rejected { verdict, .. } => Some(*verdict),
-            _ => None,
-        };
         luna_save_picture {
             size: 0,
-            image: self.status.image as u64,
-            index: self.status.index as u64,
-            state: state_of(&self.status.fate) as i32,
-            status: match &self.status.fate {
-                Fate::Failed(error) => luna_status::of(error.kind()) as i32,
-                _ => 0,
-            },
+            image: self.image,
+            index: self.index,
+            state: self.state as i32,
+            status: self.status,
             path: text(&self.path),
             sha256: text(&self.sha256),
-            bytes: written(&self.status.fate).map_or(0, |file| file.bytes),
+            bytes: self.bytes,
             error: text(&self.error),
-            score: verdict.map_or(f64::NAN, |verdict| verdict.score),
+            score: self.score,
         }
     }
 }
 
-fn told(status: &JobStatus) -> luna_save_status {
-    let count = |state: luna_save_state| {
-        status.pictures.iter().filter(|picture| state_of(&picture.fate) == state).count() as u64
-    };
+/// A job as the header has it, from its pictures' states.
+fn record(id: u64, state: luna_save_state, durable: bool, states: &[luna_save_state]) -> luna_save_status {
+    let count = |wanted: luna_save_state| states.iter().filter(|state| **state == wanted).count() as u64;
     luna_save_status {
         size: 0,
-        id: number_of(status.id),
-        state: match status.state() {
-            JobState::Queued => luna_save_state::Queued,
-            JobState::Writing => luna_save_state::Writing,
-            JobState::Done => luna_save_state::Done,
-            JobState::Rejected => luna_save_state::Rejected,
-            JobState::Cancelled => luna_save_state::Cancelled,
-            _ => luna_save_state::Failed,
-        } as i32,
-        durable: status.durable.into(),
-        pictures: status.pictures.len() as u64,
+        id,
+        state: state as i32,
+        durable: durable.into(),
+        pictures: states.len() as u64,
         written: count(luna_save_state::Done),
         failed: count(luna_save_state::Failed),
         rejected: count(luna_save_state::Rejected),
         cancelled: count(luna_save_state::Cancelled),
     }
+}
+
+fn told(status: &JobStatus) -> luna_save_status {
+    let states: Vec<_> = status.pictures.iter().map(|picture| state_of(&picture.fate)).collect();
+    let state = match status.state() {
+        JobState::Queued => luna_save_state::Queued,
+        JobState::Writing => luna_save_state::Writing,
+        JobState::Done => luna_save_state::Done,
+        JobState::Rejected => luna_save_state::Rejected,
+        JobState::Cancelled => luna_save_state::Cancelled,
+        _ => luna_save_state::Failed,
+    };
+    record(number_of(status.id), state, status.durable, &states)
+}
+
+fn told_remotely(id: u64, job: &protocol::JobState) -> luna_save_status {
+    let states: Vec<_> = job.pictures.iter().map(|picture| state_named(&picture.state)).collect();
+    record(id, state_named(&job.state), job.durable, &states)
 }
 
 struct JobItem(JobStatus);
@@ -199,9 +242,12 @@ pub unsafe extern "C" fn luna_save_wait(
 ) -> luna_status {
     boundary(|caller| {
         let mut place = caller.report(status)?;
-        let saver = object::<Session>(session)?.saver()?;
+        let (session, job) = (object::<Session>(session)?, job_of(id)?);
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
-        place.put(told(&saver.wait(job_of(id)?, timeout)?));
+        place.put(match session.place() {
+            Place::Here(embedded) => told(&embedded.saver()?.wait(job, timeout)?),
+            Place::There(daemon) => told_remotely(id, &daemon.wait_for_job(&job.to_string(), timeout)?),
+        });
         Ok(())
     })
 }
@@ -211,8 +257,14 @@ pub unsafe extern "C" fn luna_save_wait(
 pub unsafe extern "C" fn luna_save_list_pictures(session: luna_session, id: u64, list: *mut luna_list) -> luna_status {
     boundary(|caller| {
         let place = caller.output("list", list)?;
-        let status = object::<Session>(session)?.saver()?.status(job_of(id)?)?;
-        place.put(list::open(status.pictures.into_iter().map(PictureItem::new).collect()));
+        let (session, job) = (object::<Session>(session)?, job_of(id)?);
+        let items = match session.place() {
+            Place::Here(embedded) => embedded.saver()?.status(job)?.pictures.iter().map(PictureItem::here).collect(),
+            Place::There(daemon) => {
+                daemon.client.job_status(&job.to_string())?.pictures.iter().map(PictureItem::there).collect()
+            }
+        };
+        place.put(list::open::<PictureItem>(items));
         Ok(())
     })
 }
@@ -232,7 +284,7 @@ pub unsafe extern "C" fn luna_list_picture(
 pub unsafe extern "C" fn luna_save_list_jobs(session: luna_session, list: *mut luna_list) -> luna_status {
     boundary(|caller| {
         let place = caller.output("list", list)?;
-        let jobs = object::<Session>(session)?.saver()?.list();
+        let jobs = object::<Session>(session)?.here("a list of save jobs")?.saver()?.list();
         place.put(list::open(jobs.into_iter().map(JobItem).collect()));
         Ok(())
     })
@@ -247,5 +299,11 @@ pub unsafe extern "C" fn luna_list_job(list: luna_list, index: usize, status: *m
 /// Cancels what has not been written of a save job.
 #[unsafe(no_mangle)]
 pub extern "C" fn luna_save_cancel(session: luna_session, id: u64) -> luna_status {
-    boundary(|_| -> Result<()> { Ok(object::<Session>(session)?.saver()?.cancel(job_of(id)?)?) })
+    boundary(|_| -> Result<()> {
+        let (session, job) = (object::<Session>(session)?, job_of(id)?);
+        match session.place() {
+            Place::Here(embedded) => Ok(embedded.saver()?.cancel(job)?),
+            Place::There(daemon) => Ok(daemon.client.job_cancel(&job.to_string()).map(drop)?),
+        }
+    })
 }

@@ -1,7 +1,9 @@
 //! Sessions: what a host program opens once. Enters: options. Leaves: a registry with its runtime, and what they hold.
 
 use crate::{
-    call::{Log, luna_log_function, luna_log_level},
+    call::{Log, luna_log_function},
+    daemon::{Daemon, not_remote},
+    embedded::{Counts, Embedded, Settings},
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, object},
     list::{self, Item},
@@ -11,21 +13,20 @@ use crate::{
     types::{luna_list, luna_session},
 };
 use luna_core::{
-    Device, Error, ErrorKind, Runtime,
-    checkpoint::Checkpoint,
+    Device, Error, ErrorKind,
+    client::ClientSettings,
     memory,
-    registry::{Lease, Model, ModelId, Registry, Resident, Unloaded},
-    save::SavePool,
+    protocol::{DEFAULT_PORT, GetInfo, ModelInfo},
+    registry::{Resident, Unloaded},
 };
 use std::{
     ffi::{CString, c_char, c_void},
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
-crate::handle::records!(luna_open_options, luna_stats, luna_resident);
+crate::handle::records!(luna_open_options, luna_connect_options, luna_stats, luna_resident);
 
 /// Options of `luna_open`. All zeros but `size` is a good choice.
 #[repr(C)]
@@ -49,9 +50,37 @@ pub struct luna_open_options {
     pub log: luna_log_function,
     /// Handed to `log`.
     pub user_data: *mut c_void,
+    /// Folders that LoRAs are looked up in by name, with all folders below them.
+    pub lora_folders: *const *const c_char,
+    /// How many there are.
+    pub lora_folder_count: usize,
+    /// The most bytes of LoRAs to keep in memory; 0 for 2 GiB.
+    pub lora_cache_bytes: u64,
+    /// The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
+    pub merged_bytes: u64,
 }
 
-/// What a session holds and has done.
+/// Options of `luna_connect`. All zeros but `size` is a good choice.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_connect_options {
+    /// `sizeof(luna_connect_options)`.
+    pub size: usize,
+    /// Who this is: connections of one name count as one client. NULL for none.
+    pub name: *const c_char,
+    /// The daemon's token, where it asks for one; NULL for none.
+    pub token: *const c_char,
+    /// For how many milliseconds a daemon that does not answer is tried again.
+    pub connect_for_ms: u32,
+    /// Whether calls wait where the daemon is busy, instead of `LUNA_STATUS_BUSY`: 0 or 1.
+    pub wait_when_busy: u32,
+    /// Hears what is done in this session; may be NULL.
+    pub log: luna_log_function,
+    /// Handed to `log`.
+    pub user_data: *mut c_void,
+}
+
+/// What a session holds and has done. What a daemon does not tell is 0.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct luna_stats {
@@ -79,6 +108,12 @@ pub struct luna_stats {
     pub pictures_written: u64,
     /// Pictures that failed.
     pub pictures_failed: u64,
+    /// LoRAs in memory.
+    pub loras: u64,
+    /// Bytes they take.
+    pub lora_bytes: u64,
+    /// Bytes of layers that are merged with LoRAs.
+    pub merged_bytes: u64,
 }
 
 /// One model in memory.
@@ -113,15 +148,14 @@ pub enum luna_unloaded {
 
 /// The object behind `luna_session`.
 pub(crate) struct Session {
-    device: Device,
-    threads: Option<NonZeroUsize>,
-    runtime: Mutex<Option<Runtime>>,
-    pub(crate) registry: Registry,
-    budget: u64,
-    pub(crate) output: Option<PathBuf>,
-    pub(crate) spool: Option<PathBuf>,
-    pub(crate) saver: Mutex<Option<Arc<SavePool>>>,
+    place: Place,
     pub(crate) log: Log,
+}
+
+/// Where a session's models are.
+pub(crate) enum Place {
+    Here(Box<Embedded>),
+    There(Arc<Daemon>),
 }
 
 impl Object for Session {
@@ -129,99 +163,163 @@ impl Object for Session {
 }
 
 impl Session {
-    fn new(caller: &Caller, options: *const luna_open_options) -> Result<Self> {
+    fn open(caller: &Caller, options: *const luna_open_options) -> Result<Self> {
         let options = caller.options(options)?;
-        let device = caller.optional_text("device", options.device)?.map_or(Ok(Device::Cpu), str::parse)?;
-        let budget = if options.budget_bytes == 0 { u64::MAX } else { options.budget_bytes };
-        let session = Self {
-            device,
-            threads: NonZeroUsize::new(options.threads as usize),
-            runtime: Mutex::default(),
-            registry: Registry::new(budget),
-            budget,
+        let folders = caller.texts("lora_folders", options.lora_folders, options.lora_folder_count)?;
+        let stated = |bytes: u64| Some(bytes).filter(|&bytes| bytes > 0);
+        let settings = Settings {
+            device: caller.optional_text("device", options.device)?.map_or(Ok(Device::Cpu), str::parse)?,
+            threads: options.threads,
+            budget: stated(options.budget_bytes).unwrap_or(u64::MAX),
             output: caller.optional_path("output_folder", options.output_folder)?,
             spool: caller.optional_path("spool_folder", options.spool_folder)?,
-            saver: Mutex::default(),
-            log: Log::new(options.log, options.user_data),
+            lora_folders: folders.into_iter().map(PathBuf::from).collect(),
+            lora_cache: stated(options.lora_cache_bytes),
+            merged: stated(options.merged_bytes),
         };
-        if device != Device::Cpu {
-            session.runtime()?;
-        }
-        Ok(session)
+        let log = Log::new(options.log, options.user_data);
+        Ok(Self { place: Place::Here(Box::new(Embedded::new(settings, log)?)), log })
     }
 
-    /// Its threads, started when they are first needed.
-    pub(crate) fn runtime(&self) -> Result<Runtime> {
-        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(runtime) = &*runtime {
-            return Ok(runtime.clone());
-        }
-        Ok(runtime.insert(Runtime::new(self.device, self.threads)?).clone())
+    fn connect(caller: &Caller, address: *const c_char, options: *const luna_connect_options) -> Result<Self> {
+        let options = caller.options(options)?;
+        let usual = format!("127.0.0.1:{DEFAULT_PORT}");
+        let address = caller.optional_text("address", address)?.unwrap_or(&usual);
+        let mut settings = ClientSettings::default();
+        settings.name = caller.optional_text("name", options.name)?.map(str::to_owned);
+        settings.token = caller.optional_text("token", options.token)?.map(str::to_owned);
+        settings.connect_for = Duration::from_millis(options.connect_for_ms.into());
+        settings.wait_when_busy = yes(options.wait_when_busy);
+        let log = Log::new(options.log, options.user_data);
+        Ok(Self { place: Place::There(Daemon::connect(not_empty("address", address)?, settings)?), log })
     }
 
-    /// A share in a model: a bundled one by its name, or else that of a file or folder. Names stand before paths;
-    /// `./name` is a path.
-    pub(crate) fn acquire<M: Model>(
-        &self,
-        path: &str,
-        bundled: (&str, fn() -> luna_core::Result<Checkpoint>),
-        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
-    ) -> Result<Lease<M>> {
-        let runtime = self.runtime()?;
-        let start = Instant::now();
-        let mut loaded = false;
-        let load = |checkpoint: &Checkpoint| {
-            loaded = true;
-            load(checkpoint, &runtime)
-        };
-        let lease = if path == bundled.0 {
-            self.registry.adopt(&bundled.1()?, load)?
-        } else {
-            self.registry.acquire(Path::new(path), load)?
-        };
-        if loaded {
-            let (mib, time) = (lease.weight_bytes() >> 20, start.elapsed().as_millis());
-            self.log.tell(luna_log_level::Info, &format!("loaded {path}: {mib} MiB in {time} ms"));
-        }
-        Ok(lease)
+    /// Where its models are.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
-    fn stats(&self) -> luna_stats {
-        let saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let saves = saver.map(|saver| saver.counters()).unwrap_or_default();
-        let threads = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Runtime::threads);
-        luna_stats {
-            size: 0,
-            models: self.registry.residents().len() as u64,
-            weight_bytes: self.registry.bytes(),
-            budget_bytes: self.budget,
-            resident_bytes: memory::resident().unwrap_or_default(),
-            available_bytes: memory::available().unwrap_or_default(),
-            threads: threads as u64,
-            handles: table::count() as u64,
-            save_jobs: saves.jobs,
-            save_jobs_finished: saves.jobs_finished,
-            pictures_written: saves.written,
-            pictures_failed: saves.failed,
+    /// Models in this process. `what` cannot be had elsewhere.
+    pub(crate) fn here(&self, what: &str) -> Result<&Embedded> {
+        match &self.place {
+            Place::Here(embedded) => Ok(embedded),
+            Place::There(_) => Err(not_remote(what).into()),
         }
     }
 
-    fn find(&self, id: &str) -> Result<ModelId> {
-        let known = self.registry.residents().into_iter().map(|resident| resident.id);
-        let found = known.into_iter().find(|known| known.to_string() == id);
-        found.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "no such model is in memory")
-                .expected("an id of luna_list_residents")
-                .found(format!("`{id}`"))
-                .into()
+    fn stats(&self) -> Result<luna_stats> {
+        let handles = table::count() as u64;
+        let zeros = luna_stats { size: 0, handles, ..NO_STATS };
+        Ok(match &self.place {
+            Place::Here(embedded) => {
+                let Counts { models, weight_bytes, budget_bytes, threads, saves, loras, merged_bytes } =
+                    embedded.stats();
+                luna_stats {
+                    models: models as u64,
+                    weight_bytes,
+                    budget_bytes,
+                    resident_bytes: memory::resident().unwrap_or_default(),
+                    available_bytes: memory::available().unwrap_or_default(),
+                    threads: threads as u64,
+                    save_jobs: saves.jobs,
+                    save_jobs_finished: saves.jobs_finished,
+                    pictures_written: saves.written,
+                    pictures_failed: saves.failed,
+                    loras: loras.parsed as u64,
+                    lora_bytes: loras.parsed_bytes,
+                    merged_bytes,
+                    ..zeros
+                }
+            }
+            Place::There(daemon) => {
+                let models = daemon.client.list_models()?;
+                let loras = daemon.client.lora_cache_stats()?;
+                let threads = daemon.client.call(&GetInfo {}, &[])?.reply.threads as u64;
+                luna_stats {
+                    models: models.iter().filter(|model| model.loaded).count() as u64,
+                    weight_bytes: models.iter().map(|model| model.bytes).sum(),
+                    threads,
+                    loras: loras.parsed as u64,
+                    lora_bytes: loras.parsed_bytes,
+                    merged_bytes: loras.merged_bytes,
+                    ..zeros
+                }
+            }
         })
     }
+
+    fn residents(&self) -> Result<Vec<ResidentItem>> {
+        Ok(match &self.place {
+            Place::Here(embedded) => embedded.registry.residents().iter().map(ResidentItem::here).collect(),
+            Place::There(daemon) => {
+                daemon.client.list_models()?.iter().filter(|model| model.loaded).map(ResidentItem::there).collect()
+            }
+        })
+    }
+
+    fn unload(&self, id: &str) -> Result<luna_unloaded> {
+        let gone = || Error::new(ErrorKind::NotFound, "the model has just left the memory");
+        match &self.place {
+            Place::Here(embedded) => match embedded.registry.unload(embedded.find(id)?) {
+                Unloaded::Freed => Ok(luna_unloaded::Freed),
+                Unloaded::WhenReturned(_) => Ok(luna_unloaded::WhenReturned),
+                _ => Err(gone().into()),
+            },
+            Place::There(daemon) => {
+                let told = daemon.client.unload_models(&[id.to_owned()])?;
+                Ok(if told.freed.is_empty() { luna_unloaded::WhenReturned } else { luna_unloaded::Freed })
+            }
+        }
+    }
 }
+
+/// Of what is not known, nothing is told.
+const NO_STATS: luna_stats = luna_stats {
+    size: 0,
+    models: 0,
+    weight_bytes: 0,
+    budget_bytes: 0,
+    resident_bytes: 0,
+    available_bytes: 0,
+    threads: 0,
+    handles: 0,
+    save_jobs: 0,
+    save_jobs_finished: 0,
+    pictures_written: 0,
+    pictures_failed: 0,
+    loras: 0,
+    lora_bytes: 0,
+    merged_bytes: 0,
+};
 
 struct ResidentItem {
     id: CString,
     path: CString,
-    resident: Resident,
+    bytes: u64,
+    leases: u64,
+    pinned: bool,
+}
+
+impl ResidentItem {
+    fn here(resident: &Resident) -> Self {
+        Self {
+            id: c_string(&resident.id.to_string()),
+            path: c_string(&resident.path.to_string_lossy()),
+            bytes: resident.bytes,
+            leases: resident.leases as u64,
+            pinned: resident.pinned,
+        }
+    }
+
+    fn there(model: &ModelInfo) -> Self {
+        Self {
+            id: c_string(&model.model_id),
+            path: c_string(model.path.as_deref().unwrap_or(&model.name)),
+            bytes: model.bytes,
+            leases: model.leases as u64,
+            pinned: false,
+        }
+    }
 }
 
 impl Item for ResidentItem {
@@ -232,9 +330,9 @@ impl Item for ResidentItem {
             size: 0,
             id: self.id.as_ptr(),
             path: self.path.as_ptr(),
-            bytes: self.resident.bytes,
-            leases: self.resident.leases as u64,
-            pinned: self.resident.pinned.into(),
+            bytes: self.bytes,
+            leases: self.leases,
+            pinned: self.pinned.into(),
             reserved: 0,
         }
     }
@@ -245,7 +343,24 @@ impl Item for ResidentItem {
 pub unsafe extern "C" fn luna_open(options: *const luna_open_options, session: *mut luna_session) -> luna_status {
     boundary(|caller| {
         let place = caller.output("session", session)?;
-        place.put(table::insert(Session::new(caller, options)?));
+        place.put(table::insert(Session::open(caller, options)?));
+        Ok(())
+    })
+}
+
+/// Connects to a daemon: the same handle, and the same functions on the daemon's models. `address` is such as
+/// `127.0.0.1:19283`, or NULL for that. `options` may be NULL. Paths are read by the daemon where it may, and are sent
+/// where it may not; a name that the daemon knows stands before a path. What a daemon does not do is
+/// `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_connect(
+    address: *const c_char,
+    options: *const luna_connect_options,
+    session: *mut luna_session,
+) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("session", session)?;
+        place.put(table::insert(Session::connect(caller, address, options)?));
         Ok(())
     })
 }
@@ -263,7 +378,7 @@ pub unsafe extern "C" fn luna_get_stats(session: luna_session, stats: *mut luna_
     boundary(|caller| {
         caller.output("stats", stats)?;
         let mut place = caller.report(stats)?;
-        place.put(object::<Session>(session)?.stats());
+        place.put(object::<Session>(session)?.stats()?);
         Ok(())
     })
 }
@@ -273,13 +388,7 @@ pub unsafe extern "C" fn luna_get_stats(session: luna_session, stats: *mut luna_
 pub unsafe extern "C" fn luna_list_residents(session: luna_session, list: *mut luna_list) -> luna_status {
     boundary(|caller| {
         let place = caller.output("list", list)?;
-        let residents = object::<Session>(session)?.registry.residents();
-        let items = residents.into_iter().map(|resident| ResidentItem {
-            id: c_string(&resident.id.to_string()),
-            path: c_string(&resident.path.to_string_lossy()),
-            resident,
-        });
-        place.put(list::open(items.collect()));
+        place.put(list::open(object::<Session>(session)?.residents()?));
         Ok(())
     })
 }
@@ -299,7 +408,8 @@ pub unsafe extern "C" fn luna_list_resident(
 pub unsafe extern "C" fn luna_pin(session: luna_session, id: *const c_char, pinned: u32) -> luna_status {
     boundary(|caller| {
         let (session, id) = (object::<Session>(session)?, caller.text("id", id)?);
-        if session.registry.pin(session.find(id)?, yes(pinned)) {
+        let embedded = session.here("pinning")?;
+        if embedded.registry.pin(embedded.find(id)?, yes(pinned)) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::NotFound, "the model has just left the memory").into())
@@ -311,11 +421,7 @@ pub unsafe extern "C" fn luna_pin(session: luna_session, id: *const c_char, pinn
 pub unsafe extern "C" fn luna_unload(session: luna_session, id: *const c_char, unloaded: *mut i32) -> luna_status {
     boundary(|caller| {
         let (session, id) = (object::<Session>(session)?, caller.text("id", id)?);
-        let fate = match session.registry.unload(session.find(id)?) {
-            Unloaded::Freed => luna_unloaded::Freed,
-            Unloaded::WhenReturned(_) => luna_unloaded::WhenReturned,
-            _ => return Err(Error::new(ErrorKind::NotFound, "the model has just left the memory").into()),
-        };
+        let fate = session.unload(id)?;
         if !unloaded.is_null() {
             caller.output("unloaded", unloaded)?.put(fate as i32);
         }
@@ -327,9 +433,7 @@ pub unsafe extern "C" fn luna_unload(session: luna_session, id: *const c_char, u
 #[unsafe(no_mangle)]
 pub extern "C" fn luna_trim(session: luna_session) -> luna_status {
     boundary(|_| {
-        let session = object::<Session>(session)?;
-        let runtime = session.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        runtime.inspect(Runtime::trim);
+        object::<Session>(session)?.here("trimming")?.trim();
         Ok(())
     })
 }

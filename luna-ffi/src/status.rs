@@ -41,7 +41,7 @@ pub enum luna_status {
 
 impl luna_status {
     /// Every status.
-    pub const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Ok,
         Self::InvalidInput,
         Self::InvalidFile,

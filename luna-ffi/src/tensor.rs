@@ -8,7 +8,7 @@ use crate::{
     types::luna_tensor,
     view::{luna_dtype, luna_view},
 };
-use luna_core::{Conditioning, Image, Latent, Prediction};
+use luna_core::{Conditioning, Image, Latent, Prediction, vision::Features};
 use std::sync::Arc;
 
 /// The object behind `luna_tensor`: a share in what was computed.
@@ -20,6 +20,7 @@ pub(crate) enum Tensor {
     Tokens(Arc<Conditioning>),
     Pooled(Arc<Conditioning>),
     Mask(Arc<Conditioning>),
+    Features(Arc<Features>),
 }
 
 impl Object for Tensor {
@@ -33,6 +34,7 @@ impl Tensor {
             Self::Image(image) => floats(image.data(), &image.shape()),
             Self::Latent(latent) => floats(latent.data(), &latent.shape()),
             Self::Prediction(prediction) => floats(prediction.data(), &prediction.shape()),
+            Self::Features(features) => floats(features.data(), features.shape()),
             Self::Tokens(conditioning) => floats(conditioning.data(), &conditioning.shape()),
             Self::Pooled(conditioning) => {
                 let width = conditioning.pooled_channels().unwrap_or_default();

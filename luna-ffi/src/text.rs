@@ -2,23 +2,27 @@
 
 use crate::{
     call::{Log, Watch},
+    daemon::{RemoteText, TextAsked, refuse_folders},
+    embedded::Embedded,
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
+    lora::{Fitted, Ready, stack_of},
     options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
-    session::{Session, not_empty},
+    session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
     tokens::{ProblemItem, TokenItem},
-    types::{luna_call, luna_list, luna_session, luna_tensor, luna_text},
+    types::{luna_call, luna_list, luna_loras, luna_session, luna_tensor, luna_text},
     view::{ids, luna_view},
 };
 use luna_core::{
-    Limits,
+    Conditioning, Limits,
+    limits::check_at_most,
     registry::Lease,
     text::{
-        Conditioner, ConditioningCache, EmbeddingFolders, Encoded, EncoderInfo, EncoderKind, Fallback, Prompt, Recipe,
+        Conditioner, ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, EncoderKind, Fallback, Prompt, Recipe,
         TextLoadOptions, TextModel, TextOptions, TokenIds,
     },
     tokenizer::PromptOptions,
@@ -26,6 +30,7 @@ use luna_core::{
 use std::{
     ffi::{CString, c_char},
     num::NonZeroUsize,
+    sync::Arc,
 };
 
 crate::handle::plain!(luna_conditioning);
@@ -87,6 +92,8 @@ pub struct luna_text_options {
     pub t5_tokens: u32,
     /// Cancellation, progress and log; all zero for none.
     pub call: luna_call,
+    /// LoRAs for this call; all zero for none. Tokens are the same with and without.
+    pub loras: luna_loras,
 }
 
 /// An encoded prompt. Freed by `luna_conditioning_free`. What it does not have is all zero.
@@ -105,12 +112,26 @@ pub struct luna_conditioning {
 
 /// The object behind `luna_text`.
 pub(crate) struct LoadedText {
+    source: Source,
+    log: Log,
+}
+
+/// Where its weights are.
+enum Source {
+    Here(Encoders),
+    There(RemoteText),
+}
+
+/// Encoders in this process.
+struct Encoders {
     models: Vec<Lease<TextModel>>,
     recipe: Recipe,
     folders: Option<EmbeddingFolders>,
     cache: Option<ConditioningCache>,
-    log: Log,
 }
+
+/// What a call gave: each prompt's conditioning and what it did without, and how it was done.
+type Encodings = (Vec<(Arc<Conditioning>, Vec<ProblemItem>)>, luna_report);
 
 impl Object for LoadedText {
     const NAME: &'static str = "luna_text";
@@ -124,20 +145,92 @@ impl LoadedText {
         options: *const luna_text_load_options,
     ) -> Result<Self> {
         let options = caller.options(options)?;
-        let folders = caller.texts("embedding_folders", options.embedding_folders, options.embedding_folder_count)?;
-        let folders = if folders.is_empty() { None } else { Some(EmbeddingFolders::new(folders)?) };
-        let models =
-            paths.iter().map(|path| acquire(session, not_empty("a path", path)?)).collect::<Result<Vec<_>>>()?;
-        let recipe = match caller.optional_text("recipe", options.recipe)? {
-            None => Conditioner::new(&models.iter().map(|model| &**model).collect::<Vec<_>>())?.recipe(),
-            Some(name) => Recipe::ALL.into_iter().find(|recipe| recipe.name() == name).ok_or_else(|| {
-                let names: Vec<_> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
-                wrong("there is no such recipe").expected(names.join(", ")).found(format!("`{name}`"))
-            })?,
+        let recipe = caller.optional_text("recipe", options.recipe)?;
+        paths.iter().try_for_each(|path| not_empty("a path", path).map(drop))?;
+        let source = match session.place() {
+            Place::There(daemon) => {
+                refuse_folders(options.embedding_folder_count)?;
+                recipe.map(recipe_of).transpose()?;
+                Source::There(RemoteText::load(daemon, paths, recipe)?)
+            }
+            Place::Here(embedded) => {
+                let (folders, count) = (options.embedding_folders, options.embedding_folder_count);
+                let folders = caller.texts("embedding_folders", folders, count)?;
+                let folders = if folders.is_empty() { None } else { Some(EmbeddingFolders::new(folders)?) };
+                Source::Here(Encoders::load(embedded, paths, recipe, folders, options.cache_bytes)?)
+            }
         };
-        let cache = usize::try_from(options.cache_bytes).unwrap_or(usize::MAX);
-        let cache = (cache > 0).then(|| ConditioningCache::new(cache));
-        let loaded = Self { models, recipe, folders, cache, log: session.log };
+        Ok(Self { source, log: session.log })
+    }
+
+    /// Encodes prompts, or token ids.
+    fn encode(self: &Arc<Self>, wanted: Wanted, options: &luna_text_options) -> Result<Encodings> {
+        let watch = Watch::new(options.call, self.log)?;
+        let mut own = text_options(options, &watch)?;
+        let stack = stack_of(options.loras)?;
+        match &self.source {
+            Source::Here(encoders) => {
+                let models: Vec<&TextModel> = encoders.models.iter().map(|model| &**model).collect();
+                let fitted = stack.map(|stack| stack.for_text(self, &models, &watch.call)).transpose()?;
+                if let Some(Fitted { ready: Ready::Text(patches), .. }) = &fitted {
+                    own.patches.clone_from(patches);
+                }
+                let encoded = encoders.conditioner(|conditioner| match wanted {
+                    Wanted::Prompts(texts) => {
+                        Ok(conditioner.encode(&texts.into_iter().map(Prompt::new).collect::<Vec<_>>(), &own)?)
+                    }
+                    Wanted::Ids(ids) => Ok(conditioner.encode_ids(&[TokenIds { ids, mask: None }], &own)?),
+                })?;
+                let report = told(&encoded, options.precision, fitted, &watch)?;
+                let problems = |prompt: &EncodedPrompt| prompt.problems.iter().map(ProblemItem::new).collect();
+                let prompts = encoded.prompts.into_iter();
+                Ok((prompts.map(|prompt| (prompt.conditioning.clone(), problems(&prompt))).collect(), report))
+            }
+            Source::There(remote) => {
+                let (loras, strict) = stack.as_ref().map_or(Ok((Vec::new(), false)), |stack| stack.asked_of_text())?;
+                let asked = TextAsked { options: &own, loras, strict };
+                let mut encoded = match wanted {
+                    Wanted::Prompts(texts) => remote.encode(&texts, &asked, &watch)?,
+                    Wanted::Ids(ids) => remote.encode_ids(ids, &asked, &watch)?,
+                };
+                if let Some(stack) = stack {
+                    stack.told(self, encoded.fates).tell(&mut encoded.report);
+                }
+                let prompts = encoded.prompts.into_iter();
+                Ok((prompts.map(|(made, problems)| (Arc::new(made), problems)).collect(), encoded.report))
+            }
+        }
+    }
+}
+
+/// What is to be encoded.
+enum Wanted<'a> {
+    Prompts(Vec<&'a str>),
+    Ids(Vec<u32>),
+}
+
+fn recipe_of(name: &str) -> Result<Recipe> {
+    Recipe::ALL.into_iter().find(|recipe| recipe.name() == name).ok_or_else(|| {
+        let names: Vec<_> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
+        wrong("there is no such recipe").expected(names.join(", ")).found(format!("`{name}`")).into()
+    })
+}
+
+impl Encoders {
+    fn load(
+        embedded: &Embedded,
+        paths: &[&str],
+        recipe: Option<&str>,
+        folders: Option<EmbeddingFolders>,
+        cache: u64,
+    ) -> Result<Self> {
+        let models = paths.iter().map(|path| acquire(embedded, path)).collect::<Result<Vec<_>>>()?;
+        let recipe = match recipe {
+            None => Conditioner::new(&models.iter().map(|model| &**model).collect::<Vec<_>>())?.recipe(),
+            Some(name) => recipe_of(name)?,
+        };
+        let cache = usize::try_from(cache).unwrap_or(usize::MAX);
+        let loaded = Self { models, recipe, folders, cache: (cache > 0).then(|| ConditioningCache::new(cache)) };
         loaded.conditioner(|_| Ok(()))?;
         Ok(loaded)
     }
@@ -156,10 +249,10 @@ impl LoadedText {
 }
 
 /// The text encoders of one file. What they are known by is their file's digest, so that a cache need not read weights.
-fn acquire(session: &Session, path: &str) -> Result<Lease<TextModel>> {
+fn acquire(embedded: &Embedded, path: &str) -> Result<Lease<TextModel>> {
     let bundled = (DEMO, TextModel::demo_checkpoint as fn() -> _);
     let kind = (path == DEMO).then_some(EncoderKind::ClipL);
-    session.acquire(path, bundled, |checkpoint, runtime| {
+    embedded.acquire(path, bundled, |checkpoint, runtime| {
         TextModel::load(checkpoint, runtime, &TextLoadOptions { kind, ..TextLoadOptions::default() })
     })
 }
@@ -180,23 +273,20 @@ fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOption
 }
 
 /// Handles to one prompt's conditioning.
-fn open(prompt: luna_core::text::EncodedPrompt) -> luna_conditioning {
-    let conditioning = prompt.conditioning;
+fn open((conditioning, problems): (Arc<Conditioning>, Vec<ProblemItem>)) -> luna_conditioning {
     luna_conditioning {
         tokens: Tensor::Tokens(conditioning.clone()).open(),
         pooled: conditioning.pooled().map_or(luna_tensor::NONE, |_| Tensor::Pooled(conditioning.clone()).open()),
         mask: conditioning.mask().map_or(luna_tensor::NONE, |_| Tensor::Mask(conditioning.clone()).open()),
-        problems: match prompt.problems.is_empty() {
-            true => luna_list::NONE,
-            false => list::open(prompt.problems.iter().map(ProblemItem::new).collect()),
-        },
+        problems: if problems.is_empty() { luna_list::NONE } else { list::open(problems) },
     }
 }
 
-fn told(encoded: &Encoded, asked: i32, watch: &Watch) -> Result<luna_report> {
+fn told(encoded: &Encoded, asked: i32, fitted: Option<Fitted>, watch: &Watch) -> Result<luna_report> {
     let mut told = luna_report::new(precision(asked)?, encoded.elapsed);
     told.cached = encoded.prompts.iter().filter(|prompt| prompt.cached).count() as u32;
     told.sequences = encoded.sequences as u32;
+    fitted.inspect(|fitted| fitted.fates.tell(&mut told));
     for fallback in &encoded.fallbacks {
         watch.warn("text encoder", fallback);
         if let Fallback::Widened { non_finite, .. } = fallback {
@@ -212,19 +302,46 @@ fn told(encoded: &Encoded, asked: i32, watch: &Watch) -> Result<luna_report> {
 
 struct EncoderItem {
     kind: CString,
-    info: EncoderInfo,
+    /// Layers, channels, vocabulary.
+    numbers: [usize; 3],
 }
 
 impl Item for EncoderItem {
     type Record = luna_encoder_info;
 
     fn record(&self) -> luna_encoder_info {
-        luna_encoder_info {
-            size: 0,
-            kind: self.kind.as_ptr(),
-            layers: self.info.layers as u64,
-            channels: self.info.channels as u64,
-            vocabulary: self.info.vocabulary as u64,
+        let [layers, channels, vocabulary] = self.numbers.map(|number| number as u64);
+        luna_encoder_info { size: 0, kind: self.kind.as_ptr(), layers, channels, vocabulary }
+    }
+}
+
+impl LoadedText {
+    fn encoders(&self) -> Result<Vec<EncoderItem>> {
+        let item = |kind: &str, numbers| EncoderItem { kind: c_string(kind), numbers };
+        Ok(match &self.source {
+            Source::Here(encoders) => {
+                let infos = encoders.models.iter().flat_map(|model| model.encoders());
+                infos.map(|info| item(info.kind.name(), [info.layers, info.channels, info.vocabulary])).collect()
+            }
+            Source::There(remote) => {
+                let infos = remote.encoders()?.into_iter();
+                infos.map(|info| item(&info.encoder, [info.layers, info.channels, info.vocabulary])).collect()
+            }
+        })
+    }
+
+    fn tokenize(&self, prompt: &str, options: &luna_text_options) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
+        let own = text_options(options, &Watch::new(options.call, self.log)?)?;
+        match &self.source {
+            Source::Here(encoders) => {
+                let prompt = Prompt::new(prompt);
+                let tokenized = encoders.conditioner(|conditioner| Ok(conditioner.tokenize(&prompt, &own)?))?;
+                let problems = tokenized.problems.iter().map(ProblemItem::new).collect();
+                Ok((tokenized.encoders.iter().flat_map(TokenItem::all).collect(), problems))
+            }
+            Source::There(remote) => {
+                remote.tokenize(prompt, &TextAsked { options: &own, loras: Vec::new(), strict: false })
+            }
         }
     }
 }
@@ -254,10 +371,7 @@ pub unsafe extern "C" fn luna_text_load(
 pub unsafe extern "C" fn luna_text_list_encoders(text: luna_text, list: *mut luna_list) -> luna_status {
     boundary(|caller| {
         let place = caller.output("list", list)?;
-        let text = object::<LoadedText>(text)?;
-        let infos = text.models.iter().flat_map(|model| model.encoders());
-        let items = infos.map(|info| EncoderItem { kind: c_string(info.kind.name()), info });
-        place.put(list::open(items.collect()));
+        place.put(list::open(object::<LoadedText>(text)?.encoders()?));
         Ok(())
     })
 }
@@ -282,13 +396,11 @@ pub unsafe extern "C" fn luna_text_tokenize(
     boundary(|caller| {
         let place = caller.output("list", list)?;
         let problems = if problems.is_null() { None } else { Some(caller.output("problems", problems)?) };
-        let (text, prompt) = (object::<LoadedText>(text)?, Prompt::new(caller.text("prompt", prompt)?));
-        let options = caller.options(options)?;
-        let options = text_options(&options, &Watch::new(options.call, text.log)?)?;
-        let tokenized = text.conditioner(|conditioner| Ok(conditioner.tokenize(&prompt, &options)?))?;
-        place.put(list::open(tokenized.encoders.iter().flat_map(TokenItem::all).collect()));
+        let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
+        let (tokens, left_out) = text.tokenize(caller.text("prompt", prompt)?, &options)?;
+        place.put(list::open(tokens));
         if let Some(place) = problems {
-            place.put(list::open(tokenized.problems.iter().map(ProblemItem::new).collect()));
+            place.put(list::open(left_out));
         }
         Ok(())
     })
@@ -305,15 +417,14 @@ pub unsafe extern "C" fn luna_text_encode(
     report: *mut luna_report,
 ) -> luna_status {
     boundary(|caller| {
-        let prompts = prompts_of(caller.texts("prompts", prompts, prompt_count)?)?;
+        let prompts = caller.texts("prompts", prompts, prompt_count)?;
+        check_at_most("prompts in a batch", prompts.len() as u64, Limits::default().batch as u64)?;
         let places = caller.outputs("conditioning", conditioning, prompt_count)?;
         let mut report = caller.report(report)?;
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
-        let watch = Watch::new(options.call, text.log)?;
-        let own = text_options(&options, &watch)?;
-        let encoded = text.conditioner(|conditioner| Ok(conditioner.encode(&prompts, &own)?))?;
-        report.put(told(&encoded, options.precision, &watch)?);
-        places.into_iter().zip(encoded.prompts).for_each(|(place, prompt)| place.put(open(prompt)));
+        let (encoded, told) = text.encode(Wanted::Prompts(prompts), &options)?;
+        report.put(told);
+        places.into_iter().zip(encoded).for_each(|(place, prompt)| place.put(open(prompt)));
         Ok(())
     })
 }
@@ -332,16 +443,13 @@ pub unsafe extern "C" fn luna_text_encode_ids(
         let place = caller.output("conditioning", conditioning)?;
         let mut report = caller.report(report)?;
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
-        let watch = Watch::new(options.call, text.log)?;
-        let own = text_options(&options, &watch)?;
         let (shape, ids) = ids(caller, "token_ids", token_ids)?;
         if shape.len() != 1 {
             return Err(wrong("token_ids has a wrong shape").expected("[tokens]").found(format!("{shape:?}")).into());
         }
-        let tokens = [TokenIds { ids, mask: None }];
-        let mut encoded = text.conditioner(|conditioner| Ok(conditioner.encode_ids(&tokens, &own)?))?;
-        report.put(told(&encoded, options.precision, &watch)?);
-        place.put(open(encoded.prompts.remove(0)));
+        let (mut encoded, told) = text.encode(Wanted::Ids(ids), &options)?;
+        report.put(told);
+        place.put(open(encoded.remove(0)));
         Ok(())
     })
 }
@@ -364,10 +472,4 @@ pub extern "C" fn luna_conditioning_free(conditioning: luna_conditioning) -> lun
 #[unsafe(no_mangle)]
 pub extern "C" fn luna_text_free(text: luna_text) -> luna_status {
     free::<LoadedText>(text)
-}
-
-/// As many prompts as a batch may have.
-fn prompts_of(texts: Vec<&str>) -> Result<Vec<Prompt>> {
-    luna_core::limits::check_at_most("prompts in a batch", texts.len() as u64, Limits::default().batch as u64)?;
-    Ok(texts.into_iter().map(Prompt::new).collect())
 }

@@ -7,6 +7,7 @@ use crate::{
     types::luna_list,
 };
 use luna_core::{
+    protocol::TokenPlace,
     text::{EmbeddingProblem, EncoderTokens},
     tokenizer::{TokenPiece, WeightedToken},
 };
@@ -55,8 +56,10 @@ pub struct luna_problem {
 pub(crate) struct TokenItem {
     encoder: Arc<CString>,
     chunk: usize,
-    token: WeightedToken,
-    embedding: Option<CString>,
+    id: Option<u32>,
+    weight: f64,
+    /// A textual inversion, and which of its vectors.
+    embedding: Option<(CString, u32)>,
 }
 
 impl TokenItem {
@@ -66,14 +69,29 @@ impl TokenItem {
         let item = |(chunk, token): (usize, &WeightedToken)| Self {
             encoder: encoder.clone(),
             chunk,
-            token: token.clone(),
+            id: token.id(),
+            weight: token.weight,
             embedding: match &token.piece {
-                TokenPiece::Embedding { name, .. } => Some(c_string(name)),
+                TokenPiece::Embedding { name, row, .. } => Some((c_string(name), *row)),
                 TokenPiece::Id(_) => None,
             },
         };
         let chunks = tokens.chunks.iter().enumerate();
         chunks.flat_map(|(chunk, tokens)| tokens.iter().map(move |token| (chunk, token))).map(item).collect()
+    }
+
+    /// All tokens that a daemon's encoder reads.
+    pub(crate) fn told(encoder: &str, chunks: &[Vec<TokenPlace>]) -> Vec<Self> {
+        let encoder = Arc::new(c_string(encoder));
+        let item = |(chunk, place): (usize, &TokenPlace)| Self {
+            encoder: encoder.clone(),
+            chunk,
+            id: place.id,
+            weight: place.weight,
+            embedding: place.embedding.as_ref().map(|(name, row)| (c_string(name), *row)),
+        };
+        let places = chunks.iter().enumerate();
+        places.flat_map(|(chunk, places)| places.iter().map(move |place| (chunk, place))).map(item).collect()
     }
 }
 
@@ -85,13 +103,10 @@ impl Item for TokenItem {
             size: 0,
             encoder: self.encoder.as_ptr(),
             chunk: self.chunk as u64,
-            id: self.token.id().map_or(-1, i64::from),
-            weight: self.token.weight,
-            embedding: self.embedding.as_ref().map_or(ptr::null(), |name| name.as_ptr()),
-            row: match self.token.piece {
-                TokenPiece::Embedding { row, .. } => row.into(),
-                TokenPiece::Id(_) => 0,
-            },
+            id: self.id.map_or(-1, i64::from),
+            weight: self.weight,
+            embedding: self.embedding.as_ref().map_or(ptr::null(), |(name, _)| name.as_ptr()),
+            row: self.embedding.as_ref().map_or(0, |(_, row)| u64::from(*row)),
         }
     }
 }
@@ -100,7 +115,11 @@ pub(crate) struct ProblemItem([CString; 3]);
 
 impl ProblemItem {
     pub(crate) fn new(problem: &EmbeddingProblem) -> Self {
-        Self([c_string(problem.name()), c_string(problem.encoder().name()), c_string(&problem.to_string())])
+        Self::of(problem.name(), problem.encoder().name(), &problem.to_string())
+    }
+
+    pub(crate) fn of(name: &str, encoder: &str, text: &str) -> Self {
+        Self([name, encoder, text].map(c_string))
     }
 }
 

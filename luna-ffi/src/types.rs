@@ -63,6 +63,42 @@ pub struct luna_model {
     pub generation: u32,
 }
 
+/// A stack of LoRAs with their strengths. Given by `luna_loras_new`, freed by `luna_loras_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_loras {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// A vision encoder: pictures to embeddings. Given by `luna_vision_load`, freed by `luna_vision_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_vision {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
+/// A vision-language model: pictures and a prompt to text. Given by `luna_vlm_load`, freed by `luna_vlm_free`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct luna_vlm {
+    /// Not for callers.
+    pub table: u64,
+    /// Not for callers.
+    pub slot: u32,
+    /// Not for callers.
+    pub generation: u32,
+}
+
 /// Numbers that Luna owns: the result of a call. Freed by `luna_tensor_free`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,4 +144,15 @@ macro_rules! keys {
     )*};
 }
 
-keys!(luna_session, luna_call, luna_vae, luna_text, luna_model, luna_tensor, luna_list);
+keys!(
+    luna_session,
+    luna_call,
+    luna_vae,
+    luna_text,
+    luna_model,
+    luna_loras,
+    luna_vision,
+    luna_vlm,
+    luna_tensor,
+    luna_list,
+);

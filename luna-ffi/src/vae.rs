@@ -2,10 +2,11 @@
 
 use crate::{
     call::{Log, Watch},
+    daemon::RemoteVae,
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
     options::{LUNA_FALLBACK_TILED, LUNA_FALLBACK_WIDENED, choose, luna_report, precision, yes},
-    session::Session,
+    session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
@@ -13,7 +14,7 @@ use crate::{
     view::{Floats, Meaning, floats, luna_view},
 };
 use luna_core::{
-    ImageView, LatentView,
+    Image, ImageView, Latent, LatentScale, LatentView,
     registry::Lease,
     vae::{DecodeOptions, EncodeOptions, Fallback, Posterior, Report, SizeRule, TileChoice, Tiling, Vae},
 };
@@ -126,9 +127,15 @@ pub struct luna_decode_options {
 
 /// The object behind `luna_vae`.
 pub(crate) struct LoadedVae {
-    vae: Lease<Vae>,
+    vae: Source,
     info: luna_vae_info,
     log: Log,
+}
+
+/// Where its weights are.
+enum Source {
+    Here(Lease<Vae>),
+    There(RemoteVae),
 }
 
 impl Object for LoadedVae {
@@ -217,12 +224,43 @@ fn info(vae: &Vae) -> luna_vae_info {
     }
 }
 
+fn remote_info(vae: &RemoteVae) -> luna_vae_info {
+    let scale = vae.scale();
+    luna_vae_info {
+        size: 0,
+        latent_channels: vae.info.latent_channels as u32,
+        picture_channels: 3,
+        factor: vae.info.factor as u32,
+        has_scale: scale.is_some().into(),
+        scale: scale.map_or(0.0, |scale| scale.scale),
+        shift: scale.map_or(0.0, |scale| scale.shift),
+        weight_bytes: vae.bytes,
+    }
+}
+
 impl LoadedVae {
     fn load(session: &Session, path: &str) -> Result<Self> {
-        let bundled = (MOONLET, Vae::moonlet_checkpoint as fn() -> _);
-        let vae = session.acquire(path, bundled, Vae::load)?;
-        let info = info(&vae);
+        let (vae, info) = match session.place() {
+            Place::Here(embedded) => {
+                let bundled = (MOONLET, Vae::moonlet_checkpoint as fn() -> _);
+                let vae = embedded.acquire(not_empty("path", path)?, bundled, Vae::load)?;
+                let info = info(&vae);
+                (Source::Here(vae), info)
+            }
+            Place::There(daemon) => {
+                let vae = RemoteVae::load(daemon, not_empty("path", path)?)?;
+                let info = remote_info(&vae);
+                (Source::There(vae), info)
+            }
+        };
         Ok(Self { vae, info, log: session.log })
+    }
+
+    fn scale(&self) -> Option<LatentScale> {
+        match &self.vae {
+            Source::Here(vae) => vae.latent_scale(),
+            Source::There(vae) => vae.scale(),
+        }
     }
 
     fn encode(
@@ -234,9 +272,19 @@ impl LoadedVae {
         let watch = Watch::new(options.call, self.log)?;
         let floats = floats(caller, "image", image, Meaning::Pixels)?;
         let shape = four("the image", "[batch, height, width, channels]", &floats)?;
-        let encoded = self.vae.encode(ImageView::new(shape, &floats.values)?, &encode_options(options, &watch)?)?;
-        let latent = if yes(options.scaled) { encoded.latent.scaled()? } else { encoded.latent };
-        let report = told(&encoded.report, floats.copied, &watch);
+        let own = encode_options(options, &watch)?;
+        let (latent, report) = match &self.vae {
+            Source::Here(vae) => {
+                let encoded = vae.encode(ImageView::new(shape, &floats.values)?, &own)?;
+                (encoded.latent, told(&encoded.report, floats.copied, &watch))
+            }
+            Source::There(vae) => {
+                let copied = floats.values.len() as u64 * 4;
+                let (latent, report) = vae.encode(&Image::new(shape, floats.values.into_owned())?, &own, &watch)?;
+                (latent, luna_report { copied_bytes: copied, ..report })
+            }
+        };
+        let latent = if yes(options.scaled) { latent.scaled()? } else { latent };
         Ok((Tensor::Latent(Arc::new(latent)), report))
     }
 
@@ -249,11 +297,21 @@ impl LoadedVae {
         let watch = Watch::new(options.call, self.log)?;
         let floats = floats(caller, "latent", latent, Meaning::Numbers)?;
         let shape = four("the latent", "[batch, channels, height, width]", &floats)?;
-        let latent = LatentView::new(shape, &floats.values)?;
-        let latent = latent.with_scale(self.vae.latent_scale(), yes(options.scaled));
-        let decoded = self.vae.decode(latent, &decode_options(options, &watch)?)?;
-        let report = told(&decoded.report, floats.copied, &watch);
-        Ok((Tensor::Image(Arc::new(decoded.image)), report))
+        let (own, scaled) = (decode_options(options, &watch)?, yes(options.scaled));
+        let (image, report) = match &self.vae {
+            Source::Here(vae) => {
+                let latent = LatentView::new(shape, &floats.values)?.with_scale(self.scale(), scaled);
+                let decoded = vae.decode(latent, &own)?;
+                (decoded.image, told(&decoded.report, floats.copied, &watch))
+            }
+            Source::There(vae) => {
+                let copied = floats.values.len() as u64 * 4;
+                let latent = Latent::new(shape, floats.values.into_owned())?.with_scale(self.scale(), scaled);
+                let (image, report) = vae.decode(&latent, &own, &watch)?;
+                (image, luna_report { copied_bytes: copied, ..report })
+            }
+        };
+        Ok((Tensor::Image(Arc::new(image)), report))
     }
 }
 

@@ -11,7 +11,7 @@ did. Errors are subclasses of `luna.LunaError`, one for each kind.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from .arrays import Tensor
 from .calls import Call
@@ -20,20 +20,43 @@ from .errors import (
     LimitExceeded, LunaError, NonFinite, NotFound, OutOfMemory, Unsupported,
 )
 from .library import library as _library
-from .models import Clip, Conditioning, Model, Report, Token, Vae
-from .session import Component, Resident, SavedPicture, SaveJob, Session, inspect, read_picture
+from .models import Clip, Conditioning, Features, Generated, Model, Token, Vae, Vision, Vlm
+from .process import Daemon, start_daemon
+from .recipe import Lora, LoraAdapter, LoraFile, Report
+from .remote import RemoteSession
+from .session import Component, EmbeddedSession, Resident, SavedPicture, SaveJob, Session, inspect, read_picture
 
 __all__ = [
-    "Busy", "Call", "Cancelled", "Clip", "Component", "Conditioning", "DeviceError", "Internal", "InvalidFile",
-    "InvalidHandle", "InvalidInput", "Io", "LibraryMismatch", "LimitExceeded", "LunaError", "Model", "NonFinite",
-    "NotFound", "OutOfMemory", "Report", "Resident", "SaveJob", "SavedPicture", "Session", "Tensor", "Token",
-    "Unsupported", "Vae", "inspect", "library_version", "open", "read_picture",
+    "Busy", "Call", "Cancelled", "Clip", "Component", "Conditioning", "Daemon", "DeviceError", "EmbeddedSession",
+    "Features", "Generated", "Internal", "InvalidFile", "InvalidHandle", "InvalidInput", "Io", "LibraryMismatch",
+    "LimitExceeded", "Lora", "LoraAdapter", "LoraFile", "LunaError", "Model", "NonFinite", "NotFound", "OutOfMemory",
+    "RemoteSession", "Report", "Resident", "SaveJob", "SavedPicture", "Session", "Tensor", "Token", "Unsupported",
+    "Vae", "Vision", "Vlm", "auto", "connect", "inspect", "library_version", "open", "read_picture", "start_daemon",
 ]
 
 
-def open(**options: Any) -> Session:
-    """Opens a session in this process; the options are those of `Session`."""
-    return Session(**options)
+def open(**options: Any) -> EmbeddedSession:
+    """Opens a session in this process; the options are those of `EmbeddedSession`."""
+    return EmbeddedSession(**options)
+
+
+def connect(
+    address: Optional[str] = None, *, name: Optional[str] = None, token: Optional[str] = None, timeout: float = 10.0
+) -> RemoteSession:
+    """Connects to a daemon, at `127.0.0.1:19283` if no address is given. Needs no library. Connections of one `name`
+    count as one client; `timeout` is for connecting, in seconds.
+
+    Raises Io if nobody answers there."""
+    return RemoteSession(address, name, token, timeout)
+
+
+def auto(address: Optional[str] = None, *, token: Optional[str] = None, **options: Any) -> Session:
+    """A daemon's session if one can be reached, else one in this process with these options; `session.remote` says
+    which, and `session.where` in words."""
+    try:
+        return connect(address, token=token, timeout=1.0)
+    except Io:
+        return open(**options)
 
 
 def library_version() -> str:

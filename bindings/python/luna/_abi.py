@@ -6,7 +6,7 @@ from typing import Any
 
 # fmt: off
 LUNA_ABI_MAJOR = 1
-LUNA_ABI_MINOR = 0
+LUNA_ABI_MINOR = 1
 LUNA_MAX_RANK = 8
 LUNA_FALLBACK_TILED = 1
 LUNA_FALLBACK_WIDENED = 2
@@ -69,8 +69,27 @@ LUNA_SAVE_STATE_DONE = 2
 LUNA_SAVE_STATE_FAILED = 3
 LUNA_SAVE_STATE_REJECTED = 4
 LUNA_SAVE_STATE_CANCELLED = 5
+LUNA_LORA_MODE_FUNCTIONAL = 0
+LUNA_LORA_MODE_MERGED = 1
+LUNA_LORA_MODE_AUTO = 2
+LUNA_NOT_MERGED_NONE = 0
+LUNA_NOT_MERGED_FEW_FORWARDS = 1
+LUNA_NOT_MERGED_NO_ROOM = 2
+LUNA_NOT_MERGED_IN_USE = 3
+LUNA_LORA_OUTCOME_APPLIED = 0
+LUNA_LORA_OUTCOME_UNMATCHED = 1
+LUNA_LORA_OUTCOME_WRONG_SHAPE = 2
+LUNA_LORA_OUTCOME_UNSUPPORTED = 3
+LUNA_DORA_BY_NAMES = 0
+LUNA_DORA_COMFYUI = 1
+LUNA_DORA_PEFT = 2
+LUNA_FINISH_END_OF_TURN = 0
+LUNA_FINISH_STOP_STRING = 1
+LUNA_FINISH_MAX_TOKENS = 2
+LUNA_FINISH_CONTEXT_FULL = 3
 luna_progress_function = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)
 luna_log_function = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
+luna_piece_function = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_void_p)
 
 
 class luna_error(ctypes.Structure):
@@ -113,6 +132,10 @@ class luna_open_options(ctypes.Structure):
         ("spool_folder", ctypes.c_char_p),
         ("log", luna_log_function),
         ("user_data", ctypes.c_void_p),
+        ("lora_folders", ctypes.POINTER(ctypes.c_char_p)),
+        ("lora_folder_count", ctypes.c_size_t),
+        ("lora_cache_bytes", ctypes.c_uint64),
+        ("merged_bytes", ctypes.c_uint64),
     ]
 
 
@@ -138,6 +161,9 @@ class luna_stats(ctypes.Structure):
         ("save_jobs_finished", ctypes.c_uint64),
         ("pictures_written", ctypes.c_uint64),
         ("pictures_failed", ctypes.c_uint64),
+        ("loras", ctypes.c_uint64),
+        ("lora_bytes", ctypes.c_uint64),
+        ("merged_bytes", ctypes.c_uint64),
     ]
 
 
@@ -191,6 +217,80 @@ class luna_component(ctypes.Structure):
         ("tensors", ctypes.c_uint64),
         ("parameters", ctypes.c_uint64),
         ("bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_lora_file(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
+        ("model", ctypes.c_char_p),
+        ("made_for", ctypes.c_char_p),
+        ("entry", ctypes.c_uint64),
+        ("strength", ctypes.c_double),
+        ("applied", ctypes.c_uint64),
+        ("unmatched", ctypes.c_uint64),
+        ("wrong_shape", ctypes.c_uint64),
+        ("unsupported", ctypes.c_uint64),
+        ("elsewhere", ctypes.c_uint64),
+        ("mode", ctypes.c_int32),
+        ("not_merged", ctypes.c_int32),
+    ]
+
+
+class luna_lora_adapter(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("file", ctypes.c_char_p),
+        ("model", ctypes.c_char_p),
+        ("entry", ctypes.c_uint64),
+        ("outcome", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
+        ("key", ctypes.c_char_p),
+        ("kind", ctypes.c_char_p),
+        ("targets", ctypes.POINTER(ctypes.c_char_p)),
+        ("target_count", ctypes.c_size_t),
+        ("nearest", ctypes.c_char_p),
+        ("expected", ctypes.c_char_p),
+        ("found", ctypes.c_char_p),
+        ("what", ctypes.c_char_p),
+    ]
+
+
+class luna_lora(ctypes.Structure):
+    _fields_ = [
+        ("path", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("data_bytes", ctypes.c_size_t),
+        ("model", ctypes.c_double),
+        ("clip", ctypes.c_double),
+    ]
+
+
+class luna_loras_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("strict", ctypes.c_uint32),
+        ("allow_nothing", ctypes.c_uint32),
+        ("mode", ctypes.c_int32),
+        ("dora", ctypes.c_int32),
+        ("forwards", ctypes.c_uint64),
+    ]
+
+
+class luna_loras(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_lora_name(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
     ]
 
 
@@ -248,6 +348,10 @@ class luna_report(ctypes.Structure):
         ("memory_available", ctypes.c_uint64),
         ("copied_bytes", ctypes.c_uint64),
         ("nanoseconds", ctypes.c_uint64),
+        ("adapters_applied", ctypes.c_uint32),
+        ("adapters_missed", ctypes.c_uint32),
+        ("lora_mode", ctypes.c_int32),
+        ("not_merged", ctypes.c_int32),
     ]
 
 
@@ -303,6 +407,7 @@ class luna_text_options(ctypes.Structure):
         ("t5_mask", ctypes.c_uint32),
         ("t5_tokens", ctypes.c_uint32),
         ("call", luna_call),
+        ("loras", luna_loras),
     ]
 
 
@@ -391,6 +496,127 @@ class luna_forward_options(ctypes.Structure):
         ("precision", ctypes.c_int32),
         ("attention", ctypes.c_int32),
         ("call", luna_call),
+        ("loras", luna_loras),
+    ]
+
+
+class luna_vision(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_vision_info(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("kind", ctypes.c_char_p),
+        ("image_size", ctypes.c_uint64),
+        ("patch_size", ctypes.c_uint64),
+        ("layers", ctypes.c_uint64),
+        ("channels", ctypes.c_uint64),
+        ("tokens", ctypes.c_uint64),
+        ("embedding", ctypes.c_uint64),
+        ("weight_bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_vision_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("precision", ctypes.c_int32),
+        ("part", ctypes.c_uint32),
+        ("top", ctypes.c_uint32),
+        ("left", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("width", ctypes.c_uint32),
+        ("call", luna_call),
+    ]
+
+
+class luna_features(ctypes.Structure):
+    _fields_ = [
+        ("last_hidden_state", luna_tensor),
+        ("penultimate", luna_tensor),
+        ("pooler_output", luna_tensor),
+        ("image_embeds", luna_tensor),
+    ]
+
+
+class luna_vlm_load_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("tokenizer", ctypes.c_char_p),
+    ]
+
+
+class luna_vlm(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_vlm_info(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("family", ctypes.c_char_p),
+        ("layers", ctypes.c_uint64),
+        ("vision_layers", ctypes.c_uint64),
+        ("channels", ctypes.c_uint64),
+        ("vocabulary", ctypes.c_uint64),
+        ("context", ctypes.c_uint64),
+        ("has_tokenizer", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("weight_bytes", ctypes.c_uint64),
+    ]
+
+
+class luna_question(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("prompt", ctypes.c_char_p),
+        ("system", ctypes.c_char_p),
+        ("images", ctypes.POINTER(ctypes.POINTER(luna_view))),
+        ("image_count", ctypes.c_size_t),
+    ]
+
+
+class luna_generate_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("precision", ctypes.c_int32),
+        ("max_tokens", ctypes.c_uint32),
+        ("temperature", ctypes.c_float),
+        ("top_k", ctypes.c_uint32),
+        ("top_p", ctypes.c_float),
+        ("min_p", ctypes.c_float),
+        ("repetition_penalty", ctypes.c_float),
+        ("ignore_end", ctypes.c_uint32),
+        ("seed", ctypes.c_uint64),
+        ("stop", ctypes.POINTER(ctypes.c_char_p)),
+        ("stop_count", ctypes.c_size_t),
+        ("piece", luna_piece_function),
+        ("user_data", ctypes.c_void_p),
+        ("call", luna_call),
+    ]
+
+
+class luna_generated(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("text", ctypes.c_char_p),
+        ("ids", ctypes.POINTER(ctypes.c_uint32)),
+        ("id_count", ctypes.c_size_t),
+        ("prompt_tokens", ctypes.c_uint64),
+        ("picture_tokens", ctypes.c_uint64),
+        ("finish", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
+        ("cache_bytes", ctypes.c_uint64),
+        ("prompt_nanoseconds", ctypes.c_uint64),
+        ("token_nanoseconds", ctypes.c_uint64),
     ]
 
 
@@ -510,6 +736,22 @@ def declare(library: Any) -> None:
     library.luna_inspect.restype = ctypes.c_int32
     library.luna_list_component.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_component)]
     library.luna_list_component.restype = ctypes.c_int32
+    library.luna_list_lora_file.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_lora_file)]
+    library.luna_list_lora_file.restype = ctypes.c_int32
+    library.luna_list_lora_adapter.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_lora_adapter)]
+    library.luna_list_lora_adapter.restype = ctypes.c_int32
+    library.luna_loras_new.argtypes = [luna_session, ctypes.POINTER(luna_lora), ctypes.c_size_t, ctypes.POINTER(luna_loras_options), ctypes.POINTER(luna_loras)]
+    library.luna_loras_new.restype = ctypes.c_int32
+    library.luna_loras_list_files.argtypes = [luna_loras, ctypes.POINTER(luna_list)]
+    library.luna_loras_list_files.restype = ctypes.c_int32
+    library.luna_loras_list_adapters.argtypes = [luna_loras, ctypes.POINTER(luna_list)]
+    library.luna_loras_list_adapters.restype = ctypes.c_int32
+    library.luna_loras_free.argtypes = [luna_loras]
+    library.luna_loras_free.restype = ctypes.c_int32
+    library.luna_list_loras.argtypes = [luna_session, ctypes.POINTER(luna_list)]
+    library.luna_list_loras.restype = ctypes.c_int32
+    library.luna_list_lora_name.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_lora_name)]
+    library.luna_list_lora_name.restype = ctypes.c_int32
     library.luna_vae_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vae)]
     library.luna_vae_load.restype = ctypes.c_int32
     library.luna_vae_get_info.argtypes = [luna_vae, ctypes.POINTER(luna_vae_info)]
@@ -548,6 +790,28 @@ def declare(library: Any) -> None:
     library.luna_model_forward.restype = ctypes.c_int32
     library.luna_model_free.argtypes = [luna_model]
     library.luna_model_free.restype = ctypes.c_int32
+    library.luna_vision_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vision)]
+    library.luna_vision_load.restype = ctypes.c_int32
+    library.luna_vision_get_info.argtypes = [luna_vision, ctypes.POINTER(luna_vision_info)]
+    library.luna_vision_get_info.restype = ctypes.c_int32
+    library.luna_vision_encode.argtypes = [luna_vision, ctypes.POINTER(ctypes.POINTER(luna_view)), ctypes.c_size_t, ctypes.POINTER(luna_vision_options), ctypes.POINTER(luna_features), ctypes.POINTER(luna_report)]
+    library.luna_vision_encode.restype = ctypes.c_int32
+    library.luna_vision_encode_pixels.argtypes = [luna_vision, ctypes.POINTER(luna_view), ctypes.POINTER(luna_vision_options), ctypes.POINTER(luna_features), ctypes.POINTER(luna_report)]
+    library.luna_vision_encode_pixels.restype = ctypes.c_int32
+    library.luna_features_free.argtypes = [luna_features]
+    library.luna_features_free.restype = ctypes.c_int32
+    library.luna_vision_free.argtypes = [luna_vision]
+    library.luna_vision_free.restype = ctypes.c_int32
+    library.luna_vlm_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vlm_load_options), ctypes.POINTER(luna_vlm)]
+    library.luna_vlm_load.restype = ctypes.c_int32
+    library.luna_vlm_get_info.argtypes = [luna_vlm, ctypes.POINTER(luna_vlm_info)]
+    library.luna_vlm_get_info.restype = ctypes.c_int32
+    library.luna_vlm_generate.argtypes = [luna_vlm, ctypes.POINTER(luna_question), ctypes.POINTER(luna_generate_options), ctypes.POINTER(luna_list), ctypes.POINTER(luna_report)]
+    library.luna_vlm_generate.restype = ctypes.c_int32
+    library.luna_list_generated.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_generated)]
+    library.luna_list_generated.restype = ctypes.c_int32
+    library.luna_vlm_free.argtypes = [luna_vlm]
+    library.luna_vlm_free.restype = ctypes.c_int32
     library.luna_save_submit.argtypes = [luna_session, ctypes.POINTER(luna_save_job), ctypes.POINTER(ctypes.c_uint64)]
     library.luna_save_submit.restype = ctypes.c_int32
     library.luna_save_wait.argtypes = [luna_session, ctypes.c_uint64, ctypes.c_int64, ctypes.POINTER(luna_save_status)]

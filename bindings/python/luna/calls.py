@@ -1,12 +1,13 @@
-"""What a caller holds on to while calls run: cancellation and progress. Enters: functions. Leaves: a handle for
-options, and what these functions raised."""
+"""What a caller holds on to while calls run: cancellation and progress. Enters: functions. Leaves: a handle for the
+library's options, news for requests to a daemon, and what these functions raised."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import threading
 import weakref
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, List, Optional, TypeVar
 
 from . import _abi
 from .library import check, library, record
@@ -16,43 +17,91 @@ T = TypeVar("T")
 
 
 class Call:
-    """Cancels calls from any thread, and hears their progress: `progress(done, total)`, called from Luna's threads.
+    """Cancels calls from any thread, and hears their progress: `progress(done, total)`, called from any thread.
 
     What `progress` raises cancels the call, which raises it in turn.
     """
 
     def __init__(self, progress: Optional[Progress] = None) -> None:
+        self._progress = progress
         self._raised: Optional[BaseException] = None
-        self._handle = _abi.luna_call()
-        # A callback must not keep its own call alive.
-        this = weakref.ref(self)
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._cancels: List[Callable[[], object]] = []
+        self._library_handle: Any = None
 
-        def hear(done: int, total: int, _: Any) -> None:
-            call = this()
-            if call is None or progress is None or call._raised is not None:
-                return
-            try:
-                progress(done, total)
-            except BaseException as error:  # noqa: B902 - it is raised where the call was made
-                call._raised = error
-                call.cancel()
+    @property
+    def _handle(self) -> Any:
+        """The library's handle, made when a call of the library first needs it."""
+        with self._lock:
+            if self._library_handle is None:
+                self._library_handle = self._open()
+            handle = self._library_handle
+            if self._cancelled:
+                check(library().luna_call_cancel(handle))
+            return handle
 
-        options = record(_abi.luna_call_options)
-        if progress is not None:
-            self._hear = _abi.luna_progress_function(hear)
-            options.progress = self._hear
-        check(library().luna_call_new(ctypes.byref(options), ctypes.byref(self._handle)))
-        self._end = weakref.finalize(self, library().luna_call_free, self._handle)
+    def _open(self) -> Any:
+        handle, options = _abi.luna_call(), record(_abi.luna_call_options)
+        if self._progress is not None:
+            # A callback must not keep its own call alive.
+            this = weakref.ref(self)
+
+            def tell(done: int, total: int, _: Any) -> None:
+                call = this()
+                if call is not None:
+                    call._hear(done, total)
+
+            self._tell = _abi.luna_progress_function(tell)
+            options.progress = self._tell
+        check(library().luna_call_new(ctypes.byref(options), ctypes.byref(handle)))
+        self._end = weakref.finalize(self, library().luna_call_free, handle)
+        return handle
+
+    def _hear(self, done: int, total: int) -> None:
+        self._guard(self._progress, done, total)
+
+    def _guard(self, function: Optional[Callable[..., object]], *arguments: Any) -> None:
+        """Calls a function of the caller's; what it raises is kept for `check`, and cancels the call."""
+        if function is None or self._raised is not None:
+            return
+        try:
+            function(*arguments)
+        except BaseException as error:  # noqa: B902 - it is raised where the call was made
+            self._raised = error
+            self.cancel()
+
+    def _on_cancel(self, cancel: Callable[[], object]) -> None:
+        """Calls this once the call is cancelled, which it may be already."""
+        with self._lock:
+            self._cancels.append(cancel)
+            cancelled = self._cancelled
+        if cancelled:
+            cancel()
+
+    def _done(self, cancel: Callable[[], object]) -> None:
+        with self._lock:
+            self._cancels.remove(cancel)
 
     def cancel(self) -> None:
         """Asks every call that has this to stop: they raise `Cancelled`."""
-        check(library().luna_call_cancel(self._handle))
+        with self._lock:
+            self._cancelled = True
+            handle, cancels = self._library_handle, list(self._cancels)
+        if handle is not None:
+            check(library().luna_call_cancel(handle))
+        for cancel in cancels:
+            cancel()
 
-    def check(self, status: int) -> None:
-        """Raises what a call with this failed with, what `progress` raised first of all."""
+    def _raise(self) -> None:
+        """Raises what a function of the caller's raised."""
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
+
+    def check(self, status: int) -> None:
+        """Raises what a call with this failed with, what `progress` raised first of all."""
+        self._raise()
         check(status)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Optional, Tuple
 
 
 class LunaError(Exception):
@@ -10,6 +10,12 @@ class LunaError(Exception):
 
     kind = "internal"
     status = 12
+    #: What a program can act on, of a daemon's errors: `busy`, `unknown_model`, `need_lora`, `draining`, …
+    reason: Optional[str] = None
+    #: Models or LoRAs that the daemon lacks.
+    missing: Tuple[str, ...] = ()
+    #: Seconds after which to try again.
+    retry_after: Optional[float] = None
 
     def __init__(
         self,

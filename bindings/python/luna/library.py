@@ -7,7 +7,7 @@ import ctypes.util
 import os
 import pathlib
 import sys
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from . import _abi, errors
 
@@ -95,3 +95,19 @@ def check(status: int) -> None:
 def record(kind: Any, **fields: Any) -> Any:
     """A struct of the header with its size set."""
     return kind(size=ctypes.sizeof(kind), **fields)
+
+
+def read_list(handle: Any, kind: Any, getter: Any) -> List[Any]:
+    """The items of a list of the library's, each turned into what `getter`, a function of the library's and one of the
+    package's, makes of it."""
+    count = ctypes.c_size_t()
+    items = []
+    try:
+        check(library().luna_list_count(handle, ctypes.byref(count)))
+        for index in range(count.value):
+            item = record(kind)
+            check(getter[0](handle, index, ctypes.byref(item)))
+            items.append(getter[1](item))
+    finally:
+        library().luna_list_free(handle)
+    return items

@@ -1,116 +1,29 @@
-"""Models. Enters: arrays and options. Leaves: tensors, each call with a report of how it was done.
-
-An object carries its own recipe (dtype, and what else is said of it): the state is the caller's and dies with it. The
-weights behind it are shared and never change."""
+"""Models as callers see them, in this process or of a daemon. Enters: arrays and options. Leaves: tensors, each call with
+a report of how it was done."""
 
 from __future__ import annotations
 
-import ctypes
-import weakref
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import _abi, errors
-from .arrays import Borrowed, Tensor
+from .arrays import Tensor
 from .calls import Call, Progress, call_of, in_thread
-from .library import check, library, record
+from .recipe import LoraRecipe, Recipe
 
-if TYPE_CHECKING:
-    from .session import Session
-
-_PRECISIONS = ("float32", "bfloat16", "float16")
-_SHORT = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-_ATTENTION = ("default", "auto", "flash", "split", "pytorch")
-_SIZES = ("crop", "pad", "refuse")
-Own = TypeVar("Own", bound="_Loaded")
+Piece = Callable[[str], object]
+Part = Tuple[int, int, int, int]
 
 
-def _choice(what: str, value: str, known: Sequence[str]) -> int:
-    if value in known:
-        return known.index(value)
-    raise errors.InvalidInput(f"there is no such {what}", expected=", ".join(known), found=repr(value))
-
-
-def _precision(dtype: Any) -> int:
-    """Of a name, or of NumPy's or torch's dtype."""
-    name = str(dtype).replace("torch.", "")
-    return _choice("dtype", _SHORT.get(name, name), _PRECISIONS)
-
-
-@dataclass(frozen=True)
-class Report:
-    """How a call was done."""
-
-    dtype: str
-    fallbacks: Tuple[str, ...]
-    attention: str
-    tile: int
-    tiles: int
-    cached: int
-    copied_bytes: int
-    seconds: float
-
-    @classmethod
-    def of(cls, told: Any) -> "Report":
-        bits = ((_abi.LUNA_FALLBACK_TILED, "tiled"), (_abi.LUNA_FALLBACK_WIDENED, "widened_to_f32"))
-        return cls(
-            dtype=_PRECISIONS[told.precision],
-            fallbacks=tuple(name for bit, name in bits if told.fallbacks & bit),
-            attention=_ATTENTION[told.attention],
-            tile=told.tile,
-            tiles=told.tiles,
-            cached=told.cached,
-            copied_bytes=told.copied_bytes,
-            seconds=told.nanoseconds / 1e9,
-        )
-
-
-class _Loaded:
-    """A handle with its recipe. `last_report` tells how the last call of this object was done."""
-
-    _free = ""
-
-    def __init__(self, session: "Session", handle: Any) -> None:
-        self._session, self._handle = session, handle
-        self._end = weakref.finalize(self, getattr(library(), self._free), handle)
-        self._precision = 0
-        self.last_report: Optional[Report] = None
-
-    @property
-    def dtype(self) -> str:
-        """The precision of activations."""
-        return _PRECISIONS[self._precision]
-
-    @dtype.setter
-    def dtype(self, dtype: Any) -> None:
-        self._precision = _precision(dtype)
-
-    def close(self) -> None:
-        """Frees the handle. The weights stay in memory for the next one, as the session's budget allows."""
-        self._end()
-
-    def __enter__(self: Own) -> Own:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Vae(_Loaded):
+class Vae(Recipe):
     """Pictures to latents and back. Made by `session.vae()`."""
 
-    _free = "luna_vae_free"
+    latent_channels: int
+    factor: int
+    scale: Optional[float]
+    shift: Optional[float]
 
-    def __init__(self, session: "Session", handle: Any) -> None:
-        super().__init__(session, handle)
-        info = record(_abi.luna_vae_info)
-        check(library().luna_vae_get_info(handle, ctypes.byref(info)))
-        self.latent_channels: int = info.latent_channels
-        self.factor: int = info.factor
-        self.scale: Optional[float] = info.scale if info.has_scale else None
-        self.shift: Optional[float] = info.shift if info.has_scale else None
-        self.weight_bytes: int = info.weight_bytes
-
+    @abstractmethod
     def encode(
         self,
         image: Any,
@@ -124,12 +37,8 @@ class Vae(_Loaded):
     ) -> Tensor:
         """Pictures, [batch, height, width, channels] in 0..1 (bytes: 0..255), to latents. `seed` asks for a sample
         instead of the mean, `scaled` for the latent as a sampler sees it, `tile` for tiles of that many latent pixels."""
-        own = call_of(call, progress)
-        options = record(_abi.luna_encode_options, precision=self._precision, call=own._handle, scaled=int(scaled))
-        options.sizes, options.sample, options.seed = _choice("size rule", sizes, _SIZES), seed is not None, seed or 0
-        options.tiling, options.tile = 2 if tile else 0, tile
-        return self._run(library().luna_vae_encode, image, options, own)
 
+    @abstractmethod
     def decode(
         self,
         latent: Any,
@@ -139,21 +48,11 @@ class Vae(_Loaded):
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Tensor:
-        """Latents, [batch, channels, height, width], to pictures, [batch, height*8, width*8, 3] in 0..1."""
-        own = call_of(call, progress)
-        options = record(_abi.luna_decode_options, precision=self._precision, call=own._handle, scaled=int(scaled))
-        options.tiling, options.tile = 2 if tile else 0, tile
-        return self._run(library().luna_vae_decode, latent, options, own)
+        """Latents, [batch, channels, height, width], to pictures, [batch, 8 height, 8 width, 3] in 0..1."""
 
-    def _run(self, function: Any, array: Any, options: Any, call: Call) -> Tensor:
-        borrowed, handle, told = Borrowed(array), _abi.luna_tensor(), record(_abi.luna_report)
-        places = (ctypes.byref(options), ctypes.byref(handle), ctypes.byref(told))
-        status = function(self._handle, ctypes.byref(borrowed.view), *places)
-        if status == 0:
-            self.last_report = Report.of(told)
-            tensor = Tensor(handle)
-        call.check(status)
-        return tensor
+    @abstractmethod
+    def clone(self) -> "Vae":
+        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
 
     async def encode_async(self, image: Any, **options: Any) -> Tensor:
         """As `encode`, beside the event loop. Cancelling the task cancels the call."""
@@ -187,106 +86,40 @@ class Token:
     embedding: Optional[str]
 
 
-def _set(handle: Any) -> bool:
-    return any(getattr(handle, name) for name, _ in handle._fields_)
-
-
-class Clip(_Loaded):
+class Clip(LoraRecipe):
     """The text encoders of a diffusion model. Made by `session.clip()`."""
 
-    _free = "luna_text_free"
-
-    def __init__(self, session: "Session", handle: Any) -> None:
-        super().__init__(session, handle)
+    def __init__(self) -> None:
+        super().__init__()
         self.clip_skip = 0
 
+    @abstractmethod
     def tokenize(self, prompt: str) -> List[Token]:
         """The tokens that each encoder reads, with ComfyUI's weights such as `(red:1.3)`."""
-        from .session import read_list
 
-        handle = _abi.luna_list()
-        text = prompt.encode()
-        options = record(_abi.luna_text_options, clip_skip=self.clip_skip)
-        check(library().luna_text_tokenize(self._handle, text, ctypes.byref(options), ctypes.byref(handle), None))
-
-        def token(item: Any) -> Token:
-            name = None if item.embedding is None else item.embedding.decode()
-            return Token(item.encoder.decode(), item.chunk, None if item.id < 0 else item.id, item.weight, name)
-
-        return read_list(handle, _abi.luna_token, (library().luna_list_token, token))
-
+    @abstractmethod
     def encode(
         self, *prompts: str, progress: Optional[Progress] = None, call: Optional[Call] = None
     ) -> List[Conditioning]:
         """Prompts, positive and negative or any others, in one batch."""
-        own = call_of(call, progress)
-        options = record(_abi.luna_text_options, precision=self._precision, clip_skip=self.clip_skip, call=own._handle)
-        texts = (ctypes.c_char_p * len(prompts))(*[prompt.encode() for prompt in prompts])
-        places, told = (_abi.luna_conditioning * len(prompts))(), record(_abi.luna_report)
-        status = library().luna_text_encode(
-            self._handle, texts, len(prompts), ctypes.byref(options), places, ctypes.byref(told)
-        )
-        encoded = []
-        if status == 0:
-            self.last_report = Report.of(told)
-            encoded = [self._conditioning(place) for place in places]
-        own.check(status)
-        return encoded
+
+    @abstractmethod
+    def clone(self) -> "Clip":
+        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
 
     async def encode_async(self, *prompts: str, **options: Any) -> List[Conditioning]:
         """As `encode`, beside the event loop. Cancelling the task cancels the call."""
         call = call_of(options.pop("call", None), options.pop("progress", None))
         return await in_thread(call, lambda: self.encode(*prompts, call=call, **options))
 
-    @staticmethod
-    def _conditioning(place: Any) -> Conditioning:
-        from .session import read_list
 
-        problems: List[str] = []
-        if _set(place.problems):
-            read = (library().luna_list_problem, lambda item: item.text.decode())
-            problems = read_list(place.problems, _abi.luna_problem, read)
-        pooled, mask = (Tensor(copy_of(part)) if _set(part) else None for part in (place.pooled, place.mask))
-        return Conditioning(Tensor(copy_of(place.tokens)), pooled, mask, tuple(problems))
-
-
-def copy_of(handle: Any) -> Any:
-    """A handle out of an array, which ctypes hands out as a reference."""
-    return type(handle).from_buffer_copy(handle)
-
-
-Arrays = Union[Any, Sequence[Any]]
-
-
-class Model(_Loaded):
+class Model(LoraRecipe):
     """A denoiser: `model(x, timesteps, context, y=..., guidance=..., control=...)` is one step of a sampler. Made by
     `session.model()`."""
 
-    _free = "luna_model_free"
+    info: Dict[str, Any]
 
-    def __init__(self, session: "Session", handle: Any, source: Tuple[str, str]) -> None:
-        super().__init__(session, handle)
-        self._source = source
-        info = record(_abi.luna_model_info)
-        check(library().luna_model_get_info(handle, ctypes.byref(info)))
-        self.info = {name: getattr(info, name) for name, _ in info._fields_ if name not in ("size", "reserved")}
-        self.info["family"] = info.family.decode()
-
-    @classmethod
-    def load(cls, session: "Session", path: str, attention: str) -> "Model":
-        """As `session.model()`."""
-        options = record(_abi.luna_model_load_options, attention=_choice("attention", attention, _ATTENTION))
-        handle = _abi.luna_model()
-        name = path.encode()
-        check(library().luna_model_load(session._handle, name, ctypes.byref(options), ctypes.byref(handle)))
-        return cls(session, handle, (path, attention))
-
-    def clone(self) -> "Model":
-        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
-        twin = Model.load(self._session, *self._source)
-        twin._precision = self._precision
-        return twin
-
+    @abstractmethod
     def __call__(
         self,
         x: Any,
@@ -295,41 +128,104 @@ class Model(_Loaded):
         *,
         y: Any = None,
         guidance: Any = None,
-        control: Optional["dict[str, Sequence[Any]]"] = None,
+        control: Optional[Mapping[str, Sequence[Any]]] = None,
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Tensor:
         """The network's raw prediction, [batch, channels, height, width]. `control` has ComfyUI's lists `input`,
         `middle` and `output`, with None for a place that nothing is added at."""
-        own = call_of(call, progress)
-        keep: List[Any] = []
 
-        def pointer(array: Any) -> Any:
-            if array is None:
-                return None
-            keep.append(Borrowed(array))
-            return ctypes.pointer(keep[-1].view)
-
-        step = record(_abi.luna_forward_input)
-        step.x, step.timesteps, step.context = pointer(x), pointer(timesteps), pointer(context)
-        step.y, step.guidance = pointer(y), pointer(guidance)
-        for side, arrays in (control or {}).items():
-            pointers = [pointer(array) for array in arrays]
-            array = (ctypes.POINTER(_abi.luna_view) * len(pointers))(*pointers)
-            keep.append(array)
-            setattr(step, f"control_{side}", array)
-            setattr(step, f"control_{side}_count", len(pointers))
-        options = record(_abi.luna_forward_options, precision=self._precision, call=own._handle)
-        handle, told = _abi.luna_tensor(), record(_abi.luna_report)
-        places = (ctypes.byref(options), ctypes.byref(handle), ctypes.byref(told))
-        status = library().luna_model_forward(self._handle, ctypes.byref(step), *places)
-        if status == 0:
-            self.last_report = Report.of(told)
-            prediction = Tensor(handle)
-        own.check(status)
-        return prediction
+    @abstractmethod
+    def clone(self) -> "Model":
+        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
 
     async def forward_async(self, x: Any, timesteps: Any, context: Any, **options: Any) -> Tensor:
         """As a call, beside the event loop. Cancelling the task cancels the call."""
         call = call_of(options.pop("call", None), options.pop("progress", None))
         return await in_thread(call, lambda: self(x, timesteps, context, call=call, **options))
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a vision encoder makes of pictures, by the names that transformers has."""
+
+    last_hidden_state: Tensor
+    penultimate: Tensor
+    pooler_output: Optional[Tensor]
+    image_embeds: Optional[Tensor]
+
+
+class Vision(Recipe):
+    """A vision encoder: pictures to embeddings. Made by `session.vision()`."""
+
+    info: Dict[str, Any]
+
+    @abstractmethod
+    def encode(
+        self,
+        *images: Any,
+        part: Optional[Part] = None,
+        progress: Optional[Progress] = None,
+        call: Optional[Call] = None,
+    ) -> Features:
+        """Pictures of any size, each [batch, height, width, channels], as one batch. `part` is (top, left, height,
+        width) in pixels, of each picture."""
+
+    @abstractmethod
+    def clone(self) -> "Vision":
+        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+
+    async def encode_async(self, *images: Any, **options: Any) -> Features:
+        """As `encode`, beside the event loop. Cancelling the task cancels the call."""
+        call = call_of(options.pop("call", None), options.pop("progress", None))
+        return await in_thread(call, lambda: self.encode(*images, call=call, **options))
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a vision-language model answered, and why it ended: `end_of_turn`, `stop_string`, `max_tokens` or
+    `context_full`."""
+
+    text: str
+    ids: Tuple[int, ...]
+    prompt_tokens: int
+    picture_tokens: int
+    finish: str
+    prompt_seconds: float
+    token_seconds: float
+
+
+class Vlm(Recipe):
+    """A vision-language model: pictures and a prompt to text. Made by `session.vlm()`."""
+
+    info: Dict[str, Any]
+
+    @abstractmethod
+    def generate(
+        self,
+        prompt: str,
+        *images: Any,
+        system: Optional[str] = None,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        on_text: Optional[Piece] = None,
+        progress: Optional[Progress] = None,
+        call: Optional[Call] = None,
+    ) -> Generated:
+        """Answers a question about pictures, or without any; greedy unless a temperature is given. `on_text` hears the
+        text piece by piece, as it comes; what it raises ends the call."""
+
+    @abstractmethod
+    def clone(self) -> "Vlm":
+        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+
+    async def generate_async(self, prompt: str, *images: Any, **options: Any) -> Generated:
+        """As `generate`, beside the event loop. Cancelling the task cancels the call."""
+        call = call_of(options.pop("call", None), options.pop("progress", None))
+        return await in_thread(call, lambda: self.generate(prompt, *images, call=call, **options))

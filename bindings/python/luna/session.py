@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Callable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, List, Mapping, Optional, Sequence, TypeVar
 
 from . import _abi
-from .arrays import Borrowed, Tensor
-from .library import check, library, record
-from .models import Clip, Model, Vae
+from .arrays import Borrowed, LibraryTensor, Tensor
+from .embedded import EmbeddedClip, EmbeddedModel, EmbeddedVae, EmbeddedVision, EmbeddedVlm
+from .library import check, library, read_list, record
+from .models import Clip, Model, Vae, Vision, Vlm
+from .recipe import Path
 
-Path = Union[str, "os.PathLike[str]"]
+Own = TypeVar("Own", bound="Session")
 Log = Callable[[str, str], object]
 _LEVELS = ("info", "warning", "error")
 _STATES = ("queued", "writing", "done", "failed", "rejected", "cancelled")
@@ -66,46 +69,119 @@ class SavedPicture:
     error: Optional[str]
 
 
-def read_list(handle: Any, kind: Any, getter: Any) -> List[Any]:
-    """The items of a list of the library's, each turned into what `getter` makes of it."""
-    count = ctypes.c_size_t()
-    items = []
-    try:
-        check(library().luna_list_count(handle, ctypes.byref(count)))
-        for index in range(count.value):
-            item = record(kind)
-            check(getter[0](handle, index, ctypes.byref(item)))
-            items.append(getter[1](item))
-    finally:
-        library().luna_list_free(handle)
-    return items
-
-
-class SaveJob:
+class SaveJob(ABC):
     """Pictures on their way to the disk."""
 
-    def __init__(self, session: "Session", id: int) -> None:
-        self._session, self.id = session, id
+    id: Any
 
+    @abstractmethod
     def wait(self, timeout: Optional[float] = None) -> str:
         """Waits until it is finished, or for so many seconds, and gives its state: `done`, `failed`, `rejected`,
         `cancelled`, or `queued` and `writing` while it is not."""
-        status = record(_abi.luna_save_status)
-        milliseconds = -1 if timeout is None else int(timeout * 1000)
-        check(library().luna_save_wait(self._session._handle, self.id, milliseconds, ctypes.byref(status)))
-        return _STATES[status.state]
 
     @property
     def state(self) -> str:
         """How it stands now."""
         return self.wait(0)
 
+    @abstractmethod
     def cancel(self) -> None:
         """Cancels what has not been written."""
+
+    @abstractmethod
+    def pictures(self) -> List[SavedPicture]:
+        """Each picture, and what became of it."""
+
+
+class Session(ABC):
+    """One copy of each model, in this process or in a daemon. Made by `luna.open()`, `luna.connect()` and
+    `luna.auto()`; `remote` tells which."""
+
+    remote = False
+    #: Where its models are, in words.
+    where = "in this process"
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the session. Models that it gave in this process stay usable."""
+
+    def __enter__(self: Own) -> Own:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def vae(self, path: Path = "moonlet") -> Vae:
+        """A VAE: a file or folder, or `moonlet`, the demonstration model that Luna carries."""
+
+    @abstractmethod
+    def clip(
+        self,
+        *paths: Path,
+        recipe: Optional[str] = None,
+        embedding_folders: Sequence[Path] = (),
+        cache_bytes: int = 0,
+    ) -> Clip:
+        """The text encoders of a diffusion model: files or folders, or `demo`, the demonstration model with random
+        weights that Luna carries and that is taken if there are none."""
+
+    @abstractmethod
+    def model(self, path: Path, attention: str = "auto") -> Model:
+        """A denoiser: a Stable Diffusion UNet, a Flux or a Z-Image transformer."""
+
+    @abstractmethod
+    def vision(self, path: Path) -> Vision:
+        """A vision encoder: a CLIP's or a SigLIP."""
+
+    @abstractmethod
+    def vlm(self, path: Path, tokenizer: Optional[Path] = None) -> Vlm:
+        """A vision-language model: Qwen3-VL or LLaVA 1.5. Its `tokenizer.json` is the one beside it if none is given."""
+
+    @abstractmethod
+    def models(self) -> List[Resident]:
+        """The models in memory."""
+
+    @abstractmethod
+    def unload(self, id: str) -> bool:
+        """Takes a model out of memory. Whether its memory is free at once; else it is with its last use."""
+
+    @abstractmethod
+    def stats(self) -> "dict[str, Any]":
+        """What the session holds and has done."""
+
+    @abstractmethod
+    def save(
+        self,
+        *images: Any,
+        name: Optional[str] = None,
+        folder: Optional[str] = None,
+        format: str = "png",
+        quality: int = 0,
+        metadata: Optional[Mapping[str, str]] = None,
+        prompt: Optional[str] = None,
+        seed: Optional[int] = None,
+        if_exists: str = "number",
+        durable: bool = False,
+    ) -> SaveJob:
+        """Takes pictures in, [batch, height, width, channels], to be saved below the output folder; returns before
+        they are. `name` and `folder` are templates such as `%prompt:40%_%counter:5%`."""
+
+
+class EmbeddedSaveJob(SaveJob):
+    def __init__(self, session: "EmbeddedSession", id: int) -> None:
+        self._session, self.id = session, id
+
+    def wait(self, timeout: Optional[float] = None) -> str:
+        status = record(_abi.luna_save_status)
+        milliseconds = -1 if timeout is None else int(timeout * 1000)
+        check(library().luna_save_wait(self._session._handle, self.id, milliseconds, ctypes.byref(status)))
+        return _STATES[status.state]
+
+    def cancel(self) -> None:
         check(library().luna_save_cancel(self._session._handle, self.id))
 
     def pictures(self) -> List[SavedPicture]:
-        """Each picture, and what became of it."""
         handle = _abi.luna_list()
         check(library().luna_save_list_pictures(self._session._handle, self.id, ctypes.byref(handle)))
 
@@ -118,10 +194,8 @@ class SaveJob:
         return read_list(handle, _abi.luna_save_picture, (library().luna_list_picture, picture))
 
 
-class Session:
+class EmbeddedSession(Session):
     """One copy of each model in this process. Made by `luna.open()`."""
-
-    remote = False
 
     def __init__(
         self,
@@ -131,10 +205,17 @@ class Session:
         output_folder: Optional[Path] = None,
         spool_folder: Optional[Path] = None,
         log: Optional[Log] = None,
+        lora_folders: Sequence[Path] = (),
+        lora_cache_bytes: int = 0,
+        merged_bytes: int = 0,
     ) -> None:
         self._handle = _abi.luna_session()
         options = record(_abi.luna_open_options, threads=threads, budget_bytes=budget_bytes, device=_bytes(device))
         options.output_folder, options.spool_folder = _bytes(output_folder), _bytes(spool_folder)
+        folders = [_bytes(folder) for folder in lora_folders]
+        options.lora_folders = (ctypes.c_char_p * len(folders))(*folders)
+        options.lora_folder_count = len(folders)
+        options.lora_cache_bytes, options.merged_bytes = lora_cache_bytes, merged_bytes
         if log is not None:
             hear = log
 
@@ -151,17 +232,8 @@ class Session:
         """Ends the session; save jobs are finished first. Models that it gave stay usable."""
         self._end()
 
-    def __enter__(self) -> "Session":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def vae(self, path: Path = "moonlet") -> Vae:
-        """A VAE: a file or folder, or `moonlet`, the demonstration model that the library carries."""
-        handle = _abi.luna_vae()
-        check(library().luna_vae_load(self._handle, _bytes(path), ctypes.byref(handle)))
-        return Vae(self, handle)
+        return EmbeddedVae(self, os.fspath(path).encode())
 
     def clip(
         self,
@@ -170,26 +242,27 @@ class Session:
         embedding_folders: Sequence[Path] = (),
         cache_bytes: int = 0,
     ) -> Clip:
-        """The text encoders of a diffusion model: files or folders, or `demo`, the demonstration model with random
-        weights that the library carries and that is taken if there are none."""
-        names = [_bytes(path) for path in paths or ("demo",)]
+        names = [os.fspath(path).encode() for path in paths or ("demo",)]
         folders = [_bytes(folder) for folder in embedding_folders]
-        options = record(_abi.luna_text_load_options, recipe=_bytes(recipe), cache_bytes=cache_bytes)
-        options.embedding_folders = (ctypes.c_char_p * len(folders))(*folders)
-        options.embedding_folder_count = len(folders)
-        handle = _abi.luna_text()
-        array = (ctypes.c_char_p * len(names))(*names)
-        check(
-            library().luna_text_load(self._handle, array, len(names), ctypes.byref(options), ctypes.byref(handle))
-        )
-        return Clip(self, handle)
+        how = {"recipe": _bytes(recipe), "embedding_folders": folders, "cache_bytes": cache_bytes}
+        return EmbeddedClip(self, names, how)
 
     def model(self, path: Path, attention: str = "auto") -> Model:
-        """A denoiser: a Stable Diffusion UNet, a Flux or a Z-Image transformer."""
-        return Model.load(self, os.fspath(path), attention)
+        return EmbeddedModel(self, os.fspath(path).encode(), attention)
+
+    def vision(self, path: Path) -> Vision:
+        return EmbeddedVision(self, os.fspath(path).encode())
+
+    def vlm(self, path: Path, tokenizer: Optional[Path] = None) -> Vlm:
+        return EmbeddedVlm(self, os.fspath(path).encode(), _bytes(tokenizer))
+
+    def loras(self) -> List[str]:
+        """The names of the LoRAs in the session's LoRA folders."""
+        handle = _abi.luna_list()
+        check(library().luna_list_loras(self._handle, ctypes.byref(handle)))
+        return read_list(handle, _abi.luna_lora_name, (library().luna_list_lora_name, lambda item: item.name.decode()))
 
     def models(self) -> List[Resident]:
-        """The models in memory, least recently used first."""
         handle = _abi.luna_list()
         check(library().luna_list_residents(self._handle, ctypes.byref(handle)))
 
@@ -203,7 +276,6 @@ class Session:
         check(library().luna_pin(self._handle, id.encode(), int(pinned)))
 
     def unload(self, id: str) -> bool:
-        """Takes a model out of memory. Whether its memory is free at once; else it is with its last object."""
         fate = ctypes.c_int32()
         check(library().luna_unload(self._handle, id.encode(), ctypes.byref(fate)))
         return bool(fate.value == _abi.LUNA_UNLOADED_FREED)
@@ -212,8 +284,7 @@ class Session:
         """Gives memory that finished calls left for the next ones back to the system."""
         check(library().luna_trim(self._handle))
 
-    def stats(self) -> "dict[str, int]":
-        """What the session holds and has done."""
+    def stats(self) -> "dict[str, Any]":
         stats = record(_abi.luna_stats)
         check(library().luna_get_stats(self._handle, ctypes.byref(stats)))
         return {name: getattr(stats, name) for name, _ in stats._fields_ if name != "size"}
@@ -231,8 +302,6 @@ class Session:
         if_exists: str = "number",
         durable: bool = False,
     ) -> SaveJob:
-        """Takes pictures in, [batch, height, width, channels], to be saved below the output folder; returns before
-        they are. `name` and `folder` are templates such as `%prompt:40%_%counter:5%`."""
         borrowed = [Borrowed(image) for image in images]
         pictures = (_abi.luna_save_image * len(borrowed))()
         for picture, one in zip(pictures, borrowed):
@@ -248,7 +317,7 @@ class Session:
         job.if_exists, job.durable = _IF_EXISTS.index(if_exists), int(durable)
         id = ctypes.c_uint64()
         check(library().luna_save_submit(self._handle, ctypes.byref(job), ctypes.byref(id)))
-        return SaveJob(self, id.value)
+        return EmbeddedSaveJob(self, id.value)
 
 
 def inspect(path: Path) -> List[Component]:
@@ -267,4 +336,4 @@ def read_picture(path: Path) -> Tensor:
     """A PNG, JPEG or WebP as [1, height, width, channels] in 0..1, turned upright."""
     handle = _abi.luna_tensor()
     check(library().luna_picture_read(_bytes(path), ctypes.byref(handle)))
-    return Tensor(handle)
+    return LibraryTensor(handle)

@@ -1,17 +1,8 @@
 //! The examples in C, built and run.
 
-use crate::built;
-use luna_tests::{diffusion, workspace};
-use std::{path::Path, process::Command};
-
-/// What an example is called with.
-pub fn arguments(name: &str, folder: &Path) -> Vec<String> {
-    match name {
-        "save_pictures" => vec![folder.join("saved").display().to_string()],
-        "one_step" => vec![diffusion::case("sd15_ldm").write(folder).display().to_string()],
-        _ => Vec::new(),
-    }
-}
+use crate::{built, programs::arguments};
+use luna_tests::workspace;
+use std::process::Command;
 
 /// What an example must have told.
 pub fn expected(name: &str) -> &'static str {
@@ -20,6 +11,9 @@ pub fn expected(name: &str) -> &'static str {
         "encode_prompt" => "clip_l: token 736, weight 1.3",
         "save_pictures" => "gradient_001.png: ",
         "one_step" => "prediction: ",
+        "apply_loras" => "1 adapters applied, 0 not\nink: lora for ",
+        "describe_picture" => " tokens after 46",
+        "picture_embedding" => "embedding of 40 numbers",
         "cancel" => "cancelled: the call was cancelled",
         "models_in_memory" => "2 handles",
         other => panic!("what does the example {other} tell?"),
@@ -29,7 +23,7 @@ pub fn expected(name: &str) -> &'static str {
 #[test]
 fn examples_build_as_c99_without_warnings_and_run() {
     let folder = tempfile::tempdir().unwrap();
-    let sources = built::sources("examples/c", "c", 6);
+    let sources = built::sources("examples/c", "c", 9);
     for (at, compiler) in built::present(&["gcc", "clang", "cc"]).into_iter().enumerate() {
         for source in &sources {
             let name = source.file_stem().unwrap().to_str().unwrap();

@@ -1,6 +1,6 @@
 //! The C++ header and the installed tree, as a project in C++ or C has them.
 
-use crate::built;
+use crate::{built, programs::arguments};
 use luna_tests::workspace;
 use std::{
     fs,
@@ -16,6 +16,8 @@ fn expected(name: &str) -> &'static str {
     match name {
         "encode_decode" => "latent of 768 values, 0 bytes copied",
         "encode_prompt" => "77 tokens of 64 channels, pooled: yes",
+        "apply_loras" => "ink: lora_te_text_model_encoder_layers_0_self_attn_q_proj for ",
+        "describe_picture" => " tokens\n",
         "progress_and_cancel" => "stopped: that takes too long",
         other => panic!("what does the example {other} tell?"),
     }
@@ -73,9 +75,9 @@ fn programs(compilers: &[&'static str], standard: &str, sources: &[PathBuf], che
 
 #[test]
 fn examples_in_cpp_build_against_the_installed_tree_and_run() {
-    let sources = built::sources("examples/cpp", "cpp", 3);
+    let sources = built::sources("examples/cpp", "cpp", 5);
     programs(&["g++", "clang++", "c++"], "c++17", &sources, |name, program| {
-        let told = built::run(&mut Command::new(program));
+        let told = built::run(Command::new(program).args(arguments(name, program.parent().unwrap())));
         assert!(told.contains(expected(name)), "{name}: {told}");
     });
 }

@@ -6,6 +6,8 @@ mod conformance;
 mod cpp;
 mod header;
 mod loaded;
+mod lora;
 mod misuse;
+mod programs;
 mod python;
 mod sanitizers;

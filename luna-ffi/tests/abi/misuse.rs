@@ -29,7 +29,7 @@ fn moonlet(session: luna_session) -> luna_vae {
 }
 
 /// What the last error says.
-fn last() -> String {
+pub fn last() -> String {
     let mut error: luna_error = zeroed();
     error.size = size_of::<luna_error>();
     assert_eq!(unsafe { luna_last_error(&mut error) }, luna_status::Ok);
@@ -83,6 +83,17 @@ fn null_is_refused_everywhere() {
         unsafe { luna_model_load(session, none.cast(), none.cast(), out.cast()) },
         unsafe { luna_model_get_info(model, out.cast()) },
         unsafe { luna_model_forward(model, none.cast(), none.cast(), out.cast(), out.cast()) },
+        unsafe { luna_loras_new(session, none.cast(), 1, none.cast(), out.cast()) },
+        unsafe { luna_loras_list_files(zeroed(), out.cast()) },
+        unsafe { luna_loras_list_adapters(zeroed(), out.cast()) },
+        unsafe { luna_list_loras(session, out.cast()) },
+        unsafe { luna_vision_load(session, none.cast(), out.cast()) },
+        unsafe { luna_vision_get_info(zeroed(), out.cast()) },
+        unsafe { luna_vision_encode(zeroed(), none.cast(), 1, none.cast(), out.cast(), out.cast()) },
+        unsafe { luna_vision_encode_pixels(zeroed(), none.cast(), none.cast(), out.cast(), out.cast()) },
+        unsafe { luna_vlm_load(session, none.cast(), none.cast(), out.cast()) },
+        unsafe { luna_vlm_get_info(zeroed(), out.cast()) },
+        unsafe { luna_vlm_generate(zeroed(), none.cast(), none.cast(), out.cast(), out.cast()) },
         unsafe { luna_save_submit(session, none.cast(), out.cast()) },
         unsafe { luna_save_list_pictures(session, 0, out.cast()) },
         unsafe { luna_save_list_jobs(session, out.cast()) },
@@ -94,6 +105,10 @@ fn null_is_refused_everywhere() {
         unsafe { luna_list_problem(zeroed(), 0, out.cast()) },
         unsafe { luna_list_picture(zeroed(), 0, out.cast()) },
         unsafe { luna_list_job(zeroed(), 0, out.cast()) },
+        unsafe { luna_list_lora_file(zeroed(), 0, out.cast()) },
+        unsafe { luna_list_lora_adapter(zeroed(), 0, out.cast()) },
+        unsafe { luna_list_lora_name(zeroed(), 0, out.cast()) },
+        unsafe { luna_list_generated(zeroed(), 0, out.cast()) },
         unsafe { luna_tensor_view(zeroed(), out.cast()) },
         unsafe { luna_tensor_to_dlpack(zeroed(), out.cast()) },
         unsafe { luna_view_from_dlpack(none, out.cast()) },

@@ -1,8 +1,8 @@
 //! The Python package, by the machine's own Python, and the wheel that carries the library.
 
-use crate::built;
-use luna_tests::{diffusion, workspace};
-use std::{path::Path, process::Command};
+use crate::{built, programs};
+use luna_tests::workspace;
+use std::process::Command;
 
 /// The Python of the machine, with the built library.
 pub fn python() -> Command {
@@ -15,10 +15,12 @@ pub fn python() -> Command {
 #[test]
 fn the_package_passes_its_own_tests() {
     let folder = tempfile::tempdir().unwrap();
-    let denoiser = diffusion::case("sd15_ldm").write(folder.path());
     let output = python()
         .args(["bindings/python/tests/test_luna.py", "--verbose"])
-        .env("LUNA_TEST_DENOISER", denoiser)
+        .env("LUNA_TEST_DENOISER", programs::denoiser(folder.path()))
+        .env("LUNA_TEST_LORA", programs::lora(folder.path()))
+        .env("LUNA_TEST_VISION", programs::vision(folder.path()))
+        .env("LUNA_TEST_VLM", programs::vlm(folder.path()))
         .output()
         .expect("python3");
     let told = String::from_utf8_lossy(&output.stderr);
@@ -54,17 +56,18 @@ fn structs_lie_as_in_c() {
     assert_eq!(sorted(&told), sorted(&workspace::text("luna-ffi/tests/abi/fields.txt")));
 }
 
-/// What an example is called with, and what it must have told.
-fn example(name: &str, folder: &Path) -> (Vec<String>, &'static str) {
+/// What an example must have told.
+fn expected(name: &str) -> &'static str {
     match name {
-        "encode_decode" => (vec![], "latent (1, 16, 6, 8), 0 bytes copied"),
-        "encode_prompt" => (vec![], "luna.Tensor(float32, [1, 77, 64])"),
-        "progress_and_cancel" => (vec![], "stopped: that takes too long"),
-        "asyncio_pictures" => (vec![], "3 latents"),
-        "save_pictures" => (vec![folder.join("saved").display().to_string()], "gradient_001.png"),
-        "one_step" => {
-            (vec![diffusion::case("sd15_ldm").write(folder).display().to_string()], "prediction (1, 4, 16, 16)")
-        }
+        "encode_decode" => "latent (1, 16, 6, 8), 0 bytes copied",
+        "encode_prompt" => "luna.Tensor(float32, [1, 77, 64])",
+        "progress_and_cancel" => "stopped: that takes too long",
+        "asyncio_pictures" => "3 latents",
+        "save_pictures" => "gradient_001.png",
+        "one_step" => "prediction (1, 4, 16, 16)",
+        "apply_loras" => "0 and 1 LoRAs\n1 adapters applied\nink applied ",
+        "describe_picture" => " tokens, ended by end_of_turn",
+        "picture_embedding" => "luna.Tensor(float32, [1, 40])",
         other => panic!("what does the example {other} tell?"),
     }
 }
@@ -72,11 +75,11 @@ fn example(name: &str, folder: &Path) -> (Vec<String>, &'static str) {
 #[test]
 fn examples_run() {
     let folder = tempfile::tempdir().unwrap();
-    for source in built::sources("examples/python", "py", 6) {
+    for source in built::sources("examples/python", "py", 9) {
         let name = source.file_stem().unwrap().to_str().unwrap();
-        let (arguments, expected) = example(name, folder.path());
+        let arguments = programs::arguments(name, folder.path());
         let told = built::run(python().env("PYTHONPATH", "bindings/python").arg(&source).args(arguments));
-        assert!(told.contains(expected), "{name}: {told}");
+        assert!(told.contains(expected(name)), "{name}: {told}");
     }
 }
 

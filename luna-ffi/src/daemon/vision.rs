@@ -1,0 +1,93 @@
+//! A daemon's vision encoders and vision-language models.
+
+use super::{Daemon, not_yet_known, report};
+use crate::{call::Watch, error::Result, options::luna_report};
+use luna_core::{
+    Image,
+    client::{Answer, VisionFeatures},
+    protocol::{EncodeVision, VisionEncoded, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo},
+    vision::PixelValues,
+    vlm::Piece,
+};
+use std::sync::{Arc, OnceLock};
+
+/// A vision encoder of a daemon.
+pub(crate) struct RemoteVision {
+    daemon: Arc<Daemon>,
+    name: String,
+    info: OnceLock<VisionModelInfo>,
+}
+
+impl RemoteVision {
+    pub(crate) fn load(daemon: &Arc<Daemon>, path: &str) -> Result<Self> {
+        Ok(Self { daemon: daemon.clone(), name: daemon.model(path)?, info: OnceLock::new() })
+    }
+
+    /// What the daemon told of it.
+    pub(crate) fn info(&self) -> Result<&VisionModelInfo> {
+        self.info.get().ok_or_else(|| not_yet_known("vision encoder").into())
+    }
+
+    pub(crate) fn encode(
+        &self,
+        images: &[&Image],
+        asked: EncodeVision,
+        watch: &Watch,
+    ) -> Result<(VisionFeatures, luna_report)> {
+        let request = EncodeVision { model: Some(self.name.clone()), ..asked };
+        Ok(self.read(self.daemon.client.encode_vision(images, &request, &watch.request())?, watch))
+    }
+
+    pub(crate) fn encode_pixels(
+        &self,
+        pixels: &PixelValues,
+        asked: EncodeVision,
+        watch: &Watch,
+    ) -> Result<(VisionFeatures, luna_report)> {
+        let request = EncodeVision { model: Some(self.name.clone()), ..asked };
+        Ok(self.read(self.daemon.client.encode_pixel_values(pixels, &request, &watch.request())?, watch))
+    }
+
+    fn read(
+        &self,
+        (features, answer): (VisionFeatures, Answer<VisionEncoded>),
+        watch: &Watch,
+    ) -> (VisionFeatures, luna_report) {
+        let told = report(&answer.head, &answer.reply.precision, answer.reply.seconds, watch);
+        let _ = self.info.set(answer.reply.model);
+        (features, told)
+    }
+}
+
+/// A vision-language model of a daemon.
+pub(crate) struct RemoteVlm {
+    daemon: Arc<Daemon>,
+    name: String,
+    info: OnceLock<VlmModelInfo>,
+}
+
+impl RemoteVlm {
+    pub(crate) fn load(daemon: &Arc<Daemon>, path: &str) -> Result<Self> {
+        Ok(Self { daemon: daemon.clone(), name: daemon.model(path)?, info: OnceLock::new() })
+    }
+
+    /// What the daemon told of it.
+    pub(crate) fn info(&self) -> Result<&VlmModelInfo> {
+        self.info.get().ok_or_else(|| not_yet_known("vision-language model").into())
+    }
+
+    pub(crate) fn generate(
+        &self,
+        images: &[&Image],
+        asked: VlmGenerate,
+        watch: &Watch,
+        listener: &mut (dyn FnMut(Piece) + Send),
+    ) -> Result<(VlmGenerated, luna_report)> {
+        let request = VlmGenerate { model: Some(self.name.clone()), ..asked };
+        let answer = self.daemon.client.vlm_generate(images, &request, &watch.request(), listener)?;
+        let reply = answer.reply;
+        let told = report(&answer.head, &reply.precision, reply.prompt_seconds + reply.generation_seconds, watch);
+        let _ = self.info.set(reply.model.clone());
+        Ok((reply, told))
+    }
+}

@@ -1,0 +1,177 @@
+//! Models in this process. Enters: what a session was opened with, paths. Leaves: shares in models, each loaded once, and
+//! what they take.
+
+use crate::{
+    call::{Log, luna_log_level},
+    error::Result,
+};
+use luna_core::{
+    Device, Error, ErrorKind, Limits, Runtime,
+    checkpoint::Checkpoint,
+    lora::{LoraCache, LoraCacheUsage, LoraFolders, MergedCopies},
+    memory,
+    registry::{Lease, Model, ModelId, Registry},
+    save::{SaveCounters, SavePool},
+};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+/// Bytes of LoRAs that are kept where the caller does not say.
+const USUAL_LORA_BYTES: u64 = 2 << 30;
+
+/// What a session is opened with.
+pub(crate) struct Settings {
+    pub(crate) device: Device,
+    pub(crate) threads: u32,
+    pub(crate) budget: u64,
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) spool: Option<PathBuf>,
+    pub(crate) lora_folders: Vec<PathBuf>,
+    pub(crate) lora_cache: Option<u64>,
+    pub(crate) merged: Option<u64>,
+}
+
+/// What it holds and has done.
+pub(crate) struct Counts {
+    pub(crate) models: usize,
+    pub(crate) weight_bytes: u64,
+    pub(crate) budget_bytes: u64,
+    pub(crate) threads: usize,
+    pub(crate) saves: SaveCounters,
+    pub(crate) loras: LoraCacheUsage,
+    pub(crate) merged_bytes: u64,
+}
+
+/// One copy of each model, in this process.
+pub(crate) struct Embedded {
+    device: Device,
+    threads: Option<NonZeroUsize>,
+    runtime: Mutex<Option<Runtime>>,
+    pub(crate) registry: Registry,
+    budget: u64,
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) spool: Option<PathBuf>,
+    pub(crate) saver: Mutex<Option<Arc<SavePool>>>,
+    /// LoRAs in memory.
+    pub(crate) loras: LoraCache,
+    pub(crate) lora_folders: LoraFolders,
+    merged: MergedCopies,
+    pub(crate) log: Log,
+}
+
+impl Embedded {
+    /// Starts nothing but a device that is no CPU.
+    pub(crate) fn new(settings: Settings, log: Log) -> Result<Self> {
+        let available = || memory::available().unwrap_or(u64::MAX);
+        let embedded = Self {
+            device: settings.device,
+            threads: NonZeroUsize::new(settings.threads as usize),
+            runtime: Mutex::default(),
+            registry: Registry::new(settings.budget),
+            budget: settings.budget,
+            output: settings.output,
+            spool: settings.spool,
+            saver: Mutex::default(),
+            // Files can be read again, so none is kept compressed.
+            loras: LoraCache::new(settings.lora_cache.unwrap_or(USUAL_LORA_BYTES), 0, Limits::default()),
+            lora_folders: LoraFolders::new(settings.lora_folders)?,
+            merged: MergedCopies::new(settings.merged.unwrap_or_else(available)),
+            log,
+        };
+        if settings.device != Device::Cpu {
+            embedded.runtime()?;
+        }
+        Ok(embedded)
+    }
+
+    /// Its threads, started when they are first needed.
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*runtime {
+            return Ok(runtime.clone());
+        }
+        Ok(runtime.insert(Runtime::new(self.device, self.threads)?).clone())
+    }
+
+    /// A share in the model of a file or folder.
+    pub(crate) fn acquire_file<M: Model>(
+        &self,
+        path: &str,
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+    ) -> Result<Lease<M>> {
+        // No path is empty, so there is no name that stands for a bundled one.
+        let none = || Err(Error::new(ErrorKind::NotFound, "the library carries no such model"));
+        self.acquire(path, ("", none), load)
+    }
+
+    /// A share in a model: a bundled one by its name, or else that of a file or folder. Names stand before paths;
+    /// `./name` is a path.
+    pub(crate) fn acquire<M: Model>(
+        &self,
+        path: &str,
+        bundled: (&str, fn() -> luna_core::Result<Checkpoint>),
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+    ) -> Result<Lease<M>> {
+        let runtime = self.runtime()?;
+        let start = Instant::now();
+        let mut loaded = false;
+        let load = |checkpoint: &Checkpoint| {
+            loaded = true;
+            load(checkpoint, &runtime)
+        };
+        let lease = if path == bundled.0 {
+            self.registry.adopt(&bundled.1()?, load)?
+        } else {
+            self.registry.acquire(Path::new(path), load)?
+        };
+        if loaded {
+            let (mib, time) = (lease.weight_bytes() >> 20, start.elapsed().as_millis());
+            self.log.tell(luna_log_level::Info, &format!("loaded {path}: {mib} MiB in {time} ms"));
+        }
+        Ok(lease)
+    }
+
+    /// The layers that are merged with LoRAs.
+    pub(crate) fn merged_copies(&self) -> MergedCopies {
+        self.merged.clone()
+    }
+
+    /// What it holds and has done.
+    pub(crate) fn stats(&self) -> Counts {
+        let saver = self.saver.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let saves = saver.map(|saver| saver.counters()).unwrap_or_default();
+        let loras = self.loras.usage();
+        let threads = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Runtime::threads);
+        Counts {
+            models: self.registry.residents().len(),
+            weight_bytes: self.registry.bytes(),
+            budget_bytes: self.budget,
+            threads,
+            saves,
+            loras,
+            merged_bytes: self.merged.bytes(),
+        }
+    }
+
+    /// Gives memory that finished calls left for the next ones back to the system.
+    pub(crate) fn trim(&self) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        runtime.inspect(Runtime::trim);
+    }
+
+    /// The model of an id.
+    pub(crate) fn find(&self, id: &str) -> Result<ModelId> {
+        let known = self.registry.residents().into_iter().map(|resident| resident.id);
+        let found = known.into_iter().find(|known| known.to_string() == id);
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no such model is in memory")
+                .expected("an id of luna_list_residents")
+                .found(format!("`{id}`"))
+                .into()
+        })
+    }
+}

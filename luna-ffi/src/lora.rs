@@ -1,0 +1,504 @@
+//! Stacks of LoRAs. Enters: files with strengths; then models. Leaves: what a call of a model takes along, worked out
+//! once for each model, and what became of every adapter.
+
+use crate::{
+    coverage::{Fate, list_adapters, list_files, luna_lora_mode, mode_name, mode_number, not_merged_number},
+    daemon::{Daemon, not_remote},
+    embedded::Embedded,
+    error::{Failure, Result, wrong},
+    handle::{Caller, boundary, c_string, free, is_none, object},
+    list::{self, Item},
+    options::{choose, luna_report, yes},
+    session::{Place, Session, not_empty},
+    status::luna_status,
+    table::{self, Object},
+    types::{luna_list, luna_loras, luna_session},
+};
+use luna_core::{
+    Call, Error, ErrorKind, Patches,
+    diffusion::Denoiser,
+    lora::{ApplyMode, DoraConvention, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions, ResolvedText},
+    protocol::{LoraUse, ModelForward},
+    text::{EncoderKind, TextModel},
+};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    ffi::{CString, c_char, c_void},
+    num::NonZeroUsize,
+    path::Path,
+    ptr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+crate::handle::plain!(luna_lora);
+crate::handle::records!(luna_loras_options, luna_lora_name);
+
+/// The most LoRAs of one stack.
+const MOST_LORAS: u64 = 1024;
+
+/// One LoRA of a stack: a file, or a name, or a file in memory.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_lora {
+    /// A `.safetensors` file or a PEFT folder; NULL for a LoRA by name or in memory.
+    pub path: *const c_char,
+    /// A name that is looked up in the session's `lora_folders`: the path below one of them or its last part, or as much
+    /// of it as is clear. With `data` it is what reports call it.
+    pub name: *const c_char,
+    /// The bytes of a `.safetensors` file in memory; NULL for none. Copied.
+    pub data: *const c_void,
+    /// How many there are.
+    pub data_bytes: usize,
+    /// Strength for the denoiser, or for a vision-language model.
+    pub model: f64,
+    /// Strength for the text encoders.
+    pub clip: f64,
+}
+
+/// Which convention DoRA's magnitudes follow.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum luna_dora {
+    /// The one that the file's names tell.
+    ByNames = 0,
+    /// ComfyUI's.
+    Comfyui = 1,
+    /// PEFT's, and LyCORIS' with `wd_on_out`.
+    Peft = 2,
+}
+
+/// Options of `luna_loras_new`. All zeros but `size` is a good choice.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_loras_options {
+    /// `sizeof(luna_loras_options)`.
+    pub size: usize,
+    /// Whether an adapter for a model that cannot be applied to it is an error: 0 or 1.
+    pub strict: u32,
+    /// Whether a stack of which nothing applies to a model may be given to it: 0 or 1.
+    pub allow_nothing: u32,
+    /// A `luna_lora_mode`.
+    pub mode: i32,
+    /// A `luna_dora`.
+    pub dora: i32,
+    /// How many calls of a model will follow, for `LUNA_LORA_MODE_AUTO`; 0 where it is not known.
+    pub forwards: u64,
+}
+
+/// A LoRA in the session's `lora_folders`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_lora_name {
+    /// `sizeof(luna_lora_name)`, set by the caller.
+    pub size: usize,
+    /// Its path below the folder, without the ending.
+    pub name: *const c_char,
+}
+
+/// The object behind `luna_loras`.
+pub(crate) struct Loras {
+    place: Where,
+    resolve: ResolveOptions,
+    mode: ApplyMode,
+    /// What was worked out for each model that the stack was used with.
+    known: Mutex<Vec<Known>>,
+}
+
+/// Where its files are.
+enum Where {
+    /// In this process, with the copies of layers that are merged there.
+    Here(LoraStack, MergedCopies),
+    /// In a daemon, by their ids or names.
+    There(Vec<LoraUse>),
+}
+
+struct Known {
+    /// The object behind the model's handle. A weak share keeps its address from being given again.
+    model: Weak<dyn Any + Send + Sync>,
+    fates: Fates,
+    /// `None` where the stack was refused.
+    ready: Option<Ready>,
+}
+
+/// What calls take along.
+#[derive(Clone)]
+pub(crate) enum Ready {
+    Denoiser(Arc<Patches>),
+    Text(BTreeMap<EncoderKind, Arc<Patches>>),
+}
+
+impl Object for Loras {
+    const NAME: &'static str = "luna_loras";
+}
+
+/// A stack as a model's call has it.
+pub(crate) struct Fitted {
+    pub(crate) ready: Ready,
+    pub(crate) fates: Fates,
+}
+
+/// What became of a stack on the models of a call.
+#[derive(Clone)]
+pub(crate) struct Fates(Arc<[Fate]>);
+
+impl Fates {
+    /// Tells of it in a call's report.
+    pub(crate) fn tell(&self, report: &mut luna_report) {
+        for fate in self.0.iter() {
+            report.adapters_applied += fate.coverage.applied() as u32;
+            report.adapters_missed += fate.missed() as u32;
+            // Of several models, what was done to the last that anything applies to.
+            if fate.coverage.applied() > 0 {
+                report.lora_mode = mode_number(fate.mode);
+                report.not_merged = not_merged_number(fate.not_merged);
+            }
+        }
+    }
+}
+
+/// The stack of a handle that may be none.
+pub(crate) fn stack_of(loras: luna_loras) -> Result<Option<Arc<Loras>>> {
+    if is_none(loras) { Ok(None) } else { object(loras).map(Some) }
+}
+
+impl Loras {
+    fn new(
+        caller: &Caller,
+        session: &Session,
+        entries: &[luna_lora],
+        options: *const luna_loras_options,
+    ) -> Result<Self> {
+        let options = caller.options(options)?;
+        let forwards = NonZeroUsize::new(usize::try_from(options.forwards).unwrap_or(usize::MAX));
+        let modes = [ApplyMode::Functional, ApplyMode::Merged, ApplyMode::Auto { forwards }];
+        let mode = choose("way of applying LoRAs", options.mode, &modes)?;
+        if options.forwards != 0 && options.mode != luna_lora_mode::Auto as i32 {
+            return Err(wrong("`forwards` is set, but nothing is to be decided by it")
+                .remedy("set `mode` to LUNA_LORA_MODE_AUTO, or leave `forwards` at 0")
+                .into());
+        }
+        let conventions = [None, Some(DoraConvention::ComfyUi), Some(DoraConvention::Peft)];
+        let resolve = ResolveOptions {
+            strict: yes(options.strict),
+            allow_nothing: yes(options.allow_nothing),
+            dora: choose("DoRA convention", options.dora, &conventions)?,
+        };
+        let place = match session.place() {
+            Place::Here(embedded) => {
+                let mut stack = LoraStack::new();
+                for entry in entries {
+                    stack = stack.with(file(caller, embedded, entry)?, entry.model, entry.clip)?;
+                }
+                Where::Here(stack, embedded.merged_copies())
+            }
+            Place::There(daemon) => {
+                if resolve.allow_nothing || resolve.dora.is_some() {
+                    return Err(not_remote("`allow_nothing` or `dora`").into());
+                }
+                Where::There(entries.iter().map(|entry| remote(caller, daemon, entry)).collect::<Result<_>>()?)
+            }
+        };
+        Ok(Self { place, resolve, mode, known: Mutex::default() })
+    }
+
+    /// The stack in this process.
+    fn here(&self) -> Result<(&LoraStack, &MergedCopies)> {
+        match &self.place {
+            Where::Here(stack, copies) => Ok((stack, copies)),
+            Where::There(_) => Err(elsewhere("this process")),
+        }
+    }
+
+    /// What a request to a daemon says of it.
+    fn there(&self) -> Result<Vec<LoraUse>> {
+        match &self.place {
+            Where::There(uses) => Ok(uses.clone()),
+            Where::Here(..) => Err(elsewhere("a daemon")),
+        }
+    }
+
+    /// What a request of a daemon's denoiser says of it.
+    pub(crate) fn asked_of_denoiser(&self) -> Result<ModelForward> {
+        let forwards = match self.mode {
+            ApplyMode::Auto { forwards } => forwards.map(NonZeroUsize::get),
+            _ => None,
+        };
+        let (loras, lora_mode) = (self.there()?, Some(mode_name(self.mode).to_owned()));
+        Ok(ModelForward { loras, strict: self.resolve.strict, lora_mode, forwards, ..ModelForward::default() })
+    }
+
+    /// What a request of a daemon's text encoders says of it: the stack, and whether it is strict.
+    pub(crate) fn asked_of_text(&self) -> Result<(Vec<LoraUse>, bool)> {
+        Ok((self.there()?, self.resolve.strict))
+    }
+
+    /// Notes what a daemon told of it after a call of `model`.
+    pub(crate) fn told<M: Any + Send + Sync>(&self, model: &Arc<M>, fates: Vec<Fate>) -> Fates {
+        let model: Arc<dyn Any + Send + Sync> = model.clone();
+        let fates = Fates(fates.into());
+        let mut known = self.lock();
+        known.retain(|known| known.model.strong_count() > 0 && !ptr::addr_eq(known.model.as_ptr(), Arc::as_ptr(&model)));
+        known.push(Known { model: Arc::downgrade(&model), fates: fates.clone(), ready: None });
+        fates
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+        // Entries are pushed and removed whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `work` made of this model before, or makes of it now: what became of the stack, and what calls take along.
+    fn fitted<M: Any + Send + Sync>(
+        &self,
+        model: &Arc<M>,
+        work: impl FnOnce() -> Result<(Vec<Fate>, Result<Ready>)>,
+    ) -> Result<Fitted> {
+        let model: Arc<dyn Any + Send + Sync> = model.clone();
+        let mut known = self.lock();
+        known.retain(|known| known.model.strong_count() > 0);
+        let is_same = |known: &Known| ptr::addr_eq(known.model.as_ptr(), Arc::as_ptr(&model));
+        if let Some(Known { fates, ready: Some(ready), .. }) = known.iter().find(|known| is_same(known)) {
+            return Ok(Fitted { ready: ready.clone(), fates: fates.clone() });
+        }
+        let (fates, ready) = work()?;
+        let fates = Fates(fates.into());
+        known.retain(|known| !is_same(known));
+        let kept = ready.as_ref().ok().cloned();
+        known.push(Known { model: Arc::downgrade(&model), fates: fates.clone(), ready: kept });
+        Ok(Fitted { ready: ready?, fates })
+    }
+
+    /// For a denoiser, of which `model` is the object that callers hold.
+    pub(crate) fn for_denoiser<M: Any + Send + Sync>(
+        &self,
+        model: &Arc<M>,
+        denoiser: &Denoiser,
+        call: &Call,
+    ) -> Result<Fitted> {
+        let (stack, copies) = self.here()?;
+        self.fitted(model, || {
+            let resolved = stack.resolve(denoiser, &self.lenient())?;
+            let mut fates = vec![Fate::new(denoiser.family().name(), resolved.coverage)];
+            if self.is_refused(stack, &fates) {
+                let refusal = stack.resolve(denoiser, &self.resolve).err();
+                return Ok((fates, Err(refusal.unwrap_or_else(refused_in_vain).into())));
+            }
+            let prepared = copies.prepare(denoiser, &resolved.patches, self.asked(), call)?;
+            fates[0].merging(prepared.mode, prepared.not_merged);
+            let merged = self.check_merged(prepared.not_merged);
+            Ok((fates, merged.map(|()| Ready::Denoiser(prepared.patches))))
+        })
+    }
+
+    /// For text encoders, of which `model` is the object that callers hold.
+    pub(crate) fn for_text<M: Any + Send + Sync>(
+        &self,
+        model: &Arc<M>,
+        encoders: &[&TextModel],
+        call: &Call,
+    ) -> Result<Fitted> {
+        let (stack, copies) = self.here()?;
+        self.fitted(model, || {
+            let resolve = |encoder: &&TextModel| stack.resolve_text(encoder, &self.lenient());
+            let resolved = encoders.iter().map(resolve).collect::<luna_core::Result<Vec<_>>>()?;
+            let names = |patches: &BTreeMap<EncoderKind, _>| {
+                patches.keys().map(|kind| kind.name()).collect::<Vec<_>>().join("+")
+            };
+            let fate = |one: &ResolvedText| Fate::new(&names(&one.patches), one.coverage.clone());
+            let mut fates: Vec<_> = resolved.iter().map(fate).collect();
+            if self.is_refused(stack, &fates) {
+                return Ok((fates, Err(self.refusal(stack, encoders).into())));
+            }
+            let mut patches = BTreeMap::new();
+            for ((encoder, resolved), fate) in encoders.iter().zip(&resolved).zip(&mut fates) {
+                for (kind, prepared) in copies.prepare_text(encoder, &resolved.patches, self.asked(), call)? {
+                    fate.merging(prepared.mode, prepared.not_merged);
+                    patches.insert(kind, prepared.patches);
+                }
+            }
+            let merged = fates.iter().try_for_each(|fate| self.check_merged(fate.not_merged));
+            Ok((fates, merged.map(|()| Ready::Text(patches))))
+        })
+    }
+
+    /// Tells of everything, so that what is refused is reported as well.
+    fn lenient(&self) -> ResolveOptions {
+        ResolveOptions { strict: false, allow_nothing: true, dora: self.resolve.dora }
+    }
+
+    fn is_refused(&self, stack: &LoraStack, fates: &[Fate]) -> bool {
+        let nothing = !stack.entries().is_empty() && fates.iter().all(|fate| fate.coverage.applied() == 0);
+        let incomplete = fates.iter().any(|fate| !fate.coverage.is_complete());
+        self.resolve.strict && incomplete || !self.resolve.allow_nothing && nothing
+    }
+
+    /// Why text encoders refuse the stack. Nothing may apply to one model of several, but not to all.
+    fn refusal(&self, stack: &LoraStack, encoders: &[&TextModel]) -> Error {
+        let all = |options: &ResolveOptions| {
+            encoders.iter().find_map(|encoder| stack.resolve_text(encoder, options).err())
+        };
+        let strict = ResolveOptions { allow_nothing: true, ..self.resolve.clone() };
+        all(&strict).or_else(|| all(&self.resolve)).unwrap_or_else(refused_in_vain)
+    }
+
+    /// What is asked of the merged copies. Nobody waits for a copy that may be the caller's own.
+    fn asked(&self) -> ApplyMode {
+        match self.mode {
+            ApplyMode::Merged => ApplyMode::Auto { forwards: Some(NonZeroUsize::MAX) },
+            other => other,
+        }
+    }
+
+    /// Whether what had to be merged is.
+    fn check_merged(&self, not_merged: Option<NotMerged>) -> Result<()> {
+        if self.mode != ApplyMode::Merged {
+            return Ok(());
+        }
+        Err(match not_merged {
+            None => return Ok(()),
+            Some(NotMerged::NoRoom) => {
+                Error::new(ErrorKind::LimitExceeded, "the merged weights are larger than their budget")
+                    .remedy("apply the stack in functional mode, or raise `merged_bytes` of luna_open_options")
+            }
+            Some(_) => Error::new(ErrorKind::Busy, "another stack is merged with this model")
+                .expected("one merged stack for each model at a time")
+                .remedy("free the other stack first, or apply this one in functional mode"),
+        }
+        .into())
+    }
+
+    fn fates(&self) -> Vec<Arc<[Fate]>> {
+        self.lock().iter().map(|known| known.fates.0.clone()).collect()
+    }
+}
+
+fn refused_in_vain() -> Error {
+    Error::new(ErrorKind::Internal, "a stack was refused without a reason")
+}
+
+fn elsewhere(place: &str) -> Failure {
+    wrong("the LoRAs and the model are of different sessions")
+        .expected(format!("LoRAs of a session in {place}"))
+        .remedy("make the stack with the model's own session")
+        .into()
+}
+
+/// How an entry says what it is.
+enum Named<'a> {
+    Path(&'a str),
+    Name(&'a str),
+    Bytes(&'a str, &'a [u8]),
+}
+
+fn named<'a>(caller: &'a Caller, entry: &luna_lora) -> Result<Named<'a>> {
+    let path = caller.optional_text("a LoRA's path", entry.path)?;
+    let name = caller.optional_text("a LoRA's name", entry.name)?;
+    Ok(match (path, name, entry.data.is_null()) {
+        (Some(path), None, true) => Named::Path(not_empty("a LoRA's path", path)?),
+        (None, Some(name), true) => Named::Name(name),
+        (None, name, false) => {
+            let bytes = caller.memory(entry.data, 0, entry.data_bytes)?;
+            Named::Bytes(name.unwrap_or("a LoRA in memory"), bytes)
+        }
+        _ => {
+            return Err(wrong("a LoRA of the stack is not clear")
+                .expected("one of `path`, `name` and `data`, or `data` with a `name`")
+                .into());
+        }
+    })
+}
+
+/// The file of an entry.
+fn file(caller: &Caller, embedded: &Embedded, entry: &luna_lora) -> Result<Arc<LoraFile>> {
+    Ok(match named(caller, entry)? {
+        Named::Path(path) => embedded.loras.open(path)?.lora,
+        Named::Name(name) => embedded.loras.open(embedded.lora_folders.find(name)?)?.lora,
+        Named::Bytes(name, bytes) => embedded.loras.put(name, bytes.to_vec())?,
+    })
+}
+
+/// What a daemon knows the file of an entry by.
+fn remote(caller: &Caller, daemon: &Daemon, entry: &luna_lora) -> Result<LoraUse> {
+    let lora = match named(caller, entry)? {
+        Named::Path(path) => daemon.client.put_lora(Path::new(path))?.lora_id,
+        Named::Name(name) => name.to_owned(),
+        Named::Bytes(name, bytes) => daemon.put_lora(name, bytes)?,
+    };
+    Ok(LoraUse { lora, model: entry.model, clip: entry.clip })
+}
+
+struct NameItem(CString);
+
+impl Item for NameItem {
+    type Record = luna_lora_name;
+
+    fn record(&self) -> luna_lora_name {
+        luna_lora_name { size: 0, name: self.0.as_ptr() }
+    }
+}
+
+/// Makes a stack of LoRAs, to be put into the options of any number of calls, also at once. Their differences add, so
+/// the order does not matter beyond rounding. Files are read now, and shared with other stacks; the models are never
+/// changed. `options` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_loras_new(
+    session: luna_session,
+    entries: *const luna_lora,
+    entry_count: usize,
+    options: *const luna_loras_options,
+    loras: *mut luna_loras,
+) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("loras", loras)?;
+        let session = object::<Session>(session)?;
+        luna_core::limits::check_at_most("LoRAs in a stack", entry_count as u64, MOST_LORAS)?;
+        let entries = caller.slice("entries", entries, entry_count)?;
+        place.put(table::insert(Loras::new(caller, &session, entries, options)?));
+        Ok(())
+    })
+}
+
+/// Lists what became of each file on each model that the stack was used with and whose handle is open: a list of
+/// `luna_lora_file`. Also where a call refused the stack.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_loras_list_files(loras: luna_loras, list: *mut luna_list) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("list", list)?;
+        place.put(list_files(&object::<Loras>(loras)?.fates()));
+        Ok(())
+    })
+}
+
+/// Lists what became of each adapter, as `luna_loras_list_files` does of files: a list of `luna_lora_adapter`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_loras_list_adapters(loras: luna_loras, list: *mut luna_list) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("list", list)?;
+        place.put(list_adapters(&object::<Loras>(loras)?.fates()));
+        Ok(())
+    })
+}
+
+/// Frees a stack, and the copies of layers that were merged for it. Calls that run keep what they need.
+#[unsafe(no_mangle)]
+pub extern "C" fn luna_loras_free(loras: luna_loras) -> luna_status {
+    free::<Loras>(loras)
+}
+
+/// Lists the LoRAs in the session's `lora_folders`: a list of `luna_lora_name`, sorted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_list_loras(session: luna_session, list: *mut luna_list) -> luna_status {
+    boundary(|caller| {
+        let place = caller.output("list", list)?;
+        let names = object::<Session>(session)?.here("a list of LoRAs")?.lora_folders.names();
+        place.put(list::open(names.iter().map(|name| NameItem(c_string(name))).collect()));
+        Ok(())
+    })
+}
+
+/// One LoRA of such a list.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_list_lora_name(list: luna_list, index: usize, name: *mut luna_lora_name) -> luna_status {
+    boundary(|caller| list::item::<NameItem>(caller, list, index, name))
+}
