@@ -56,7 +56,9 @@ pub fn cases() -> Vec<LoraCase> {
 /// # Panics
 /// If there is no such array.
 pub fn more(name: &str) -> Vec<f32> {
-    words(name, |file| file.tensor(name).map(|view| view.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()))
+    words(name, |file| {
+        file.tensor(name).map(|view| view.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
+    })
 }
 
 /// Whole numbers that `make_more.py` wrote under this name.

@@ -129,7 +129,9 @@ fn other_names(kind: ModelKind, frozen: &FrozenWeights) -> OtherNames {
             Box::new(move |canonical| dialect::flux_names(canonical, hidden).into())
         }
         ModelKind::Denoiser(Family::ZImage) => Box::new(|canonical| vec![dialect::z_image_single_file_name(canonical)]),
-        ModelKind::VisionLanguage(family) => Box::new(move |canonical| dialect::vlm_names(canonical, family == VlmFamily::Llava)),
+        ModelKind::VisionLanguage(family) => {
+            Box::new(move |canonical| dialect::vlm_names(canonical, family == VlmFamily::Llava))
+        }
         ModelKind::Text(kind, _) if kind.is_clip() => Box::new(|canonical| vec![dialect::open_clip_name(canonical)]),
         _ => Box::new(|_| Vec::new()),
     }

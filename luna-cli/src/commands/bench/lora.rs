@@ -13,7 +13,6 @@ use luna_core::{
 };
 use serde::Serialize;
 use std::{
-    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -68,10 +67,8 @@ pub fn run(settings: &settings::LoraBench, token: &CancelToken, output: &Output)
     let subject = Subject::load(&checkpoint, settings, &runtime)?;
     let largest_layer_bytes = lora_model::largest_layer(&checkpoint);
     drop(checkpoint);
-    let folder = tempfile::tempdir().map_err(|error| luna_core::Error::io("make a temporary folder", error))?;
-    let mut bench = Bench { settings, token, output, subject, folder: folder.path(), samples: Default::default() };
-    let file = bench.file(0)?;
-    let (ready, read_seconds, resolve_seconds, adapters) = bench.open(&file)?;
+    let mut bench = Bench { settings, token, output, subject, samples: Default::default() };
+    let (ready, [read_seconds, resolve_seconds], adapters) = bench.open(0)?;
     let mut patched = PatchedRuns::default();
     bench.measure(None, None)?;
     bench.measure(None, Some(&ready))?;
@@ -129,7 +126,6 @@ struct Bench<'a> {
     token: &'a CancelToken,
     output: &'a Output,
     subject: Subject,
-    folder: &'a Path,
     samples: [Samples; 5],
 }
 
@@ -140,27 +136,25 @@ struct Samples {
 }
 
 impl Bench<'_> {
-    /// The LoRA's file: a random one by its seed, else the one that was named.
-    fn file(&self, seed: u64) -> Result<std::path::PathBuf> {
-        match &self.settings.subject {
-            LoraSubject::Existing { lora, .. } => Ok(lora.clone()),
+    /// A stack of one LoRA, the file that was named or a random one in memory by its seed; seconds of reading and of
+    /// resolving it, and how many adapters apply.
+    fn open(&self, seed: u64) -> Result<(Ready, [f64; 2], usize)> {
+        let limits = Limits::default();
+        let made = match &self.settings.subject {
+            LoraSubject::Existing { .. } => None,
             LoraSubject::Random(shape, rank) => {
-                let path = self.folder.join(format!("{seed}.safetensors"));
-                let bytes = lora_model::random_lora(&lora_model::tensors(*shape)?, *rank, seed);
-                std::fs::write(&path, bytes).map_err(|error| luna_core::Error::io("write a LoRA", error))?;
-                Ok(path)
+                Some(lora_model::random_lora(&lora_model::tensors(*shape)?, *rank, seed))
             }
-        }
-    }
-
-    /// The stack of one file, seconds of reading and of resolving it, and how many adapters apply.
-    fn open(&self, file: &Path) -> Result<(Ready, f64, f64, usize)> {
+        };
         let start = Instant::now();
-        let lora = LoraFile::open(file, &Limits::default())?;
+        let lora = match (&self.settings.subject, made) {
+            (LoraSubject::Existing { lora, .. }, _) => LoraFile::open(lora, &limits)?,
+            (_, made) => LoraFile::from_bytes("random", made.unwrap_or_default(), &limits)?,
+        };
         let read = start.elapsed().as_secs_f64();
         let stack = LoraStack::new().with(lora.into(), 0.8, 0.8)?;
         let (ready, coverage) = self.subject.resolve(&stack)?;
-        Ok((ready, read, start.elapsed().as_secs_f64() - read, coverage.applied()))
+        Ok((ready, [read, start.elapsed().as_secs_f64() - read], coverage.applied()))
     }
 
     /// One call, which counts for `way`.
@@ -180,17 +174,12 @@ impl Bench<'_> {
 
     /// The first call with a LoRA that was never seen, alone and with reading and resolving it.
     fn first(&mut self, seed: u64) -> Result<()> {
-        let file = self.file(seed)?;
-        let start = Instant::now();
-        let (ready, ..) = self.open(&file)?;
-        let opened = start.elapsed();
+        let (ready, opening, _) = self.open(seed)?;
         self.measure(Some(FIRST), Some(&ready))?;
         let Samples { seconds, memory } = &self.samples[FIRST];
         let (seconds, memory) = (seconds.last().copied().unwrap_or_default(), *memory);
-        self.note(FIRST_WITH_READING, opened + Duration::from_secs_f64(seconds), memory);
-        if !matches!(self.settings.subject, LoraSubject::Existing { .. }) {
-            std::fs::remove_file(&file).map_err(|error| luna_core::Error::io("remove a LoRA", error))?;
-        }
+        let opened: f64 = opening.iter().sum();
+        self.note(FIRST_WITH_READING, Duration::from_secs_f64(seconds + opened), memory);
         Ok(())
     }
 

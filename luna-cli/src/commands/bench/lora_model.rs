@@ -92,7 +92,8 @@ impl Subject {
     /// Loads the model, and makes its input.
     pub fn load(checkpoint: &Checkpoint, settings: &LoraBench, runtime: &Runtime) -> Result<Self> {
         let found = checkpoint.recognise();
-        let text = found.component(ComponentKind::Diffusion).is_none() && found.component(ComponentKind::TextEncoder).is_some();
+        let text = found.component(ComponentKind::Diffusion).is_none()
+            && found.component(ComponentKind::TextEncoder).is_some();
         if text {
             let model = TextModel::load(checkpoint, runtime, &TextLoadOptions::default())?;
             let batch = settings.batch.map_or(1, NonZeroUsize::get);
@@ -152,14 +153,22 @@ impl Subject {
         let precision = settings.compute.precision;
         match self {
             Self::Denoiser(denoiser, input) => {
-                let patches = ready.and_then(|ready| if let Ready::Denoiser(patches) = ready { Some(patches.clone()) } else { None });
+                let patches = ready
+                    .and_then(|ready| if let Ready::Denoiser(patches) = ready { Some(patches.clone()) } else { None });
                 let options = ForwardOptions { precision, patches, call: call.clone(), ..ForwardOptions::default() };
                 Ok(denoiser.forward(&input.view()?, &options)?.report.patched)
             }
             Self::Text(model, sequences) => {
-                let patches = ready.and_then(|ready| if let Ready::Text(patches) = ready { Some(patches.clone()) } else { None });
+                let patches =
+                    ready.and_then(|ready| if let Ready::Text(patches) = ready { Some(patches.clone()) } else { None });
                 let patches = patches.unwrap_or_default();
-                let options = TextOptions { precision, attention: settings.attention, patches, call: call.clone(), ..TextOptions::default() };
+                let options = TextOptions {
+                    precision,
+                    attention: settings.attention,
+                    patches,
+                    call: call.clone(),
+                    ..TextOptions::default()
+                };
                 let encoded = Conditioner::new(&[model])?.encode_ids(sequences, &options)?;
                 let mut runs = PatchedRuns::default();
                 encoded.patched.into_values().for_each(|encoder| runs.add(encoder));
@@ -179,9 +188,12 @@ fn sequence(index: usize) -> TokenIds {
 /// What the subject is called.
 pub fn name(subject: &LoraSubject) -> String {
     match subject {
-        LoraSubject::Random(shape, rank) => format!("{} shape, random weights, LoRAs of rank {rank}", shapes::name(*shape)),
+        LoraSubject::Random(shape, rank) => {
+            format!("{} shape, random weights, LoRAs of rank {rank}", shapes::name(*shape))
+        }
         LoraSubject::Existing { model, lora } => {
-            let name = |path: &std::path::Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            let name =
+                |path: &std::path::Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             format!("{} with {}", name(model), name(lora))
         }
     }
