@@ -54,7 +54,7 @@ def prepare(folder, name, rank):
     for part, value in wrapped.named_parameters():
         if "lora_B" in part:
             value.copy_(0.02 * rank**-0.5 * torch.randn(value.shape))
-    part = "unet" if name == "sd15" else "text_encoder"
+    part = "unet" if name == "sd15" else "text_encoder_2"
     state = {key.replace("base_model.model.", ""): value for key, value in get_peft_model_state_dict(wrapped).items()}
     save_file({f"{part}.{stored(name, key)}": value.half().contiguous() for key, value in state.items()}, folder / f"{name}-lora-{rank}.safetensors")
 
@@ -117,7 +117,7 @@ def peer(folder, a):
 
         def load():
             wrapped = get_peft_model(model, LoraConfig(r=a.rank, lora_alpha=a.rank, target_modules=TARGETS[name]))
-            part = "unet." if name == "sd15" else "text_encoder."
+            part = "unet." if name == "sd15" else "text_encoder_2."
             keys = {key.removeprefix(part): value.float() for key, value in load_file(lora).items()}
             known = dict(wrapped.base_model.model.named_modules())
             shorter = lambda key: key if key.rsplit(".lora_", 1)[0] in known else key.removeprefix("text_model.")

@@ -56,7 +56,7 @@ pub struct LoraTiming {
     pub median_seconds: f64,
     /// Best over the best of `plain`.
     pub ratio: f64,
-    /// What the process held at most meanwhile.
+    /// What the process held at most in a call that was not timed.
     pub memory_bytes: Option<u64>,
 }
 
@@ -70,20 +70,20 @@ pub fn run(settings: &settings::LoraBench, token: &CancelToken, output: &Output)
     let mut bench = Bench { settings, token, output, subject, samples: Default::default() };
     let (ready, [read_seconds, resolve_seconds], adapters) = bench.open(0)?;
     let mut patched = PatchedRuns::default();
-    bench.measure(None, None)?;
-    bench.measure(None, Some(&ready))?;
+    bench.warm(PLAIN, None)?;
+    bench.warm(FUNCTIONAL, Some(&ready))?;
     for round in 1..=settings.runs {
-        bench.measure(Some(PLAIN), None)?;
-        patched = bench.measure(Some(FUNCTIONAL), Some(&ready))?;
+        bench.measure(PLAIN, None)?;
+        patched = bench.measure(FUNCTIONAL, Some(&ready))?;
         bench.first(round as u64)?;
     }
     let copies = MergedCopies::new(u64::MAX);
     let start = Instant::now();
     let merged = bench.subject.merge(&ready, &copies)?;
     let merge_seconds = start.elapsed().as_secs_f64();
-    bench.measure(None, Some(&merged))?;
+    bench.warm(MERGED, Some(&merged))?;
     for _ in 0..settings.runs {
-        bench.measure(Some(MERGED), Some(&merged))?;
+        bench.measure(MERGED, Some(&merged))?;
     }
     let start = Instant::now();
     drop(merged);
@@ -157,36 +157,31 @@ impl Bench<'_> {
         Ok((ready, [read, start.elapsed().as_secs_f64() - read], coverage.applied()))
     }
 
-    /// One call, which counts for `way`.
-    fn measure(&mut self, way: Option<usize>, ready: Option<&Ready>) -> Result<PatchedRuns> {
+    /// One call.
+    fn measure(&mut self, way: usize, ready: Option<&Ready>) -> Result<PatchedRuns> {
         let call = self.output.watched_call("measuring", self.token);
+        let start = Instant::now();
+        let runs = self.subject.call(ready, self.settings, &call)?;
+        self.samples[way].seconds.push(start.elapsed().as_secs_f64());
+        Ok(runs)
+    }
+
+    /// One call whose time does not count: looking at the memory takes its own.
+    fn warm(&mut self, way: usize, ready: Option<&Ready>) -> Result<()> {
+        let call = self.output.watched_call("warming up", self.token);
         let watch = Watch::default();
-        let (elapsed, runs) = watch.during(|| {
-            let start = Instant::now();
-            let runs = self.subject.call(ready, self.settings, &call);
-            (start.elapsed(), runs)
-        });
-        if let Some(way) = way {
-            self.note(way, elapsed, watch.most());
-        }
-        runs
+        watch.during(|| self.subject.call(ready, self.settings, &call))?;
+        self.samples[way].memory = watch.most();
+        Ok(())
     }
 
     /// The first call with a LoRA that was never seen, alone and with reading and resolving it.
     fn first(&mut self, seed: u64) -> Result<()> {
         let (ready, opening, _) = self.open(seed)?;
-        self.measure(Some(FIRST), Some(&ready))?;
-        let Samples { seconds, memory } = &self.samples[FIRST];
-        let (seconds, memory) = (seconds.last().copied().unwrap_or_default(), *memory);
-        let opened: f64 = opening.iter().sum();
-        self.note(FIRST_WITH_READING, Duration::from_secs_f64(seconds + opened), memory);
+        self.measure(FIRST, Some(&ready))?;
+        let called = self.samples[FIRST].seconds.last().copied().unwrap_or_default();
+        self.samples[FIRST_WITH_READING].seconds.push(called + opening.iter().sum::<f64>());
         Ok(())
-    }
-
-    fn note(&mut self, way: usize, elapsed: Duration, memory: Option<u64>) {
-        let samples = &mut self.samples[way];
-        samples.seconds.push(elapsed.as_secs_f64());
-        samples.memory = samples.memory.max(memory);
     }
 
     fn rows(&mut self) -> Vec<LoraTiming> {
@@ -203,7 +198,7 @@ impl Bench<'_> {
     }
 }
 
-/// Looks every millisecond how much the process holds.
+/// Looks every few milliseconds how much the process holds.
 #[derive(Default)]
 struct Watch {
     most: AtomicU64,
@@ -216,7 +211,7 @@ impl Watch {
             scope.spawn(|| {
                 while !self.done.load(Ordering::Relaxed) {
                     self.most.fetch_max(memory::resident().unwrap_or(0), Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(1));
+                    std::thread::sleep(Duration::from_millis(3));
                 }
             });
             let result = work();

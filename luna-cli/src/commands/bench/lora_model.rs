@@ -69,8 +69,14 @@ pub fn tensors(shape: ShapeArg) -> Result<Vec<Named>> {
 /// The bytes of a random LoRA in f16; another for every seed. Its products change a weight by a few hundredths.
 pub fn random_lora(tensors: &[Named], rank: usize, seed: u64) -> Vec<u8> {
     let mut factors = Vec::new();
+    let second = tensors.iter().any(|(name, _)| name == "text_projection.weight");
     for (name, shape) in tensors.iter().filter(|(name, _)| TAUGHT.iter().any(|end| name.ends_with(end))) {
-        let prefix = if name.starts_with("text_model") { "text_encoder" } else { "unet" };
+        // The second text encoder of SDXL is the one with a projection.
+        let prefix = match (name.starts_with("text_model"), second) {
+            (true, true) => "text_encoder_2",
+            (true, false) => "text_encoder",
+            _ => "unet",
+        };
         let base = format!("{prefix}.{}", name.trim_end_matches(".weight"));
         factors.push((format!("{base}.lora_A.weight"), vec![rank, shape[1]]));
         factors.push((format!("{base}.lora_B.weight"), vec![shape[0], rank]));
