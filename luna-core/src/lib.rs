@@ -31,7 +31,7 @@ pub use call::{Call, CancelToken, Progress};
 pub use device::{Device, Precision};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
-pub use nn::Patches;
+pub use nn::{LayerRuns, PatchedRuns, Patches};
 pub use runtime::Runtime;
 pub use values::{
     ArrayView, Conditioning, Image, ImageView, Latent, LatentScale, LatentView, PictureSizes, Prediction,

@@ -51,6 +51,31 @@ pub fn cases() -> Vec<LoraCase> {
     cases
 }
 
+/// What `make_more.py` wrote under this name.
+///
+/// # Panics
+/// If there is no such array.
+pub fn more(name: &str) -> Vec<f32> {
+    words(name, |file| {
+        file.tensor(name).map(|view| view.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
+    })
+}
+
+/// Whole numbers that `make_more.py` wrote under this name.
+///
+/// # Panics
+/// If there is no such array.
+pub fn more_ids(name: &str) -> Vec<u32> {
+    words(name, |file| {
+        file.tensor(name).map(|view| view.bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b) as u32).collect())
+    })
+}
+
+fn words<T>(name: &str, read: impl Fn(&Checkpoint) -> Option<T>) -> T {
+    let file = Checkpoint::open(folder().join("more.safetensors"), &Limits::default()).unwrap();
+    read(&file).unwrap_or_else(|| panic!("there is no {name}"))
+}
+
 fn folder() -> PathBuf {
     workspace::root().join("tests/fixtures/lora")
 }

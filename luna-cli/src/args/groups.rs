@@ -75,6 +75,10 @@ pub enum ShapeArg {
     Flux,
     /// TAESD: 2.4 million parameters, 4 latent channels
     Taesd,
+    /// The text encoder of SD1.5, CLIP ViT-L: 123 million parameters
+    ClipL,
+    /// The second text encoder of SDXL, CLIP bigG: 695 million parameters
+    ClipG,
 }
 
 /// One piece or tiles.

@@ -192,7 +192,7 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = BenchSubject::Vae)]
     pub subject: BenchSubject,
-    /// The architecture of the random model [default: sdxl for a VAE, sd15 for a UNet]
+    /// The architecture of the random model [default: sdxl for a VAE, else sd15]
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "model")]
     pub shape: Option<ShapeArg>,
     /// Measure this model instead: a name (moonlet) or a file
@@ -204,12 +204,18 @@ pub struct BenchArgs {
     /// Side of the square picture, in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 512)]
     pub size: usize,
-    /// Latents in each call of a UNet [default: 2]
+    /// Latents in each call of a UNet [default: 2], or sequences of 77 tokens in each of a text encoder [default: 1]
     #[arg(long, value_name = "N")]
     pub batch: Option<NonZeroUsize>,
     /// How many call the one UNet at the same time, each --runs times [default: 1]
     #[arg(long, value_name = "N")]
     pub callers: Option<NonZeroUsize>,
+    /// Rank of the random LoRA, which is for every linear layer of attentions and feed-forward blocks [default: 32]
+    #[arg(long, value_name = "N")]
+    pub rank: Option<NonZeroUsize>,
+    /// Measure this LoRA instead; needs --model
+    #[arg(long, value_name = "FILE", requires = "model", conflicts_with = "rank")]
+    pub lora: Option<PathBuf>,
     #[command(flatten)]
     pub attention: AttentionArgs,
     /// Measure one direction of a VAE only
@@ -233,6 +239,8 @@ pub enum BenchSubject {
     Vae,
     /// A denoiser: one forward step
     Unet,
+    /// LoRAs: a denoiser or a text encoder without one, with one in each mode, and with one that was never seen
+    Lora,
 }
 
 /// A way through a VAE.

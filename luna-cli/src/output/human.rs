@@ -31,6 +31,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Describe(outcome) => vision::describe(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
+        Outcome::BenchLora(outcome) => lora::bench(out, outcome),
         Outcome::Serve(outcome) => daemon::served(out, outcome),
         Outcome::Start(outcome) => writeln!(out, "{}", outcome.address),
         Outcome::Stop(outcome) => writeln!(out, "the daemon at {} has ended", outcome.address),

@@ -13,6 +13,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 pub enum Bench {
     Vae(VaeBench),
     Denoiser(DenoiserBench),
+    Lora(LoraBench),
 }
 
 /// Settings of `bench vae`.
@@ -48,6 +49,28 @@ pub struct DenoiserBench {
     pub compute: Compute,
 }
 
+/// Settings of `bench lora`.
+#[derive(Debug)]
+pub struct LoraBench {
+    pub subject: LoraSubject,
+    /// Side of the square picture, in pixels.
+    pub size: usize,
+    /// Latents, or sequences, in each call.
+    pub batch: Option<NonZeroUsize>,
+    pub runs: usize,
+    pub attention: AttentionMode,
+    pub compute: Compute,
+}
+
+/// What `bench lora` runs.
+#[derive(Debug)]
+pub enum LoraSubject {
+    /// A random model, and random LoRAs of this rank.
+    Random(ShapeArg, usize),
+    /// A model's file and a LoRA's.
+    Existing { model: PathBuf, lora: PathBuf },
+}
+
 /// What `bench unet` runs.
 #[derive(Debug)]
 pub enum DenoiserModel {
@@ -70,6 +93,7 @@ impl Bench {
         match args.subject {
             BenchSubject::Vae => VaeBench::new(args, environment).map(Self::Vae),
             BenchSubject::Unet => DenoiserBench::new(args, environment).map(Self::Denoiser),
+            BenchSubject::Lora => LoraBench::new(args, environment).map(Self::Lora),
         }
     }
 }
@@ -80,6 +104,8 @@ impl VaeBench {
             ("--batch", args.batch.is_some()),
             ("--callers", args.callers.is_some()),
             ("--attention", args.attention.attention.is_some()),
+            ("--rank", args.rank.is_some()),
+            ("--lora", args.lora.is_some()),
         ];
         refuse(unet_only, "vae")?;
         Ok(Self {
@@ -105,6 +131,8 @@ impl DenoiserBench {
                 ("--only", args.only.is_some()),
                 ("tiles and --max-memory", tiles),
                 ("--keep-model", args.keep_model.is_some()),
+                ("--rank", args.rank.is_some()),
+                ("--lora", args.lora.is_some()),
             ],
             "unet",
         )?;
@@ -116,6 +144,39 @@ impl DenoiserBench {
             size: args.size,
             batch: args.batch.unwrap_or(NonZeroUsize::MIN.saturating_add(1)),
             callers: args.callers.unwrap_or(NonZeroUsize::MIN),
+            runs: args.runs as usize,
+            attention: args.attention.attention.unwrap_or_default(),
+            compute: compute(args.compute, environment)?,
+        })
+    }
+}
+
+impl LoraBench {
+    fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
+        let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
+        let without = [
+            ("--only", args.only.is_some()),
+            ("tiles and --max-memory", tiles),
+            ("--keep-model", args.keep_model.is_some()),
+            ("--callers", args.callers.is_some()),
+        ];
+        refuse(without, "lora")?;
+        let subject = match (args.model, args.lora) {
+            (Some(model), Some(lora)) => LoraSubject::Existing { model: model.into(), lora },
+            (Some(_), None) => {
+                return Err(Error::new(ErrorKind::InvalidInput, "no LoRA for this model was given")
+                    .expected("--lora FILE beside --model")
+                    .remedy("name a LoRA made for the model, or measure a random model with --shape"));
+            }
+            _ => {
+                let rank = args.rank.map_or(32, NonZeroUsize::get);
+                LoraSubject::Random(args.shape.unwrap_or(ShapeArg::Sd15), rank)
+            }
+        };
+        Ok(Self {
+            subject,
+            size: args.size,
+            batch: args.batch,
             runs: args.runs as usize,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,

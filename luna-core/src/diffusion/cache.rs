@@ -5,7 +5,10 @@
 //! What is kept belongs to the caller, who holds the [`FirstBlockCache`] and names its sequences; models stay frozen.
 
 use super::{Facts, ForwardInput, input::wrong};
-use crate::{Result, nn::Tensor};
+use crate::{
+    Patches, Result,
+    nn::{FrozenWeights, Identity, Tensor},
+};
 use candle_core::DType;
 use std::{
     collections::HashMap,
@@ -57,9 +60,17 @@ struct Store {
     clock: u64,
 }
 
+/// What computes the steps of a sequence: nothing is kept from one model, or stack of LoRAs, to another.
+#[derive(Clone, PartialEq)]
+struct Maker {
+    model: Identity,
+    stack: Option<blake3::Hash>,
+}
+
 /// What the last full step of a sequence left.
 #[derive(Clone)]
 struct Kept {
+    maker: Maker,
     /// What the first block added.
     first: Tensor,
     /// What all later blocks added.
@@ -82,7 +93,7 @@ impl FirstBlockCache {
     }
 
     /// A sequence to hand to the calls of one sampling. Positive and negative prompt need a name each if they are called
-    /// one after the other, and so does every model.
+    /// one after the other. What one model or one stack of LoRAs left is never used for another.
     pub fn sequence(&self, name: impl Into<String>, options: CacheOptions) -> CachedSequence {
         CachedSequence { cache: self.clone(), name: name.into(), options }
     }
@@ -164,13 +175,19 @@ pub struct CacheReport {
     pub hit: bool,
     /// Hits in a row, this one included.
     pub consecutive_hits: u32,
-    /// By how much the first block's addition differed from the last full step's, where there was one of this shape.
+    /// By how much the first block's addition differed from the last full step's, where there was one of this shape, model
+    /// and stack of LoRAs.
     pub difference: Option<f32>,
 }
 
 impl CachedSequence {
     /// Checks the options and asks whether this step may be answered.
-    pub(super) fn start(&self, input: &ForwardInput, facts: &Facts) -> Result<FirstBlock<'_>> {
+    pub(super) fn start(
+        &self,
+        input: &ForwardInput,
+        facts: &Facts,
+        (model, patches): (&FrozenWeights, Option<&Patches>),
+    ) -> Result<FirstBlock<'_>> {
         let CacheOptions { threshold, start_percent, end_percent, .. } = self.options;
         if !(threshold >= 0.0 && (0.0..=1.0).contains(&start_percent) && (0.0..=1.0).contains(&end_percent)) {
             return Err(wrong("the first-block cache's options are out of range")
@@ -180,8 +197,10 @@ impl CachedSequence {
         let latest = input.timesteps.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
         let percent = 1.0 - latest / facts.last_timestep;
         let report = CacheReport { hit: false, consecutive_hits: 0, difference: None };
+        let stack = patches.filter(|patches| !patches.is_empty()).map(Patches::digest);
         Ok(FirstBlock {
             sequence: self,
+            maker: Maker { model: model.identity(), stack },
             allowed: (start_percent..=end_percent).contains(&percent),
             report: Mutex::new(report),
         })
@@ -191,6 +210,7 @@ impl CachedSequence {
 /// The cache's part in one pass.
 pub(super) struct FirstBlock<'a> {
     sequence: &'a CachedSequence,
+    maker: Maker,
     allowed: bool,
     report: Mutex<CacheReport>,
 }
@@ -201,7 +221,7 @@ impl FirstBlock<'_> {
         let CachedSequence { cache, name, options } = self.sequence;
         let first = (after - before)?;
         let kept = cache.get(name).filter(|kept| kept.first.shape() == first.shape());
-        let kept = kept.filter(|kept| kept.first.dtype() == first.dtype());
+        let kept = kept.filter(|kept| kept.first.dtype() == first.dtype() && kept.maker == self.maker);
         let difference = kept.as_ref().map(|kept| difference(&kept.first, &first)).transpose()?;
         let few_enough = |kept: &&Kept| options.max_consecutive_hits.is_none_or(|most| kept.hits < most);
         let close = difference.is_some_and(|difference| difference < options.threshold);
@@ -212,7 +232,8 @@ impl FirstBlock<'_> {
         }
         let after = after.copy()?;
         let last = rest()?;
-        cache.put(name, Kept { first, rest: (&last - after)?, hits: 0, used: 0 });
+        let maker = self.maker.clone();
+        cache.put(name, Kept { maker, first, rest: (&last - after)?, hits: 0, used: 0 });
         self.set(CacheReport { hit: false, consecutive_hits: 0, difference });
         Ok(last)
     }

@@ -39,15 +39,17 @@ impl Denoiser {
         let attention = options.attention.unwrap_or(self.attention);
         let patches = options.patches.as_deref();
         patches.map_or(Ok(()), |patches| patches.check(&self.frozen))?;
-        let cache = options.cache.as_ref().map(|cached| cached.start(input, &self.facts)).transpose()?;
+        let maker = (&self.frozen, patches);
+        let cache = options.cache.as_ref().map(|cached| cached.start(input, &self.facts, maker)).transpose()?;
         let mut fallbacks = Vec::new();
         let mut precision = options.precision;
         let run = |precision, cache: Option<&FirstBlock>| {
             let pass = Pass::new(&self.runtime, &options.call, self.network.steps()).with_attention(attention);
             let pass = pass.with_patches(patches);
-            self.runtime.run(|| self.run(input, precision, cache, &pass))
+            let values = self.runtime.run(|| self.run(input, precision, cache, &pass))?;
+            Ok::<_, crate::Error>((values, pass.patched_runs(&self.frozen)))
         };
-        let mut values = run(precision, cache.as_ref())?;
+        let (mut values, mut patched) = run(precision, cache.as_ref())?;
         let non_finite = values.iter().filter(|value| !value.is_finite()).count();
         if non_finite > 0 {
             // What the cache kept of this step would spoil the next ones.
@@ -55,13 +57,13 @@ impl Denoiser {
             if precision != Precision::F32 && self.runtime.handle().is_cpu() {
                 fallbacks.push(Fallback::Widened { from: precision, non_finite });
                 precision = Precision::F32;
-                values = run(precision, None)?;
+                (values, patched) = run(precision, None)?;
             }
         }
         refuse_non_finite("the prediction", &values)?;
         let prediction = Prediction::new([batch, self.facts.output_channels, height, width], values);
         let cache = cache.map(|cache| cache.report());
-        let report = Report { precision, attention, cache, fallbacks, elapsed: start.elapsed() };
+        let report = Report { precision, attention, cache, patched, fallbacks, elapsed: start.elapsed() };
         Ok(Predicted { prediction, report })
     }
 

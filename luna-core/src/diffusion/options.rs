@@ -1,7 +1,7 @@
 //! What a caller may ask of a denoiser, and what it is told about how that was done.
 
 use super::{CacheReport, CachedSequence};
-use crate::{AttentionMode, Call, Patches, Precision};
+use crate::{AttentionMode, Call, PatchedRuns, Patches, Precision};
 use std::{fmt, sync::Arc, time::Duration};
 
 /// Options of [`super::Denoiser::load`].
@@ -71,6 +71,8 @@ pub struct Report {
     pub attention: AttentionMode,
     /// What the first-block cache did, where one was given.
     pub cache: Option<CacheReport>,
+    /// How the layers ran that LoRAs change; those that the first-block cache answered for did not.
+    pub patched: PatchedRuns,
     /// What was done otherwise than asked for.
     pub fallbacks: Vec<Fallback>,
     /// Time from call to result.

@@ -7,6 +7,7 @@ use crate::{
     diffusion::Denoiser,
     nn::{FrozenWeights, Identity, Pass},
     text::{EncoderKind, TextModel},
+    vlm::VlmModel,
 };
 use std::{
     collections::BTreeMap,
@@ -144,6 +145,20 @@ impl MergedCopies {
         call: &Call,
     ) -> Result<Prepared> {
         self.prepare_layers((denoiser.frozen(), denoiser.runtime()), patches, mode, call)
+    }
+
+    /// As [`MergedCopies::prepare`] for a vision-language model.
+    ///
+    /// # Errors
+    /// As [`MergedCopies::prepare`].
+    pub fn prepare_vlm(
+        &self,
+        model: &VlmModel,
+        patches: &Arc<Patches>,
+        mode: ApplyMode,
+        call: &Call,
+    ) -> Result<Prepared> {
+        self.prepare_layers((model.frozen(), model.runtime()), patches, mode, call)
     }
 
     /// As [`MergedCopies::prepare`] for text encoders, each by itself.

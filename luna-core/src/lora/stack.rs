@@ -13,6 +13,7 @@ use crate::{
     diffusion::Denoiser,
     nn::{LayerPatch, Patches},
     text::{EncoderKind, TextModel},
+    vlm::VlmModel,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -59,11 +60,11 @@ pub struct ResolveOptions {
     pub dora: Option<DoraConvention>,
 }
 
-/// A stack resolved for a denoiser.
+/// A stack resolved for a denoiser or a vision-language model.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Resolved {
-    /// For [`crate::diffusion::ForwardOptions::patches`].
+    /// For [`crate::diffusion::ForwardOptions::patches`] or [`crate::vlm::GenerateOptions::lora`].
     pub patches: Arc<Patches>,
     /// What became of every adapter.
     pub coverage: Coverage,
@@ -146,6 +147,17 @@ impl LoraStack {
         Err(Error::new(ErrorKind::InvalidInput, "nothing of the LoRAs applies to these text encoders")
             .found(files.collect::<Vec<_>>().join("; "))
             .remedy("use a LoRA that was made for them"))
+    }
+
+    /// Finds the layers of a vision-language model that each adapter is for: names of transformers as they are and as they
+    /// were before its version 4.52, of the language model and of the vision part. The strength is that for text encoders.
+    ///
+    /// # Errors
+    /// As [`LoraStack::resolve`].
+    pub fn resolve_vlm(&self, model: &VlmModel, options: &ResolveOptions) -> Result<Resolved> {
+        let targets = [Targets::new(ModelKind::VisionLanguage(model.info().family), model.frozen())];
+        let (mut patches, coverage) = self.resolve_all(&targets, |entry| entry.clip, options)?;
+        Ok(Resolved { patches: Arc::new(patches.remove(0)), coverage })
     }
 
     fn resolve_all(
@@ -280,6 +292,7 @@ fn nothing_applies(coverage: &Coverage, targets: &[Targets]) -> Error {
         .map(|targets| match targets.kind {
             ModelKind::Denoiser(family) => family.name().to_owned(),
             ModelKind::Text(kind, _) => kind.to_string(),
+            ModelKind::VisionLanguage(family) => family.name().to_owned(),
         })
         .collect();
     let found: Vec<_> = coverage

@@ -9,6 +9,7 @@ use crate::{
     },
     nn::{FrozenLayer, FrozenWeights},
     text::EncoderKind,
+    vlm::VlmFamily,
 };
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
@@ -18,6 +19,7 @@ pub(super) enum ModelKind {
     Denoiser(Family),
     /// A text encoder; whether no CLIP-L stands beside it.
     Text(EncoderKind, bool),
+    VisionLanguage(VlmFamily),
 }
 
 /// A layer that a name means.
@@ -76,6 +78,8 @@ impl<'a> Targets<'a> {
         match self.kind {
             ModelKind::Denoiser(_) => matches!(name.home, Home::Denoiser | Home::Unknown),
             ModelKind::Text(kind, alone) => name.home.is_text(kind, alone),
+            // No dialect has a name for its component.
+            ModelKind::VisionLanguage(_) => name.home == Home::Unknown,
         }
     }
 
@@ -125,6 +129,9 @@ fn other_names(kind: ModelKind, frozen: &FrozenWeights) -> OtherNames {
             Box::new(move |canonical| dialect::flux_names(canonical, hidden).into())
         }
         ModelKind::Denoiser(Family::ZImage) => Box::new(|canonical| vec![dialect::z_image_single_file_name(canonical)]),
+        ModelKind::VisionLanguage(family) => {
+            Box::new(move |canonical| dialect::vlm_names(canonical, family == VlmFamily::Llava))
+        }
         ModelKind::Text(kind, _) if kind.is_clip() => Box::new(|canonical| vec![dialect::open_clip_name(canonical)]),
         _ => Box::new(|_| Vec::new()),
     }

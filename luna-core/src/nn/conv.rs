@@ -96,7 +96,7 @@ impl Conv2d {
             return self.product(x, &layer.weight, layer.bias.as_ref(), call, pass);
         };
         let bias = patch.bias(layer)?;
-        match patch.weight(layer, self.pixels(x, call)?, &pass.cx())? {
+        match patch.weight(layer, self.pixels(x, call)?, pass)? {
             PatchedWeight::Frozen => self.product(x, &layer.weight, bias.as_ref(), call, pass),
             PatchedWeight::Built(weight) => self.product(x, &weight, bias.as_ref(), call, pass),
             PatchedWeight::Merged(weight) => self.product(x, weight, bias.as_ref(), call, pass),

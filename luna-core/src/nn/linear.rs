@@ -79,7 +79,7 @@ impl Linear {
         };
         let bias = patch.bias(layer)?;
         let rows = x.elem_count() / layer.shape[1].max(1);
-        match patch.weight(layer, rows, &pass.cx())? {
+        match patch.weight(layer, rows, pass)? {
             PatchedWeight::Frozen => product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass),
             PatchedWeight::Built(weight) => product(x, &weight, Affine::with(bias.as_ref()), call, pass),
             PatchedWeight::Merged(weight) => product(x, weight, Affine::with(bias.as_ref()), call, pass),

@@ -44,7 +44,7 @@ pub(crate) use modulation::{ModulatedNorm, add, scale_and_shift};
 pub(crate) use norm::{GroupNorm, RowNorm};
 pub(crate) use parameter::Parameter;
 pub(crate) use pass::Pass;
-pub use patch::Patches;
+pub use patch::{LayerRuns, Patches, PatchedRuns};
 pub(crate) use patch::{Delta, LayerPatch, LowRank, add_product};
 pub(crate) use plain_mlp::PlainMlp;
 pub(crate) use resnet_block::ResnetBlock;

@@ -2,12 +2,18 @@
 
 use super::{
     Buffers, Tensor, cpu,
-    frozen::FrozenLayer,
-    patch::{Patch, Patches},
+    frozen::{FrozenLayer, FrozenWeights},
+    patch::{LayerRuns, Patch, PatchedRun, PatchedRuns, Patches},
 };
 use crate::{AttentionMode, Call, Error, Progress, Result, Runtime};
 use luna_kernels::Context;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Cancellation, progress, recycled buffers and patches of one pass through a model.
 pub(crate) struct Pass<'a> {
@@ -15,6 +21,8 @@ pub(crate) struct Pass<'a> {
     runtime: &'a Runtime,
     attention: AttentionMode,
     patches: Option<&'a Patches>,
+    /// How each patched layer ran, by its number.
+    runs: Mutex<BTreeMap<usize, LayerRuns>>,
     done: AtomicUsize,
     total: usize,
 }
@@ -22,7 +30,15 @@ pub(crate) struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// A pass that will report `total` steps.
     pub(crate) fn new(runtime: &'a Runtime, call: &'a Call, total: usize) -> Self {
-        Self { call, runtime, attention: AttentionMode::Auto, patches: None, done: AtomicUsize::new(0), total }
+        Self {
+            call,
+            runtime,
+            attention: AttentionMode::Auto,
+            patches: None,
+            runs: Mutex::default(),
+            done: AtomicUsize::new(0),
+            total,
+        }
     }
 
     /// The same with another way to compute attention.
@@ -38,6 +54,25 @@ impl<'a> Pass<'a> {
     /// What is added to a layer.
     pub(super) fn patch(&self, layer: &FrozenLayer) -> Option<Patch<'a>> {
         self.patches.and_then(|patches| patches.of(layer))
+    }
+
+    /// Notes how a patched layer runs.
+    pub(super) fn note(&self, layer: &FrozenLayer, run: PatchedRun) {
+        self.lock().entry(layer.index).or_default().count(run);
+    }
+
+    /// How the patched layers of `model` ran so far.
+    pub(crate) fn patched_runs(&self, model: &FrozenWeights) -> PatchedRuns {
+        let mut patched = PatchedRuns::default();
+        for (&index, runs) in &*self.lock() {
+            patched.layers.insert(model.layers()[index].path.clone(), *runs);
+        }
+        patched
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, LayerRuns>> {
+        // Counts are changed one by one: a panic leaves them sound.
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn attention_mode(&self) -> AttentionMode {

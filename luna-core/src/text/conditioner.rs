@@ -10,8 +10,10 @@ use super::{
     sequence::Sequence,
     tokens::{EncoderTokens, tokenize},
 };
-use crate::{Conditioning, Error, ErrorKind, Limits, PictureSizes, Precision, Result, Runtime, limits::check_at_most};
-use std::{sync::Arc, time::Instant};
+use crate::{
+    Conditioning, Error, ErrorKind, Limits, PatchedRuns, PictureSizes, Precision, Result, Runtime, limits::check_at_most,
+};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 /// Text encoders that work together for one diffusion model.
 ///
@@ -182,7 +184,7 @@ impl<'a> Conditioner<'a> {
         let known: Vec<_> = keys.iter().map(|key| self.cache?.get(&(*key)?)).collect();
         let fresh: Vec<&Input> =
             inputs.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(input, _)| input).collect();
-        let (made, fallbacks, sequences) = self.compute(&fresh, options)?;
+        let Computed { made, fallbacks, patched, sequences } = self.compute(&fresh, options)?;
         let mut made = made.into_iter();
         let mut prompts = Vec::with_capacity(inputs.len());
         for ((input, key), known) in inputs.iter().zip(keys).zip(known) {
@@ -204,18 +206,21 @@ impl<'a> Conditioner<'a> {
             };
             prompts.push(EncodedPrompt { conditioning, problems: input.problems().to_vec(), cached });
         }
-        Ok(Encoded { prompts, fallbacks, sequences, elapsed: start.elapsed() })
+        Ok(Encoded { prompts, fallbacks, patched, sequences, elapsed: start.elapsed() })
     }
 
-    /// The conditionings of inputs, the fallbacks, and how many sequences ran.
-    fn compute(&self, inputs: &[&Input], options: &TextOptions) -> Result<(Vec<Conditioning>, Vec<Fallback>, usize)> {
+    /// The conditionings of inputs.
+    fn compute(&self, inputs: &[&Input], options: &TextOptions) -> Result<Computed> {
         let mut joined: Vec<Vec<JoinedEncoding>> = inputs.iter().map(|_| Vec::new()).collect();
-        let (mut fallbacks, mut sequences) = (Vec::new(), 0);
+        let (mut fallbacks, mut patched, mut sequences) = (Vec::new(), BTreeMap::new(), 0);
         for (index, encoder) in self.encoders.iter().enumerate() {
             let mut gathered = Gathered { sequences: Vec::new() };
             let plans: Vec<Plan> = inputs.iter().map(|input| Plan::of(input, index, encoder, &mut gathered)).collect();
-            let (encodings, fallback) = self.run(encoder, &gathered.sequences, inputs, options)?;
+            let (encodings, runs, fallback) = self.run(encoder, &gathered.sequences, inputs, options)?;
             fallbacks.extend(fallback);
+            if !runs.layers.is_empty() {
+                patched.insert(encoder.kind, runs);
+            }
             sequences += gathered.sequences.len();
             for ((input, plan), joined) in inputs.iter().zip(&plans).zip(&mut joined) {
                 let masked = self.masked(encoder.kind, input, options);
@@ -230,9 +235,8 @@ impl<'a> Conditioner<'a> {
                 joined.push(encoding);
             }
         }
-        let conditionings =
-            joined.into_iter().map(|encodings| self.recipe.combine(encodings)).collect::<Result<_>>()?;
-        Ok((conditionings, fallbacks, sequences))
+        let made = joined.into_iter().map(|encodings| self.recipe.combine(encodings)).collect::<Result<_>>()?;
+        Ok(Computed { made, fallbacks, patched, sequences })
     }
 
     /// Runs sequences through an encoder, again in f32 if half precision does not suffice.
@@ -242,7 +246,7 @@ impl<'a> Conditioner<'a> {
         sequences: &[Sequence],
         inputs: &[&Input],
         options: &TextOptions,
-    ) -> Result<(Vec<Encoding>, Option<Fallback>)> {
+    ) -> Result<(Vec<Encoding>, PatchedRuns, Option<Fallback>)> {
         let sequences: Vec<&Sequence> = sequences.iter().collect();
         let patches = options.patches.get(&encoder.kind).map(|patches| &**patches);
         patches.map_or(Ok(()), |patches| patches.check(&encoder.frozen))?;
@@ -256,19 +260,19 @@ impl<'a> Conditioner<'a> {
                 wish: self.recipe.wish(encoder.kind, options.clip_skip.map(|skip| skip.get())),
                 masked: inputs.iter().any(|input| self.masked(encoder.kind, input, options)),
             };
-            let encodings = encoder.encode(&sequences, &run)?;
+            let (encodings, runs) = encoder.encode(&sequences, &run)?;
             let non_finite: usize = encodings.iter().map(Encoding::non_finite).sum();
-            Ok::<_, Error>((encodings, non_finite))
+            Ok::<_, Error>((encodings, runs, non_finite))
         };
-        let (encodings, non_finite) = run(options.precision)?;
+        let (encodings, runs, non_finite) = run(options.precision)?;
         if non_finite == 0 {
-            return Ok((encodings, None));
+            return Ok((encodings, runs, None));
         }
         let fallback = Fallback::Widened { encoder: encoder.kind, from: options.precision, non_finite };
-        let (encodings, non_finite) =
-            if options.precision == Precision::F32 { (encodings, non_finite) } else { run(Precision::F32)? };
+        let (encodings, runs, non_finite) =
+            if options.precision == Precision::F32 { (encodings, runs, non_finite) } else { run(Precision::F32)? };
         if non_finite == 0 {
-            return Ok((encodings, Some(fallback)));
+            return Ok((encodings, runs, Some(fallback)));
         }
         Err(Error::new(ErrorKind::NonFinite, format!("{} gave values that are NaN or infinite", encoder.kind))
             .expected("finite values")
@@ -315,6 +319,16 @@ impl<'a> Conditioner<'a> {
         }
         Ok(hasher.finalize())
     }
+}
+
+/// What encoding inputs gave.
+struct Computed {
+    made: Vec<Conditioning>,
+    fallbacks: Vec<Fallback>,
+    /// How patched layers ran.
+    patched: BTreeMap<EncoderKind, PatchedRuns>,
+    /// How many sequences ran.
+    sequences: usize,
 }
 
 impl std::fmt::Debug for Conditioner<'_> {

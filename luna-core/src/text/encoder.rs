@@ -11,7 +11,7 @@ use super::{
     wish::{Batch, Hidden, Pooling, Wish},
 };
 use crate::{
-    AttentionMode, Call, Error, ErrorKind, Patches, Precision, Result, Runtime,
+    AttentionMode, Call, Error, ErrorKind, PatchedRuns, Patches, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, dialect},
     nn::{Embedding, FrozenWeights, Pass, Tensor, Weights},
     tokenizer::{ChunkRule, FileTokenizer, PromptTokenizer},
@@ -176,7 +176,7 @@ impl Encoder {
     }
 
     /// Encodes sequences, many at a time, in their order.
-    pub(super) fn encode(&self, sequences: &[&Sequence], run: &Run) -> Result<Vec<Encoding>> {
+    pub(super) fn encode(&self, sequences: &[&Sequence], run: &Run) -> Result<(Vec<Encoding>, PatchedRuns)> {
         let batches = batches(sequences);
         let layers = run.wish.layers(self.layers()).0;
         let pass = Pass::new(run.runtime, run.call, batches.len() * layers)
@@ -186,7 +186,7 @@ impl Encoder {
         for batch in batches {
             encodings.extend(run.runtime.run(|| self.encode_batch(batch, run, &pass))?);
         }
-        Ok(encodings)
+        Ok((encodings, pass.patched_runs(&self.frozen)))
     }
 
     fn encode_batch(&self, sequences: &[&Sequence], run: &Run, pass: &Pass) -> Result<Vec<Encoding>> {

@@ -1,7 +1,9 @@
 //! What a caller may ask of text encoders, and what it is told about how that was done.
 
 use super::{EmbeddingProblem, EncoderKind};
-use crate::{AttentionMode, Call, Conditioning, Patches, PictureSizes, Precision, tokenizer::PromptOptions};
+use crate::{
+    AttentionMode, Call, Conditioning, PatchedRuns, Patches, PictureSizes, Precision, tokenizer::PromptOptions,
+};
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 /// A prompt with what belongs to it.
@@ -137,6 +139,8 @@ pub struct Encoded {
     pub prompts: Vec<EncodedPrompt>,
     /// What was done otherwise than asked for.
     pub fallbacks: Vec<Fallback>,
+    /// How the layers ran that LoRAs change, by encoder. Prompts from the cache ran none.
+    pub patched: BTreeMap<EncoderKind, PatchedRuns>,
     /// How many different sequences the encoders read.
     pub sequences: usize,
     /// Time from call to result.

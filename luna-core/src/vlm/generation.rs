@@ -6,7 +6,7 @@ use super::{
     stops::Stops,
 };
 use crate::{
-    Call, Error, ErrorKind, Precision, Progress, Result,
+    Call, Error, ErrorKind, PatchedRuns, Patches, Precision, Progress, Result,
     limits::check_at_most,
     nn::{KvCache, Pass, RotaryLayout, RotaryTable},
     tokenizer::TextStream,
@@ -66,6 +66,8 @@ pub struct Generated {
     pub precision: Precision,
     /// What was done otherwise than asked for.
     pub fallbacks: Vec<Fallback>,
+    /// How the layers ran that LoRAs change, in all passes together.
+    pub patched: PatchedRuns,
     /// Bytes that remembering the tokens took.
     pub cache_bytes: u64,
     /// Where the time went.
@@ -78,39 +80,46 @@ pub(super) struct Session<'a> {
     cache: KvCache,
     next: u32,
     precision: Precision,
+    patches: Option<&'a Patches>,
+    patched: PatchedRuns,
     call: Call,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(model: &'a VlmModel, precision: Precision, call: &Call, expected: usize) -> Self {
+    /// For about `expected` tokens.
+    fn new(model: &'a VlmModel, options: &'a GenerateOptions, expected: usize) -> Self {
         // Layers tell their progress to nobody: what a caller hears of is tokens.
-        let call = Call::new().cancelled_by(call.cancel_token());
-        Self { model, cache: KvCache::new(model.decoder.layers(), expected), next: 0, precision, call }
+        let call = Call::new().cancelled_by(options.call.cancel_token());
+        let (precision, patches) = (options.precision, options.lora.as_deref());
+        let cache = KvCache::new(model.decoder.layers(), expected);
+        Self { model, cache, next: 0, precision, patches, patched: PatchedRuns::default(), call }
     }
 
     /// Reads a prompt, then more tokens of the model's own: logits of the last `rows` of all of them.
     pub(super) fn read(&mut self, input: &VlmInput, more: &[u32], rows: usize) -> Result<Vec<f32>> {
         let model = self.model;
-        let pass = Pass::new(&model.runtime, &self.call, 0);
+        let pass = Pass::new(&model.runtime, &self.call, 0).with_patches(self.patches);
         let (x, deep, places, next) = model.embed(input, more, self.precision, &pass)?;
         let sections = model.eyes.sections();
         let angles = rotary_angles(&places, model.decoder.head, model.decoder.rotary_base, sections);
         let rotary = RotaryTable::new(&angles, places.len(), RotaryLayout::HalfSplit, model.runtime.handle())?;
         self.next = next;
         let logits = model.decoder.forward(x, Step { rotary: &rotary, deep: &deep, rows }, &mut self.cache, &pass)?;
+        self.patched.add(pass.patched_runs(model.frozen()));
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 
     /// Reads one token: the logits of the next.
     fn step(&mut self, id: u32) -> Result<Vec<f32>> {
         let model = self.model;
-        let pass = Pass::new(&model.runtime, &self.call, 0);
+        let pass = Pass::new(&model.runtime, &self.call, 0).with_patches(self.patches);
         let sections = model.eyes.sections();
         let angles = rotary_angles(&[[self.next; 3]], model.decoder.head, model.decoder.rotary_base, sections);
         let rotary = RotaryTable::new(&angles, 1, RotaryLayout::HalfSplit, model.runtime.handle())?;
         let x = model.decoder.embed(&[id], self.precision, &pass)?;
         self.next += 1;
         let logits = model.decoder.forward(x, Step { rotary: &rotary, deep: &[], rows: 1 }, &mut self.cache, &pass)?;
+        self.patched.add(pass.patched_runs(model.frozen()));
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 }
@@ -129,6 +138,7 @@ impl VlmModel {
         listener: &mut (dyn FnMut(Piece) + Send),
     ) -> Result<Generated> {
         self.check(input)?;
+        options.lora.as_ref().map_or(Ok(()), |patches| patches.check(self.frozen()))?;
         if !options.stop.is_empty() {
             self.tokenizer()?;
         }
@@ -140,9 +150,19 @@ impl VlmModel {
     /// # Errors
     /// As [`VlmModel::generate`].
     pub fn logits(&self, input: &VlmInput, precision: Precision, call: &Call) -> Result<Vec<f32>> {
+        let options = GenerateOptions { precision, call: call.clone(), ..GenerateOptions::default() };
+        self.logits_with(input, &options)
+    }
+
+    /// As [`VlmModel::logits`], with the precision, the LoRAs and the call of `options`.
+    ///
+    /// # Errors
+    /// As [`VlmModel::generate`].
+    pub fn logits_with(&self, input: &VlmInput, options: &GenerateOptions) -> Result<Vec<f32>> {
         self.check(input)?;
+        options.lora.as_ref().map_or(Ok(()), |patches| patches.check(self.frozen()))?;
         let rows = input.ids.len();
-        self.runtime.run(|| Session::new(self, precision, call, rows).read(input, &[], rows))
+        self.runtime.run(|| Session::new(self, options, rows).read(input, &[], rows))
     }
 
     /// Refuses prompts that the model cannot read.
@@ -191,7 +211,7 @@ impl<'a> Run<'a> {
         // A cache that is never filled would be memory for nothing.
         let expected = input.ids.len() + options.max_tokens.min(1024);
         Ok(Self {
-            session: Session::new(model, options.precision, &options.call, expected),
+            session: Session::new(model, options, expected),
             sampler: Sampler::new(options.sampling, model.decoder.vocabulary(), &input.ids)?,
             stream: model.tokenizer.as_ref().map(|tokenizer| tokenizer.stream()),
             stops: Stops::new(&options.stop),
@@ -245,7 +265,9 @@ impl<'a> Run<'a> {
         if self.session.precision != Precision::F32 {
             self.fallbacks.push(Fallback::Widened { from: self.session.precision, token: self.ids.len() });
             let expected = self.input.ids.len() + self.options.max_tokens.min(1024);
-            self.session = Session::new(self.model, Precision::F32, &self.options.call, expected);
+            let patched = std::mem::take(&mut self.session.patched);
+            self.session =
+                Session { precision: Precision::F32, patched, ..Session::new(self.model, self.options, expected) };
             let wide = self.session.read(self.input, &self.ids, 1)?;
             if finite(&wide) {
                 return Ok(wide);
@@ -299,6 +321,7 @@ impl<'a> Run<'a> {
             precision: self.session.precision,
             fallbacks: self.fallbacks,
             cache_bytes: self.session.cache.bytes(),
+            patched: self.session.patched,
             timings,
         })
     }

@@ -214,6 +214,23 @@ impl VlmModel {
         }
     }
 
+    /// Its layers, for those who resolve patches.
+    pub(crate) fn frozen(&self) -> &FrozenWeights {
+        &self.frozen
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// BLAKE3 of its weights as they are held, read anew: no use of the model changes it.
+    ///
+    /// # Errors
+    /// Those of the device that the weights are read back from.
+    pub fn weights_digest(&self) -> Result<blake3::Hash> {
+        self.runtime.run(|| self.frozen.digest())
+    }
+
     /// Bytes of its weights in memory.
     pub fn weight_bytes(&self) -> u64 {
         self.frozen.bytes()

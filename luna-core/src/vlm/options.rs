@@ -1,7 +1,7 @@
 //! What a VLM is loaded and called with.
 
-use crate::{Call, Limits, Precision};
-use std::path::PathBuf;
+use crate::{Call, Limits, Patches, Precision};
+use std::{path::PathBuf, sync::Arc};
 
 /// Where things lie that belong to the weights.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +49,8 @@ pub struct GenerateOptions {
     pub stop_at_end: bool,
     /// Precision of activations, and of what is remembered of earlier tokens.
     pub precision: Precision,
+    /// What is added to the weights for this call: [`crate::lora::Resolved::patches`].
+    pub lora: Option<Arc<Patches>>,
     /// Cancellation, heard between tokens and inside of long prompts, and progress in tokens.
     pub call: Call,
 }
@@ -61,6 +63,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             stop_at_end: true,
             precision: Precision::default(),
+            lora: None,
             call: Call::default(),
         }
     }

@@ -5,3 +5,4 @@ mod coverage;
 mod exact;
 mod fuzz;
 mod merged;
+mod quantised;

@@ -61,7 +61,7 @@ pub fn run(settings: &settings::DenoiserBench, token: &CancelToken, output: &Out
     let parameters = checkpoint.recognise().component(ComponentKind::Diffusion).map_or(0, |found| found.parameters);
     drop(checkpoint);
     let load_seconds = start.elapsed().as_secs_f64();
-    let input = Input::new(&denoiser, settings)?;
+    let input = Input::new(&denoiser, settings.size, settings.batch.get())?;
     let loaded_memory_bytes = memory::resident();
     let options = ForwardOptions { precision, call: output.watched_call("denoising", token), ..Default::default() };
     let call = || -> Result<(Report, Option<u64>)> {
@@ -120,7 +120,7 @@ fn open(model: &settings::DenoiserModel) -> Result<Checkpoint> {
 }
 
 /// Random numbers of the shapes that the model takes.
-struct Input {
+pub struct Input {
     shape: [usize; 4],
     context_shape: [usize; 3],
     x: Vec<f32>,
@@ -131,17 +131,18 @@ struct Input {
 }
 
 impl Input {
-    fn new(denoiser: &Denoiser, settings: &settings::DenoiserBench) -> Result<Self> {
-        let (facts, batch) = (denoiser.facts(), settings.batch.get());
-        let side = settings.size / FACTOR;
+    /// For square pictures of `size` pixels.
+    pub fn new(denoiser: &Denoiser, size: usize, batch: usize) -> Result<Self> {
+        let facts = denoiser.facts();
+        let side = size / FACTOR;
         let multiple = FACTOR * facts.size_multiple;
-        if settings.size == 0 || !settings.size.is_multiple_of(multiple) {
+        if size == 0 || !size.is_multiple_of(multiple) {
             return Err(Error::new(ErrorKind::InvalidInput, "--size does not fit the model")
                 .expected(format!("a multiple of {multiple}"))
-                .found(settings.size.to_string()));
+                .found(size.to_string()));
         }
         let limits = Limits::default();
-        check_at_most("pixels along a side", settings.size as u64, limits.image_side as u64)?;
+        check_at_most("pixels along a side", size as u64, limits.image_side as u64)?;
         check_at_most("latents in a batch", batch as u64, limits.batch as u64)?;
         let shape = [batch, facts.input_channels, side, side];
         let context_shape = [batch, TOKENS, facts.context_width];
@@ -158,7 +159,12 @@ impl Input {
         })
     }
 
-    fn view(&self) -> Result<ForwardInput<'_>> {
+    /// `[batch, channels, height, width]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    pub fn view(&self) -> Result<ForwardInput<'_>> {
         let y = self.y.as_ref().map(|(shape, values)| ArrayView::new(shape, values)).transpose()?;
         let (x, context) = (ArrayView::new(&self.shape, &self.x)?, ArrayView::new(&self.context_shape, &self.context)?);
         Ok(ForwardInput { y, guidance: self.guidance.as_deref(), ..ForwardInput::new(x, &self.timesteps, context) })

@@ -1,11 +1,15 @@
 //! `bench`: how fast a model runs on this machine, and in how much memory.
 
 mod denoiser;
+mod lora;
+mod lora_model;
 mod shapes;
+mod text_shapes;
 mod unet_shapes;
 mod work;
 
 pub use denoiser::{DenoiserBenchOutcome, run as run_denoiser};
+pub use lora::{LoraBenchOutcome, run as run_lora};
 
 use super::outcome::{CallOutcome, VaeOutcome, call_memory, runtime, tile_choice};
 use crate::{

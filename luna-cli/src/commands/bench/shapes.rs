@@ -1,6 +1,7 @@
 //! Random models of real shapes. Enters: the name of an architecture. Leaves: the bytes of a file as diffusers would
 //! write it. Values are the same on every machine.
 
+use super::text_shapes;
 use crate::{
     args::ShapeArg,
     tensor_file::{Tensor, half_bytes, to_bytes},
@@ -17,6 +18,8 @@ pub fn name(shape: ShapeArg) -> &'static str {
         ShapeArg::Sd15 => "SD1.5",
         ShapeArg::Flux => "Flux",
         ShapeArg::Taesd => "TAESD",
+        ShapeArg::ClipL => "CLIP-L",
+        ShapeArg::ClipG => "CLIP-G",
     }
 }
 
@@ -26,6 +29,7 @@ pub fn tensors(shape: ShapeArg) -> Vec<Named> {
         ShapeArg::Sdxl | ShapeArg::Sd15 => KlShape { latent: 4, quant: true }.tensors(),
         ShapeArg::Flux => KlShape { latent: 16, quant: false }.tensors(),
         ShapeArg::Taesd => taesd(4),
+        ShapeArg::ClipL | ShapeArg::ClipG => text_shapes::tensors(shape).unwrap_or_default(),
     }
 }
 
@@ -169,6 +173,7 @@ fn random_parameter(seed: usize, name: &str, shape: &[usize]) -> Vec<f32> {
     let count = shape.iter().product();
     match shape {
         [_] if name.ends_with(".weight") => vec![1.0; count],
+        _ if name.contains("embedding.weight") => random_values(seed as u64, count, 0.02),
         [_] => random_values(seed as u64, count, 0.02),
         [_, inputs @ ..] => {
             let fan_in = inputs.iter().product::<usize>() as f32;

@@ -1,7 +1,7 @@
 //! What is told of LoRAs.
 
 use super::{line, units};
-use crate::commands::LoraInspectOutcome;
+use crate::commands::{LoraBenchOutcome, LoraInspectOutcome};
 use std::io::{self, Write};
 
 pub fn inspect(out: &mut impl Write, inspect: &LoraInspectOutcome) -> io::Result<()> {
@@ -34,6 +34,31 @@ pub fn inspect(out: &mut impl Write, inspect: &LoraInspectOutcome) -> io::Result
             let shapes = format!("{} for a layer of {}", entry.found, entry.expected);
             line(out, "no fit", format!("`{}` is {shapes}, `{}`", entry.key, entry.target))?;
         }
+    }
+    Ok(())
+}
+
+pub fn bench(out: &mut impl Write, bench: &LoraBenchOutcome) -> io::Result<()> {
+    let LoraBenchOutcome { model, input, precision, device, threads, .. } = bench;
+    writeln!(out, "{model}\n{input}, {precision} on {device}, {threads} threads\n")?;
+    writeln!(out, "{:<20} {:>10} {:>10} {:>9} {:>10}", "", "best", "median", "of plain", "memory")?;
+    for row in &bench.rows {
+        let (best, median) = (units::seconds(row.best_seconds), units::seconds(row.median_seconds));
+        let memory = row.memory_bytes.map_or_else(|| "-".to_owned(), units::bytes);
+        let way = row.way.replace('_', " ");
+        writeln!(out, "{way:<20} {best:>10} {median:>10} {:>9.3} {memory:>10}", row.ratio)?;
+    }
+    writeln!(out)?;
+    line(out, "layers", format!("{} adapters; functional: {}", bench.adapters, bench.patched))?;
+    let [read, resolve, merge, unmerge] =
+        [bench.read_seconds, bench.resolve_seconds, bench.merge_seconds, bench.unmerge_seconds].map(units::seconds);
+    line(out, "reading", format!("{read}, resolving {resolve}"))?;
+    line(out, "merging", format!("{merge}, dropping the copy {unmerge}"))?;
+    let [lora, layer] = [bench.lora_bytes, bench.largest_layer_bytes].map(units::bytes);
+    line(out, "memory", format!("the LoRA {lora}, the largest layer {layer} in f32"))?;
+    let signed = |bytes: i64| format!("{}{}", if bytes < 0 { "-" } else { "+" }, units::bytes(bytes.unsigned_abs()));
+    for (way, extra) in [("functional", bench.functional_extra_bytes), ("merged", bench.merged_extra_bytes)] {
+        extra.map_or(Ok(()), |extra| line(out, way, format!("{} at most beside plain", signed(extra))))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(crate) use llama_cpp::text;
 pub(crate) use unet::{sd_unet, sd_unet_ldm};
 pub(crate) use vae::{kl_vae, taesd};
 pub(crate) use vision::vision;
-pub(crate) use vlm::vlm;
+pub(crate) use vlm::{vlm, vlm_names};
 pub(crate) use z_image::{single_file_name as z_image_single_file_name, z_image};
 
 /// Where a file stores the tensor of a canonical name.

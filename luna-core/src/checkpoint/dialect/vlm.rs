@@ -11,22 +11,47 @@ pub(crate) fn vlm(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&st
     let has = |name: &str| checkpoint.shape(&format!("{prefix}{name}")).is_some();
     let is_llava = component.family == Family::Llava;
     let old = has("language_model.model.embed_tokens.weight");
-    let tower = if old { "vision_tower." } else { "model.vision_tower." };
-    let nested = has(&format!("{tower}vision_model.embeddings.patch_embedding.weight"));
+    let nested = has(&format!("{}vision_model.embeddings.patch_embedding.weight", tower(old)));
+    let layout = Layout { is_llava, old, nested };
     move |canonical| {
-        let stored = match (canonical.split_once('.'), old) {
-            (Some(("vision_tower", rest)), _) if is_llava => {
-                let Stored { name, part } = transformers_name(rest, nested);
-                Stored { name: format!("{tower}{name}"), part }
+        let stored = layout.stored(canonical);
+        Stored { name: format!("{prefix}{}", stored.name), ..stored }
+    }
+}
+
+/// A canonical name in every layout that files of the family have.
+pub(crate) fn vlm_names(canonical: &str, is_llava: bool) -> Vec<Stored> {
+    let layouts = [(false, false), (false, true), (true, false), (true, true)];
+    layouts.into_iter().map(|(old, nested)| Layout { is_llava, old, nested }.stored(canonical)).collect()
+}
+
+/// Whose names a file has.
+struct Layout {
+    is_llava: bool,
+    /// As before transformers 4.52.
+    old: bool,
+    /// Whether names of the vision tower stand below `vision_model`.
+    nested: bool,
+}
+
+impl Layout {
+    fn stored(&self, canonical: &str) -> Stored {
+        match (canonical.split_once('.'), self.old) {
+            (Some(("vision_tower", rest)), old) if self.is_llava => {
+                let Stored { name, part } = transformers_name(rest, self.nested);
+                Stored { name: format!("{}{name}", tower(old)), part }
             }
             (Some(("visual", rest)), _) => qwen3_vl_visual(rest),
             (Some(("language_model", rest)), true) => format!("language_model.model.{rest}").into(),
             (Some(("lm_head", _)), true) => format!("language_model.{canonical}").into(),
             (Some(("lm_head", _)), false) | (_, true) => canonical.to_owned().into(),
             (_, false) => format!("model.{canonical}").into(),
-        };
-        Stored { name: format!("{prefix}{}", stored.name), ..stored }
+        }
     }
+}
+
+fn tower(old: bool) -> &'static str {
+    if old { "vision_tower." } else { "model.vision_tower." }
 }
 
 /// Qwen3-VL's vision tower keeps queries, keys and values in one matrix and calls layers by names of its own.

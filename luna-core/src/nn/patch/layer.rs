@@ -1,7 +1,7 @@
 //! One layer of a model with what a request adds to it. Enters: the frozen layer, the number of rows at hand. Leaves:
 //! the weight, the branch and the bias that this call of it computes with.
 
-use super::{BranchRule, LayerPatch, LowRank};
+use super::{BranchRule, LayerPatch, LowRank, PatchedRun};
 use crate::{
     Result,
     nn::{
@@ -47,7 +47,21 @@ const PANEL: usize = 32;
 
 impl<'a> Patch<'a> {
     /// What the layer computes with on `rows` rows: tokens, or pixels of the output.
-    pub(in crate::nn) fn weight(&self, layer: &FrozenLayer, rows: usize, cx: &Context) -> Result<PatchedWeight<'a>> {
+    pub(in crate::nn) fn weight(&self, layer: &FrozenLayer, rows: usize, pass: &Pass) -> Result<PatchedWeight<'a>> {
+        let weight = self.chosen(layer, rows, &pass.cx())?;
+        pass.note(
+            layer,
+            match &weight {
+                PatchedWeight::Frozen => PatchedRun::Bias,
+                PatchedWeight::Built(_) => PatchedRun::Built,
+                PatchedWeight::Merged(_) => PatchedRun::Merged,
+                PatchedWeight::Branch(_) => PatchedRun::Branch,
+            },
+        );
+        Ok(weight)
+    }
+
+    fn chosen(&self, layer: &FrozenLayer, rows: usize, cx: &Context) -> Result<PatchedWeight<'a>> {
         if let Some(merged) = &self.patch.merged {
             return Ok(merged.weight.as_ref().map_or(PatchedWeight::Frozen, PatchedWeight::Merged));
         }
@@ -147,7 +161,7 @@ impl FrozenLayer {
     /// The vector of a norm or parameter, patched.
     pub(in crate::nn) fn vector(&self, pass: &Pass) -> Result<Tensor> {
         let FrozenWeight::Tensor(frozen) = &self.weight else { unreachable!("a vector is never packed") };
-        match pass.patch(self).map(|patch| patch.weight(self, 1, &pass.cx())).transpose()? {
+        match pass.patch(self).map(|patch| patch.weight(self, 1, pass)).transpose()? {
             Some(PatchedWeight::Built(FrozenWeight::Tensor(built))) => Ok(built),
             Some(PatchedWeight::Merged(FrozenWeight::Tensor(merged))) => Ok(merged.clone()),
             _ => Ok(frozen.clone()),

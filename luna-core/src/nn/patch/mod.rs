@@ -6,8 +6,11 @@
 //! of rows at hand. Other differences are always built.
 
 mod layer;
+mod runs;
 
 pub(super) use layer::{Branch, Patch, PatchedWeight};
+pub(super) use runs::PatchedRun;
+pub use runs::{LayerRuns, PatchedRuns};
 
 use super::{
     Pass, Tensor,
