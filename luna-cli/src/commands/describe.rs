@@ -11,7 +11,7 @@ use crate::{
 };
 use luna_core::{
     CancelToken, Image, Result, memory,
-    vlm::{GenerateOptions, Generated, Piece, VlmInput, VlmModel},
+    vlm::{GenerateOptions, Generated, Piece, VlmInput, VlmLoadOptions, VlmModel},
 };
 use serde::Serialize;
 use std::sync::Mutex;
@@ -47,7 +47,8 @@ pub struct DescribeOutcome {
 /// Answers one question.
 pub fn run(settings: &settings::Describe, token: &CancelToken, output: &Output) -> Result<DescribeOutcome> {
     let runtime = runtime(&settings.compute)?;
-    let model = VlmModel::open(&settings.model, &runtime)?;
+    let load = VlmLoadOptions { projector: settings.mmproj.clone(), ..VlmLoadOptions::default() };
+    let model = VlmModel::open_with(&settings.model, &runtime, &load)?;
     let call =
         if settings.stream { luna_core::Call::new().cancelled_by(token) } else { output.watched_call("tokens", token) };
     let options = GenerateOptions {

@@ -4,4 +4,5 @@
 mod bad_input;
 mod fixtures;
 mod generation;
+mod gguf;
 mod models;
