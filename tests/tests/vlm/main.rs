@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod fixtures;
+mod golden_scratch;
 mod generation;
 mod gguf;
 mod models;
