@@ -1,16 +1,17 @@
-"""Luna beside torch on the language model of a vision-language model: tokens a second and the time to read a prompt.
+"""Luna beside torch and llama.cpp on the language model of a vision-language model: tokens a second and the time to read a prompt.
 
-    pip install torch transformers safetensors numpy
+    pip install torch transformers safetensors numpy gguf llama-cpp-python
     cargo build --release -p luna-cli
-    python bench/vlm.py [--layers 28] [--prompt 1000] [--tokens 32] [--threads N] [--precision f32] [--json FILE]
+    python bench/vlm.py [--layers 28] [--prompt 1000] [--tokens 32] [--threads N] [--precision f32 bf16] [--storage bf16 q8_0] [--json FILE]
 
-The model has the shape of Qwen3-VL-2B's language model (1.7 billion parameters, tied embeddings) with random weights in bf16
-and a small vision part. Each measurement is a process of its own, one after the other in one run on one machine: a figure is
-worth something only as a ratio to its neighbour's. What limits tokens a second at batch 1 is how fast the weights can be
-read: the bytes of all weights that a token needs, over the read bandwidth, which is measured in the same run as the fastest
-of several sums over a gigabyte. Both sides generate greedily; their tokens are compared.
+The model has the shape of Qwen3-VL-2B's language model (1.7 billion parameters, tied embeddings) with random weights in bf16 and a small
+vision part. Each measurement is a process of its own, one after the other in one run on one machine: a figure is worth something only as
+a ratio to its neighbour's. What limits tokens a second at batch 1 is how fast the weights can be read: the bytes of all weights that a
+token needs, over the read bandwidth, which is measured in the same run as the fastest of several sums over a gigabyte. All generate
+greedily; their tokens are compared. llama.cpp reads the same weights from a GGUF file, with `--storage q8_0` rounded to that type; where
+llama-cpp-python is not installed, its row is left out, which is said.
 """
-import argparse, json, os, pathlib, subprocess, sys, tempfile, time
+import argparse, importlib.util, json, os, pathlib, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -32,13 +33,55 @@ def prepare(folder, a):
     from transformers import Qwen3VLForConditionalGeneration
 
     torch.manual_seed(0)
-    torch.set_grad_enabled(False)
-    torch.set_default_dtype(torch.bfloat16)
-    model = Qwen3VLForConditionalGeneration(config(a.layers)).eval()
-    model.save_pretrained(folder / "model")
-    torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in Qwen3VLForConditionalGeneration(config(a.layers)).state_dict().items()}
+    shapes.pop("lm_head.weight")
+    values = {name: torch.ones(shape, dtype=torch.bfloat16) if len(shape) == 1 else torch.empty(shape, dtype=torch.bfloat16).normal_(0, 0.02)
+              for name, shape in shapes.items()}
+    (folder / "model").mkdir()
+    save_file(values, folder / "model" / "model.safetensors", {"format": "pt"})
+    config(a.layers).save_pretrained(folder / "model")
     for name, count in (("prompt", a.prompt), ("short", 16)):
         save_file({"input_ids": torch.randint(0, 150000, (1, count))}, folder / f"{name}.safetensors")
+
+
+NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+         "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+         "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+
+
+def write_gguf(folder, a, kind):
+    """The language model as llama.cpp's converter names it: all that a token needs, no vocabulary."""
+    import gguf, numpy as np, torch
+    from safetensors import safe_open
+
+    text = config(a.layers).text_config
+    writer = gguf.GGUFWriter(folder / f"{kind}.gguf.part", "qwen3", use_temp_file=False)
+    for add, value in ((writer.add_block_count, a.layers), (writer.add_context_length, text.max_position_embeddings),
+                       (writer.add_embedding_length, text.hidden_size), (writer.add_feed_forward_length, text.intermediate_size),
+                       (writer.add_head_count, text.num_attention_heads), (writer.add_head_count_kv, text.num_key_value_heads),
+                       (writer.add_key_length, text.head_dim), (writer.add_value_length, text.head_dim), (writer.add_vocab_size, text.vocab_size),
+                       (writer.add_layer_norm_rms_eps, text.rms_norm_eps), (writer.add_rope_freq_base, 5e6), (writer.add_tokenizer_model, "none")):
+        add(value)
+    with safe_open(folder / "model" / "model.safetensors", "pt") as file:
+        for name in file.keys():
+            if "visual" in name:
+                continue
+            own = name.removeprefix("model.language_model.")
+            if own.startswith("layers."):
+                _, layer, rest = own.split(".", 2)
+                own = f"blk.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
+            else:
+                own = {"embed_tokens.weight": "token_embd.weight", "norm.weight": "output_norm.weight"}[own]
+            value = file.get_tensor(name)
+            if value.dim() == 1:
+                writer.add_tensor(own, value.float().numpy())
+            elif kind == "bf16":
+                writer.add_tensor(own, value.view(torch.uint8).numpy(), raw_dtype=gguf.GGMLQuantizationType.BF16)
+            else:
+                writer.add_tensor(own, gguf.quantize(value.float().numpy(), gguf.GGMLQuantizationType.Q8_0), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    (folder / f"{kind}.gguf.part").rename(folder / f"{kind}.gguf")
 
 
 def bandwidth(threads):
@@ -83,6 +126,44 @@ def torch_peer(folder, a):
     return {"prompt_seconds": best, "tokens_per_second": speed, "ids": ids}
 
 
+def llama_peer(folder, a):
+    import ctypes, llama_cpp as l
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    l.llama_log_set(l.llama_log_callback(lambda *_: None), ctypes.c_void_p(0))
+    l.llama_backend_init()
+    model = l.llama_model_load_from_file(str(folder / f"{a.storage[0]}.gguf").encode(), l.llama_model_default_params())
+    short, prompt = (load_file(folder / f"{name}.safetensors")["input_ids"][0].tolist() for name in ("short", "prompt"))
+    threads = a.threads or os.cpu_count()
+
+    def context():
+        params = l.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_threads, params.n_threads_batch = 2048, 2048, 512, threads, threads
+        return l.llama_init_from_model(model, params)
+
+    def read(at, ids):
+        array = (l.llama_token * len(ids))(*ids)
+        if l.llama_decode(at, l.llama_batch_get_one(array, len(ids))) != 0:
+            raise SystemExit("llama_decode failed")
+        count = l.llama_vocab_n_tokens(l.llama_model_get_vocab(model))
+        return int(np.ctypeslib.as_array(l.llama_get_logits_ith(at, -1), (count,)).argmax())
+
+    best = 1e9
+    for _ in range(a.runs + 1):
+        at = context()
+        start = time.perf_counter()
+        read(at, prompt)
+        best = min(best, time.perf_counter() - start)
+        l.llama_free(at)
+    at = context()
+    ids = [read(at, short)]
+    start = time.perf_counter()
+    while len(ids) < a.tokens:
+        ids.append(read(at, [ids[-1]]))
+    return {"prompt_seconds": best, "tokens_per_second": (len(ids) - 1) / (time.perf_counter() - start), "ids": ids}
+
+
 def run(command):
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if result.returncode != 0:
@@ -90,8 +171,8 @@ def run(command):
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def luna(folder, a):
-    common = ["--model", folder / "model", "--greedy", "--ids", "--json", "--precision", a.precision]
+def luna(folder, a, precision, model):
+    common = ["--model", model, "--greedy", "--ids", "--json", "--precision", precision]
     common += ["--threads", a.threads] if a.threads else []
     reads = [run([a.luna, "describe", "--inputs", folder / "prompt.safetensors", "--max-tokens", 1, *common]) for _ in range(a.runs)]
     told = [run([a.luna, "describe", "--inputs", folder / "short.safetensors", "--max-tokens", a.tokens, *common]) for _ in range(a.runs)]
@@ -121,16 +202,20 @@ def compare(folder, a):
     read = run([*peer, "--peer", "bandwidth"])["bytes_per_second"]
     needed = token_bytes(folder)
     limit = read / needed
-    mine, theirs = luna(folder, a), run([*peer, "--peer", "torch"])
-    print(f"{needed / 1e9:.2f} GB of weights a token, {read / 1e9:.1f} GB/s read: at most {limit:.2f} tokens/s\n")
-    print(f"{'':28}{'Luna ' + a.precision:>16}{'torch bf16':>16}")
-    print(f"{'tokens/s':28}{mine['tokens_per_second']:>16.2f}{theirs['tokens_per_second']:>16.2f}")
-    print(f"{'share of the limit':28}{mine['tokens_per_second'] / limit:>16.2f}{theirs['tokens_per_second'] / limit:>16.2f}")
-    print(f"{f'reading {a.prompt} tokens, s':28}{mine['prompt_seconds']:>16.2f}{theirs['prompt_seconds']:>16.2f}")
-    alike = sum(x == y for x, y in zip(mine["ids"], theirs["ids"]))
-    print(f"\n{alike} of {len(mine['ids'])} greedy tokens alike (torch rounds to bf16 between layers)")
+    rows = [(f"Luna, {precision} activations", luna(folder, a, precision, folder / "model")) for precision in a.precision]
+    if not a.without_torch:
+        rows.append(("torch bf16", run([*peer, "--peer", "torch"])))
+    if importlib.util.find_spec("llama_cpp") is None:
+        print("llama-cpp-python is not installed: no llama.cpp")
+    else:
+        rows += [(f"llama.cpp {kind}", run([*peer, "--peer", "llama", "--storage", kind])) for kind in a.storage]
+    print(f"{needed / 1e9:.2f} GB of bf16 weights a token, {read / 1e9:.1f} GB/s read: at most {limit:.2f} tokens/s\n")
+    print(f"{'':28}{'tokens/s':>10}{'of the limit':>14}{f'{a.prompt} tokens, s':>18}{'tokens alike':>14}")
+    for name, told in rows:
+        alike = sum(x == y for x, y in zip(rows[0][1]["ids"], told["ids"]))
+        print(f"{name:28}{told['tokens_per_second']:>10.2f}{told['tokens_per_second'] / limit:>14.2f}{told['prompt_seconds']:>18.2f}{alike:>10}/{a.tokens}")
     if a.json:
-        pathlib.Path(a.json).write_text(json.dumps({"limit": limit, "luna": mine, "torch": theirs}, indent=1))
+        pathlib.Path(a.json).write_text(json.dumps({"limit": limit, "rows": dict(rows)}, indent=1))
 
 
 def main():
@@ -139,15 +224,19 @@ def main():
     parser.add_argument("--prompt", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--precision", choices=["f32", "bf16", "f16"], default="f32")
+    parser.add_argument("--precision", choices=["f32", "bf16", "f16"], nargs="+", default=["f32", "bf16"])
+    parser.add_argument("--storage", choices=["bf16", "q8_0"], nargs="+", default=["bf16"], help="of llama.cpp's weights")
     parser.add_argument("--threads", type=int, default=0, help="0: each one's default")
+    parser.add_argument("--without-torch", action="store_true")
     parser.add_argument("--luna", type=pathlib.Path, default=ROOT / "target" / "release" / "luna-cli")
     parser.add_argument("--json", help="write the figures to this file too")
     parser.add_argument("--folder", type=pathlib.Path, help="keep the model here and use it again")
-    parser.add_argument("--peer", choices=["torch", "bandwidth"], help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", action="store_true", help="only write the model to --folder")
+    parser.add_argument("--peer", choices=["torch", "llama", "bandwidth"], help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.peer:
-        print(json.dumps(bandwidth(a.threads) if a.peer == "bandwidth" else torch_peer(a.folder, a)))
+        peers = {"torch": torch_peer, "llama": llama_peer, "bandwidth": lambda folder, a: bandwidth(a.threads)}
+        print(json.dumps(peers[a.peer](a.folder, a)))
         return
     if not a.luna.exists():
         raise SystemExit("build it first: cargo build --release -p luna-cli")
@@ -156,7 +245,11 @@ def main():
         if not (folder / "model" / "config.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             prepare(folder, a)
-        compare(folder, a)
+        for kind in a.storage if importlib.util.find_spec("llama_cpp") else []:
+            if not (folder / f"{kind}.gguf").exists():
+                write_gguf(folder, a, kind)
+        if not a.prepare:
+            compare(folder, a)
 
 
 main()

@@ -16,8 +16,18 @@ pub enum Value {
     U32(u32),
     /// Type 6.
     F32(f32),
+    /// Type 7.
+    Bool(bool),
     /// Type 8.
     Text(String),
+    /// Type 9 of type 8.
+    Texts(Vec<String>),
+    /// Type 9 of type 5.
+    I32s(Vec<i32>),
+    /// Type 9 of type 6.
+    F32s(Vec<f32>),
+    /// Type 9 of type 7.
+    Bools(Vec<bool>),
 }
 
 /// Where tensors begin, as files have it that say nothing else.
@@ -31,9 +41,26 @@ pub fn file(tensors: &[Tensor], metadata: &[(&str, Value)]) -> Vec<u8> {
         match value {
             Value::U32(value) => header.extend([4u32.to_le_bytes(), value.to_le_bytes()].concat()),
             Value::F32(value) => header.extend([6u32.to_le_bytes(), value.to_le_bytes()].concat()),
+            Value::Bool(value) => header.extend([&7u32.to_le_bytes()[..], &[u8::from(*value)]].concat()),
             Value::Text(value) => {
                 header.extend(8u32.to_le_bytes());
                 put_text(&mut header, value);
+            }
+            Value::Texts(list) => {
+                put_list(&mut header, 8, list.len());
+                list.iter().for_each(|text| put_text(&mut header, text));
+            }
+            Value::I32s(list) => {
+                put_list(&mut header, 5, list.len());
+                header.extend(list.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Value::F32s(list) => {
+                put_list(&mut header, 6, list.len());
+                header.extend(list.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Value::Bools(list) => {
+                put_list(&mut header, 7, list.len());
+                header.extend(list.iter().map(|&value| u8::from(value)));
             }
         }
     }
@@ -50,6 +77,12 @@ pub fn file(tensors: &[Tensor], metadata: &[(&str, Value)]) -> Vec<u8> {
 /// Magic, version and counts.
 pub fn start(version: u32, tensors: u64, entries: u64) -> Vec<u8> {
     [&b"GGUF"[..], &version.to_le_bytes(), &tensors.to_le_bytes(), &entries.to_le_bytes()].concat()
+}
+
+/// Types of a list and its items, and how many there are.
+fn put_list(to: &mut Vec<u8>, kind: u32, count: usize) {
+    to.extend([9u32.to_le_bytes(), kind.to_le_bytes()].concat());
+    to.extend((count as u64).to_le_bytes());
 }
 
 /// A length and a text.

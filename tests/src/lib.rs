@@ -13,6 +13,7 @@ pub mod random;
 pub mod safetensors_file;
 pub mod text;
 pub mod vae;
+pub mod vlm_gguf;
 pub mod workspace;
 
 /// The Rust blocks of the README are compiled as doctests.

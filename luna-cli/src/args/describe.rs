@@ -6,16 +6,19 @@ use std::path::PathBuf;
 
 /// Ask a vision-language model about pictures, or without any
 ///
-/// Reads Qwen3-VL (dense) and LLaVA 1.5 from a folder as save_pretrained writes it, with its tokenizer.json. What the
-/// prompt says never becomes a special token.
+/// Reads Qwen3-VL (dense) and LLaVA 1.5 from a folder as save_pretrained writes it, with its tokenizer.json, or from the
+/// two GGUF files that llama.cpp makes of them. What the prompt says never becomes a special token.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     /// PNG, JPEG or WebP files, in the order the model sees them; none for a question without pictures
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// The model's folder
-    #[arg(long, value_name = "DIR")]
+    /// The model's folder, or its GGUF file with its mmproj file beside it
+    #[arg(long, value_name = "DIR|FILE")]
     pub model: PathBuf,
+    /// The vision part of a GGUF model [default: the one mmproj-*.gguf beside it that fits]
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<PathBuf>,
     /// What is asked
     #[arg(long, value_name = "TEXT", required_unless_present = "inputs", conflicts_with = "inputs")]
     pub prompt: Option<String>,

@@ -14,7 +14,7 @@ use crate::{
 use luna_core::{
     CancelToken, Error, Image, Result, memory,
     protocol::VlmGenerated,
-    vlm::{GenerateOptions, Piece, VlmInput, VlmModel},
+    vlm::{GenerateOptions, Piece, VlmInput, VlmLoadOptions, VlmModel},
 };
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
@@ -90,7 +90,8 @@ pub struct Made {
 
 fn here(settings: &settings::Describe, shown: &Shown, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
-    let model = VlmModel::open(&settings.model, &runtime)?;
+    let load = VlmLoadOptions { projector: settings.mmproj.clone(), ..VlmLoadOptions::default() };
+    let model = VlmModel::open_with(&settings.model, &runtime, &load)?;
     let call =
         if settings.stream { luna_core::Call::new().cancelled_by(token) } else { output.watched_call("tokens", token) };
     let options = GenerateOptions {

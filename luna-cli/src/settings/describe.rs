@@ -13,6 +13,7 @@ use std::path::PathBuf;
 pub struct Describe {
     pub subject: Subject,
     pub model: PathBuf,
+    pub mmproj: Option<PathBuf>,
     pub stream: bool,
     pub ids: bool,
     pub sampling: Sampling,
@@ -48,6 +49,7 @@ impl Describe {
                 },
             },
             model: args.model,
+            mmproj: args.mmproj,
             stream: args.stream,
             ids: args.ids,
             sampling: Sampling {

@@ -1,9 +1,14 @@
-//! Models that are more than one file: shards with an index, `save_pretrained` folders, diffusers pipelines.
+//! Models that are more than one file: shards with an index, `save_pretrained` folders, diffusers pipelines,
+//! folders of GGUF files.
 
-use super::Checkpoint;
+use super::{Checkpoint, projector};
 use crate::{Error, ErrorKind, Limits, Result, limits::check_at_most};
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Weight files of a component folder, in order of preference.
 const WEIGHTS: [&str; 6] = [
@@ -41,7 +46,15 @@ pub(super) fn read(checkpoint: &mut Checkpoint, folder: &Path, limits: &Limits) 
 }
 
 fn read_component(checkpoint: &mut Checkpoint, folder: &Path, prefix: &str, limits: &Limits) -> Result<()> {
+    let config = folder.join("config.json");
+    if config.is_file() {
+        checkpoint.configs.insert(prefix.to_owned(), read_json(&config, limits)?);
+    }
     let Some(weights) = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()) else {
+        if let Some(gguf) = only_gguf(folder)? {
+            checkpoint.add_file(&gguf, prefix, limits).map_err(|error| error.at(gguf.display()))?;
+            return projector::add_beside(checkpoint, &gguf, limits);
+        }
         let pickles = ["diffusion_pytorch_model.bin", "pytorch_model.bin"];
         let error = Error::new(ErrorKind::InvalidFile, "the folder holds no weights")
             .expected(format!("one of {}", WEIGHTS.join(", ")));
@@ -50,14 +63,27 @@ fn read_component(checkpoint: &mut Checkpoint, folder: &Path, prefix: &str, limi
             None => error.remedy("name the folder that holds config.json and the weights"),
         });
     };
-    let config = folder.join("config.json");
-    if config.is_file() {
-        checkpoint.configs.insert(prefix.to_owned(), read_json(&config, limits)?);
-    }
     if is_index(&weights) {
         read_index(checkpoint, &weights, prefix, limits)
     } else {
         checkpoint.add_file(&weights, prefix, limits).map_err(|error| error.at(weights.display()))
+    }
+}
+
+/// The GGUF file of a folder, vision parts aside, if there is any.
+fn only_gguf(folder: &Path) -> Result<Option<PathBuf>> {
+    let is_gguf = |path: &PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let models = projector::files(folder)?.into_iter().filter(is_gguf).filter(|path| !projector::is_projector(path));
+    match &*models.collect::<Vec<_>>() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        several => {
+            let names: Vec<_> = several.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy())).collect();
+            Err(Error::new(ErrorKind::InvalidInput, "the folder holds several GGUF models")
+                .expected("one, with its mmproj file where it has one")
+                .found(names.join(", "))
+                .remedy("name the file instead of the folder"))
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use std::{
 pub(super) struct Header {
     pub(super) tensors: Vec<(String, HeaderTensor)>,
     pub(super) metadata: BTreeMap<String, String>,
+    /// Lists among the metadata of a GGUF file.
+    pub(super) lists: BTreeMap<String, gguf::List>,
     /// What stands for a config.json.
     pub(super) config: Option<serde_json::Value>,
 }
@@ -48,7 +50,7 @@ pub(super) fn read(bytes: &FileBytes, limits: &Limits) -> Result<Header> {
         tensors.push((name, HeaderTensor { element, shape: info.shape.clone(), range }));
     }
     let metadata = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(Header { tensors, metadata, config: None })
+    Ok(Header { tensors, metadata, lists: BTreeMap::new(), config: None })
 }
 
 /// The JSON text, once its claimed length is known to lie in the file and under the limit.

@@ -11,9 +11,11 @@ mod foreign;
 mod gguf;
 mod header;
 mod mmap;
+mod projector;
 mod recognise;
 
 pub use element::ElementType;
+pub(crate) use projector::fitting as fitting_projectors;
 pub use recognise::{Component, ComponentKind, Dialect, Family, Nearest, Recognition};
 
 use crate::{Error, ErrorKind, Limits, Result};
@@ -42,6 +44,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
     configs: BTreeMap<String, serde_json::Value>,
     metadata: BTreeMap<String, String>,
+    /// Lists among the metadata, each with the number of its file.
+    lists: BTreeMap<String, (usize, gguf::List)>,
 }
 
 /// Where a tensor lies.
@@ -105,8 +109,18 @@ impl Checkpoint {
             folder::read_index(&mut checkpoint, path, "", limits).map_err(at)?;
         } else if !folder::read_taesd_pair(&mut checkpoint, path, limits).map_err(at)? {
             checkpoint.add_file(path, "", limits).map_err(at)?;
+            projector::add_beside(&mut checkpoint, path, limits)?;
         }
         Ok(checkpoint)
+    }
+
+    /// As [`Checkpoint::open`], with the vision part of a GGUF language model in a file of its own (`mmproj-*.gguf`),
+    /// wherever it lies. [`Checkpoint::open`] takes the one beside the language model, where only one there fits it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; `InvalidInput` if the files do not belong together.
+    pub fn open_with_projector(path: impl AsRef<Path>, projector: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
+        projector::open(path.as_ref(), projector.as_ref(), limits)
     }
 
     /// A checkpoint held in memory, such as the embedded default model; `name` stands for the path in errors.
@@ -126,6 +140,7 @@ impl Checkpoint {
             tensors: BTreeMap::new(),
             configs: BTreeMap::new(),
             metadata: BTreeMap::new(),
+            lists: BTreeMap::new(),
         }
     }
 
@@ -145,9 +160,15 @@ impl Checkpoint {
         }
         crate::limits::check_at_most("tensors in a checkpoint", self.tensors.len() as u64, limits.tensors as u64)?;
         if let Some(config) = header.config {
-            self.configs.entry(prefix.to_owned()).or_insert(config);
+            add_config(self.configs.entry(prefix.to_owned()).or_insert_with(|| serde_json::json!({})), config);
         }
-        self.metadata.extend(header.metadata);
+        // Of several files the first says what they are.
+        for (key, value) in header.metadata {
+            self.metadata.entry(key).or_insert(value);
+        }
+        for (key, list) in header.lists {
+            self.lists.entry(key).or_insert((file, list));
+        }
         self.files.push(Arc::new(bytes));
         Ok(())
     }
@@ -200,7 +221,8 @@ impl Checkpoint {
         if let Some(config) = self.json_beside("preprocessor_config.json", limits)? {
             return Ok(Some(config));
         }
-        let whole = self.json_beside("processor_config.json", limits)?;
+        // A GGUF file's own metadata say it in the same place.
+        let whole = self.json_beside("processor_config.json", limits)?.or_else(|| self.config("").cloned());
         Ok(whole.and_then(|mut whole| whole.get_mut("image_processor").map(serde_json::Value::take)))
     }
 
@@ -216,6 +238,18 @@ impl Checkpoint {
     /// The `__metadata__` of a safetensors file; the texts and numbers among a GGUF file's metadata.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// A list of texts among a GGUF file's metadata, of any length.
+    pub(crate) fn texts(&self, key: &str) -> Option<Vec<&str>> {
+        let (file, list) = self.lists.get(key)?;
+        list.texts(self.files[*file].as_slice())
+    }
+
+    /// A list of numbers among a GGUF file's metadata, of any length.
+    pub(crate) fn numbers(&self, key: &str) -> Option<Vec<f64>> {
+        let (file, list) = self.lists.get(key)?;
+        list.numbers(self.files[*file].as_slice())
     }
 
     /// Bytes of all files.
@@ -236,6 +270,15 @@ impl Checkpoint {
             hasher.update_rayon(file.as_slice());
         }
         hasher.finalize()
+    }
+}
+
+/// Adds what a config does not say yet.
+fn add_config(config: &mut serde_json::Value, more: serde_json::Value) {
+    if let (Some(config), serde_json::Value::Object(more)) = (config.as_object_mut(), more) {
+        for (name, value) in more {
+            config.entry(name).or_insert(value);
+        }
     }
 }
 

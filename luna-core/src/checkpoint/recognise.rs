@@ -222,9 +222,11 @@ pub(super) fn recognise(checkpoint: &Checkpoint) -> Recognition {
     Recognition { unclaimed: checkpoint.tensors.len().saturating_sub(claimed), components, nearest }
 }
 
-/// Two signatures of one kind can both match under a prefix only if they are the same component.
+/// Two signatures of one kind can both match under a prefix only if they are the same component. In a GGUF file the
+/// language model of a vision-language model bears the names that it would bear alone.
 fn overlaps(component: &Component, signature: &Signature) -> bool {
-    component.kind == signature.kind
+    let is_part = component.kind == ComponentKind::VisionLanguage && signature.kind == ComponentKind::TextEncoder;
+    component.kind == signature.kind || (is_part && component.dialect == signature.dialect)
 }
 
 fn missing<'a>(

@@ -48,7 +48,7 @@ impl<'a> Targets<'a> {
                 let name = stored.name.strip_suffix(".weight").or(stored.name.strip_suffix(".scale"));
                 let outputs = layer.matrix().0;
                 let rows = match stored.part {
-                    Part::Whole | Part::Transposed => None,
+                    Part::Whole | Part::Transposed | Part::Frames(_) | Part::Pairs { .. } => None,
                     Part::Rows { index, .. } => Some(index * outputs..(index + 1) * outputs),
                     Part::RowsFrom(first) => Some(first..first + outputs),
                 };

@@ -19,6 +19,7 @@ mod linear;
 mod modulation;
 mod norm;
 mod parameter;
+mod part;
 mod pass;
 mod patch;
 mod plain_mlp;

@@ -5,6 +5,7 @@
 use super::{
     Tensor,
     frozen::{FrozenLayer, FrozenWeight, FrozenWeights, LayerRole},
+    part,
 };
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
@@ -22,7 +23,7 @@ type Rename = Rc<dyn Fn(&str) -> Stored>;
 /// A tensor as the model wants it, its elements as stored.
 pub(crate) struct StoredTensor<'a> {
     pub(crate) element: ElementType,
-    bytes: Cow<'a, [u8]>,
+    pub(super) bytes: Cow<'a, [u8]>,
 }
 
 /// A place in a checkpoint, from which layers take their tensors.
@@ -117,14 +118,7 @@ impl<'a> Weights<'a> {
     /// `InvalidFile` if it is not there.
     pub(crate) fn shape(&self, name: &str) -> Result<Vec<usize>> {
         let Stored { name, part } = self.stored(name);
-        let mut shape = self.checkpoint.shape(&name).ok_or_else(|| missing(&name))?.to_vec();
-        match part {
-            Part::Whole => {}
-            Part::Rows { of, .. } => shape.iter_mut().take(1).for_each(|rows| *rows /= of),
-            Part::RowsFrom(first) => shape.iter_mut().take(1).for_each(|rows| *rows = rows.saturating_sub(first)),
-            Part::Transposed => shape.reverse(),
-        }
-        Ok(shape)
+        Ok(part::shape(part, self.checkpoint.shape(&name).ok_or_else(|| missing(&name))?))
     }
 
     /// The stored shape of a convolution's weight, `[outputs, inputs, height, width]`, by which a model's sizes are read.
@@ -156,51 +150,26 @@ impl<'a> Weights<'a> {
     /// `InvalidFile` if it is missing, has another shape or is not of a floating-point type.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'a>> {
         let Stored { name: stored, part } = self.stored(name);
+        let view = self.take(stored.clone())?;
+        let more = match part {
+            Part::Frames(count) => {
+                (1..count).map(|frame| self.take(format!("{stored}.{frame}"))).collect::<Result<_>>()?
+            }
+            _ => Vec::new(),
+        };
+        let whole = part::whole(part, shape, view.shape);
+        for view in [&view].into_iter().chain(&more) {
+            check(view, &whole)?;
+        }
+        Ok(part::cut(part, view, &more, shape))
+    }
+
+    /// A stored tensor, noted as read.
+    fn take(&self, stored: String) -> Result<TensorView<'a>> {
         let view = self.checkpoint.tensor(&stored).ok_or_else(|| missing(&stored))?;
         self.read.borrow_mut().push(stored.clone());
         self.taken.borrow_mut().insert(stored);
-        let mut whole = shape.to_vec();
-        match part {
-            Part::Whole => {}
-            Part::Rows { of, .. } => whole.iter_mut().take(1).for_each(|rows| *rows *= of),
-            // More rows may follow.
-            Part::RowsFrom(first) => {
-                let stored = view.shape.first().copied().unwrap_or_default();
-                whole.iter_mut().take(1).for_each(|rows| *rows = stored.max(*rows + first));
-            }
-            Part::Transposed => whole.reverse(),
-        }
-        let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
-        if squeeze(view.shape) != squeeze(&whole) {
-            return Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", view.name))
-                .expected(format!("{whole:?}"))
-                .found(format!("{:?}", view.shape)));
-        }
-        if !view.element.is_float() {
-            let message = format!("tensor `{}` is not of a float type", view.name);
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .expected("F32, F16, BF16, F8_E4M3, F8_E5M2, F64 or a quantised type")
-                .found(view.element.name()));
-        }
-        let bytes = match part {
-            Part::Whole => Cow::Borrowed(view.bytes),
-            Part::Rows { index, of } => {
-                let length = view.bytes.len() / of;
-                Cow::Borrowed(&view.bytes[index * length..][..length])
-            }
-            Part::RowsFrom(first) => {
-                let row = view.bytes.len() / whole[0].max(1);
-                Cow::Borrowed(&view.bytes[first * row..][..shape[0] * row])
-            }
-            Part::Transposed if view.element.block() > 1 => {
-                let wide: Vec<u8> =
-                    StoredTensor::of(view).to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
-                let bytes = Cow::Owned(transposed(&wide, whole[0], size_of::<f32>()));
-                return Ok(StoredTensor { element: ElementType::F32, bytes });
-            }
-            Part::Transposed => Cow::Owned(transposed(view.bytes, whole[0], view.element.bytes())),
-        };
-        Ok(StoredTensor { element: view.element, bytes })
+        Ok(view)
     }
 
     /// The tensor `name`, where it exists.
@@ -290,16 +259,21 @@ impl<'a> StoredTensor<'a> {
     }
 }
 
-/// A matrix of `rows` rows with its rows and columns exchanged.
-fn transposed(bytes: &[u8], rows: usize, element: usize) -> Vec<u8> {
-    let columns = bytes.len() / (rows * element).max(1);
-    let mut out = Vec::with_capacity(bytes.len());
-    for column in 0..columns {
-        for row in 0..rows {
-            out.extend_from_slice(&bytes[(row * columns + column) * element..][..element]);
-        }
+/// Refuses a tensor of another shape, sides of 1 aside, or of whole numbers.
+fn check(view: &TensorView, whole: &[usize]) -> Result<()> {
+    let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&side| side != 1).collect::<Vec<_>>();
+    if squeeze(view.shape) != squeeze(whole) {
+        return Err(Error::new(ErrorKind::InvalidFile, format!("tensor `{}` has a wrong shape", view.name))
+            .expected(format!("{whole:?}"))
+            .found(format!("{:?}", view.shape)));
     }
-    out
+    if !view.element.is_float() {
+        let message = format!("tensor `{}` is not of a float type", view.name);
+        return Err(Error::new(ErrorKind::Unsupported, message)
+            .expected("F32, F16, BF16, F8_E4M3, F8_E5M2, F64 or a quantised type")
+            .found(view.element.name()));
+    }
+    Ok(())
 }
 
 fn missing(stored: &str) -> Error {

@@ -13,6 +13,7 @@ mod chunks;
 mod clip;
 mod embedding;
 mod file;
+mod gguf;
 mod lora_tags;
 mod number;
 mod prompt;

@@ -102,6 +102,7 @@ impl VisionModel {
         let weights = Weights::new(checkpoint, runtime, component.device_precision(), rename);
         let size = Size::of(&weights, config, options.activation)?;
         let network = VisionTransformer::load(&weights, size)?;
+        network.check_whole(&weights)?;
         let preprocessing = match &options.preprocessing {
             Some(stated) => stated.clone(),
             None => match checkpoint.processor(&options.limits)? {

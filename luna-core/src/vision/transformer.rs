@@ -28,7 +28,8 @@ pub(crate) struct VisionTransformer {
     class: Option<Parameter>,
     pre_norm: Option<RowNorm>,
     blocks: Vec<EncoderBlock>,
-    post_norm: RowNorm,
+    /// Not there in files that keep only the layers that a vision-language model looks at.
+    post_norm: Option<RowNorm>,
     head: Option<ProbeHead>,
     projection: Option<Linear>,
 }
@@ -56,13 +57,18 @@ impl VisionTransformer {
             class: is_clip.then(|| Parameter::load(&embeddings, "class_embedding", width)).transpose()?,
             pre_norm: is_clip.then(|| norm("pre_layrnorm")).transpose()?,
             blocks: (0..size.layers).map(|layer| EncoderBlock::load(&layers.at(layer), spec)).collect::<Result<_>>()?,
-            post_norm: norm("post_layernorm")?,
+            post_norm: weights.has("post_layernorm.weight").then(|| norm("post_layernorm")).transpose()?,
             head: weights.has("head.probe").then(|| ProbeHead::load(&weights.at("head"), spec)).transpose()?,
             projection: match projection.has("weight") {
                 true => Some(Linear::load(&projection, width, projection.shape("weight")?[0])?),
                 false => None,
             },
         })
+    }
+
+    /// Refuses one that lacks what comes behind its layers.
+    pub(super) fn check_whole(&self, weights: &Weights) -> Result<()> {
+        if self.post_norm.is_none() { weights.shape("post_layernorm.weight").map(drop) } else { Ok(()) }
     }
 
     /// Whether it projects to where texts are embedded too, and to how many channels.
@@ -86,13 +92,14 @@ impl VisionTransformer {
                 penultimate = Some(features(&x)?);
             }
         }
+        let norm = |x: &Tensor| self.post_norm.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, pass));
         let (last, pooled) = match &self.class {
             Some(_) => {
                 let class = x.narrow(1, 0, 1)?.contiguous()?;
-                (x, Some(self.post_norm.forward(&class, pass)?.squeeze(1)?))
+                (x, Some(norm(&class)?.squeeze(1)?))
             }
             None => {
-                let last = self.post_norm.forward(&x, pass)?;
+                let last = norm(&x)?;
                 let pooled = self.head.as_ref().map(|head| head.forward(&last, pass)).transpose()?;
                 (last, pooled)
             }

@@ -15,6 +15,11 @@ enum Run {
     Picture(usize),
 }
 
+/// `[1, tokens, width]` of what stands one behind the other.
+fn joined(rows: &[Tensor]) -> Result<Tensor> {
+    Ok(Tensor::cat(rows, 0)?.unsqueeze(0)?.contiguous()?)
+}
+
 impl VlmModel {
     /// Embeds a prompt and more of the model's own tokens behind it.
     pub(super) fn embed(&self, input: &VlmInput, more: &[u32], precision: Precision, pass: &Pass) -> Result<Embedded> {
@@ -25,28 +30,26 @@ impl VlmModel {
             .map(|index| self.eyes.look(input.patches.picture(index), grids[index], precision, pass, device))
             .collect::<Result<_>>()?;
         let runs = self.runs(&ids, grids);
-        let words = self.decoder.embed(&ids, precision, pass)?.squeeze(0)?;
-        let join = |rows: Vec<Tensor>| Ok::<_, crate::Error>(Tensor::cat(&rows, 0)?.unsqueeze(0)?.contiguous()?);
-        let x = join(
-            runs.iter()
-                .map(|run| match *run {
-                    Run::Words(from, to) => Ok(words.narrow(0, from, to - from)?),
-                    Run::Picture(index) => Ok(seen[index].tokens.clone()),
-                })
-                .collect::<Result<_>>()?,
-        )?;
+        let words = |from: usize, to: usize| Ok(self.decoder.embed(&ids[from..to], precision, pass)?.squeeze(0)?);
+        let rows: Vec<Tensor> = runs
+            .iter()
+            .map(|run| match *run {
+                Run::Words(from, to) => words(from, to),
+                Run::Picture(index) => Ok(seen[index].tokens.clone()),
+            })
+            .collect::<Result<_>>()?;
         let layers = seen.iter().map(|seen| seen.deep.len()).max().unwrap_or(0);
         let deep = (0..layers).map(|layer| {
-            let rows = runs.iter().map(|run| match *run {
-                Run::Words(from, to) => Ok(words.narrow(0, from, to - from)?.zeros_like()?),
+            let added = runs.iter().zip(&rows).map(|(run, row)| match *run {
+                Run::Words(..) => Ok(row.zeros_like()?),
                 Run::Picture(index) => Ok(seen[index].deep[layer].clone()),
             });
-            join(rows.collect::<Result<_>>()?)
+            joined(&added.collect::<Result<Vec<_>>>()?)
         });
-        let deep = deep.collect::<Result<_>>()?;
+        let (x, deep) = (joined(&rows)?, deep.collect::<Result<_>>()?);
         let grids: Vec<[usize; 3]> = grids.iter().filter_map(|&grid| self.eyes.token_grid(grid)).collect();
         // Without grids every token is a word to the places.
-        let (places, next) = places(&ids, self.picture.unwrap_or(u32::MAX), &grids);
+        let (places, next) = places(&ids, self.picture, &grids);
         Ok((x, deep, places, next))
     }
 
@@ -56,7 +59,7 @@ impl VlmModel {
         let (mut at, mut start) = (0, 0);
         let mut pictures = grids.iter().enumerate();
         while at < ids.len() {
-            let picture = if Some(ids[at]) == self.picture { pictures.next() } else { None };
+            let picture = if ids[at] == self.picture { pictures.next() } else { None };
             let Some((index, &grid)) = picture else {
                 at += 1;
                 continue;

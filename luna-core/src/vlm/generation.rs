@@ -171,7 +171,7 @@ impl VlmModel {
         if tokens == 0 {
             return Err(Error::new(ErrorKind::InvalidInput, "the prompt is empty").expected("at least one token"));
         }
-        let pictures = input.ids.iter().filter(|&&id| Some(id) == self.picture).count();
+        let pictures = input.ids.iter().filter(|&&id| id == self.picture).count();
         if tokens >= self.decoder.context {
             return Err(Error::new(ErrorKind::LimitExceeded, "the prompt is too long for this model")
                 .expected(format!("fewer than {} tokens", self.decoder.context))

@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Image, Limits, Result, Runtime,
-    checkpoint::{Checkpoint, Component, ComponentKind, Family, Recognition, dialect},
+    checkpoint::{Checkpoint, Component, ComponentKind, Family, Recognition, dialect, fitting_projectors},
     nn::{FrozenWeights, Weights},
     tokenizer::{ChatFormat, ChatMessage, FileTokenizer},
     vision::PixelValues,
 };
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The families of vision-language models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,6 +86,8 @@ pub struct VlmInfo {
     pub vocabulary: usize,
     /// Tokens that it was trained for.
     pub context: usize,
+    /// The id that holds a picture's places in a prepared prompt.
+    pub picture_id: u32,
     /// Whether there is a tokenizer.
     pub has_tokenizer: bool,
     /// Tensors of the component that the model does not use.
@@ -108,7 +110,7 @@ pub struct VlmModel {
     pub(super) decoder: Decoder,
     pub(super) eyes: Eyes,
     /// The id that holds a picture's places.
-    pub(super) picture: Option<u32>,
+    pub(super) picture: u32,
     /// Ids that end a turn.
     pub(super) ends: Vec<u32>,
     pub(super) tokenizer: Option<FileTokenizer>,
@@ -132,7 +134,11 @@ impl VlmModel {
     /// # Errors
     /// As [`Checkpoint::open`] and [`VlmModel::load`].
     pub fn open_with(path: impl AsRef<Path>, runtime: &Runtime, options: &VlmLoadOptions) -> Result<Self> {
-        Self::load(&Checkpoint::open(path, &options.limits)?, runtime, options)
+        let checkpoint = match &options.projector {
+            Some(projector) => Checkpoint::open_with_projector(path, projector, &options.limits)?,
+            None => Checkpoint::open(path, &options.limits)?,
+        };
+        Self::load(&checkpoint, runtime, options)
     }
 
     /// Builds the model of an opened checkpoint.
@@ -143,7 +149,8 @@ impl VlmModel {
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &VlmLoadOptions) -> Result<Self> {
         let found = checkpoint.recognise();
         let load = || {
-            let component = found.component(ComponentKind::VisionLanguage).ok_or_else(|| no_vlm(&found))?;
+            let component = found.component(ComponentKind::VisionLanguage);
+            let component = component.ok_or_else(|| no_vlm(checkpoint, &found, &options.limits))?;
             Self::load_component(checkpoint, component, runtime, options)
         };
         // Packing weights is work for the runtime's threads.
@@ -171,7 +178,7 @@ impl VlmModel {
             }
             VlmFamily::Llava => Eyes::Llava(Llava::load(&weights, config, processor.as_ref())?),
         };
-        let tokenizer = tokenizer(checkpoint.path(), options)?;
+        let tokenizer = tokenizer(checkpoint, options)?;
         if let Some(tokenizer) = &tokenizer {
             tokenizer.check_rows(decoder.table.entries())?;
         }
@@ -180,6 +187,8 @@ impl VlmModel {
             .into_iter()
             .find_map(|name| config.and_then(|config| config[name].as_u64()));
         let picture = stated.and_then(|id| u32::try_from(id).ok()).or_else(|| token(family.picture_token()));
+        // Vocabularies of before there were pictures have no such token: an id of its own stands in for it.
+        let picture = picture.unwrap_or(decoder.table.entries() as u32);
         let mut ends = checkpoint.json_beside("generation_config.json", &options.limits)?.map_or(vec![], |c| ends(&c));
         ends.extend([config, part("text_config")].into_iter().flatten().flat_map(self::ends));
         ends.extend(family.end_tokens().iter().filter_map(|text| token(text)));
@@ -209,6 +218,7 @@ impl VlmModel {
             channels: self.decoder.table.channels(),
             vocabulary: self.decoder.vocabulary(),
             context: self.decoder.context,
+            picture_id: self.picture,
             has_tokenizer: self.tokenizer.is_some(),
             unused: self.unused.clone(),
         }
@@ -272,8 +282,7 @@ impl VlmModel {
         let tokenizer = self.tokenizer()?;
         let patches = self.runtime.run(|| self.patches(pictures))?;
         let tokens: Vec<usize> = patches.grids.iter().map(|&grid| self.eyes.tokens(grid)).collect();
-        let picture = self.picture.unwrap_or_default();
-        Ok(VlmInput { ids: prompt::encode(tokenizer, self.family.format(), messages, &tokens, picture)?, patches })
+        Ok(VlmInput { ids: prompt::encode(tokenizer, self.family.format(), messages, &tokens, self.picture)?, patches })
     }
 
     /// Cuts pictures that were resized and normalised already, for a model whose pictures are all of one size.
@@ -309,13 +318,14 @@ impl std::fmt::Debug for VlmModel {
     }
 }
 
-/// The tokenizer that was named, else the one beside the weights, where there is one.
-fn tokenizer(weights: &Path, options: &VlmLoadOptions) -> Result<Option<FileTokenizer>> {
+/// The tokenizer that was named, else the one beside the weights, else the one in the weights' own file, where there is
+/// one.
+fn tokenizer(weights: &Checkpoint, options: &VlmLoadOptions) -> Result<Option<FileTokenizer>> {
     match &options.tokenizer {
         Some(path) => FileTokenizer::from_file(path, &options.limits).map(Some),
-        None => match FileTokenizer::beside(weights, &options.limits) {
+        None => match FileTokenizer::beside(weights.path(), &options.limits) {
             Ok(tokenizer) => Ok(Some(tokenizer)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => FileTokenizer::in_gguf(weights),
             Err(error) => Err(error),
         },
     }
@@ -339,14 +349,36 @@ fn ends(config: &Value) -> Vec<u32> {
     }
 }
 
-fn no_vlm(found: &Recognition) -> Error {
+fn no_vlm(checkpoint: &Checkpoint, found: &Recognition, limits: &Limits) -> Error {
+    if checkpoint.shape("token_embd.weight").is_some() {
+        return no_projector(checkpoint, limits);
+    }
     let error = Error::new(ErrorKind::Unsupported, "no vision-language model was found in this file")
-        .expected("Qwen3-VL or LLaVA 1.5 with transformers' names");
+        .expected("Qwen3-VL or LLaVA 1.5 with transformers' names, or a GGUF file of one with its mmproj file");
     match (&found.nearest, found.components.first()) {
         (_, Some(other)) => error.found(format!("a {}", other.family.name())),
         (Some(nearest), None) => error
             .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
             .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
         (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
+    }
+}
+
+/// A GGUF file that is only a language model.
+fn no_projector(checkpoint: &Checkpoint, limits: &Limits) -> Error {
+    let error = Error::new(ErrorKind::NotFound, "this GGUF file holds only a language model, not the part that sees");
+    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let fitting: Vec<String> = fitting_projectors(checkpoint, checkpoint.path(), limits)
+        .map(|paths| paths.iter().filter_map(name).collect())
+        .unwrap_or_default();
+    match &*fitting {
+        [] => error
+            .expected("a file mmproj-….gguf of the same Qwen3-VL or LLaVA 1.5 in its folder")
+            .found("none that fits")
+            .remedy("put it there, or name it"),
+        several => error
+            .expected("one file mmproj-….gguf in its folder that fits")
+            .found(several.join(", "))
+            .remedy("name the one to use"),
     }
 }

@@ -6,8 +6,11 @@ use std::{path::PathBuf, sync::Arc};
 /// Where things lie that belong to the weights.
 #[derive(Debug, Clone, Default)]
 pub struct VlmLoadOptions {
-    /// The `tokenizer.json`; else the one beside the weights. Without either only ids can be generated.
+    /// The `tokenizer.json`; else the one beside the weights, else what a GGUF file says itself. Without any only ids can
+    /// be generated.
     pub tokenizer: Option<PathBuf>,
+    /// The vision part of a GGUF language model; else the one file `mmproj-*.gguf` beside it that fits.
+    pub projector: Option<PathBuf>,
     /// Caps on files and prompts.
     pub limits: Limits,
 }

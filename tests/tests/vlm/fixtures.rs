@@ -1,7 +1,7 @@
 //! The fixtures of `fixtures/vlm/make.py`.
 
 use luna_core::{
-    Image, Limits, Result, Runtime,
+    Image, Result, Runtime,
     vision::PixelValues,
     vlm::{GenerateOptions, Generated, Patches, VlmInput, VlmLoadOptions, VlmModel},
 };
@@ -27,7 +27,7 @@ pub fn load(case: &ModelCase, stored: &'static str) -> Result<VlmModel> {
         fs::write(path.join("preprocessor_config.json"), case.said("processor").to_string()).unwrap();
     }
     let tokenizer = case.name.starts_with("qwen").then(tokenizer);
-    VlmModel::open_with(path, &RUNTIME, &VlmLoadOptions { tokenizer, limits: Limits::default() })
+    VlmModel::open_with(path, &RUNTIME, &VlmLoadOptions { tokenizer, ..VlmLoadOptions::default() })
 }
 
 /// The Qwen3-VL of the fixtures.

@@ -4,5 +4,6 @@
 mod bad_input;
 mod fixtures;
 mod generation;
+mod gguf;
 mod lora;
 mod models;

@@ -77,6 +77,7 @@ pub fn generate_options(request: &VlmGenerate, defaults: &Defaults, call: Call) 
         stop: request.stop.clone(),
         stop_at_end: !request.past_the_end,
         precision: precision(request.precision.as_deref(), defaults)?,
+        lora: None,
         call,
     })
 }

@@ -10,7 +10,7 @@ pub(crate) fn text(component: &Component) -> impl Fn(&str) -> String + 'static {
     move |canonical| match family {
         _ if own => format!("{prefix}{canonical}"),
         Family::T5 => format!("{prefix}{}", t5_name(canonical)),
-        _ => format!("{prefix}{}", qwen3_name(canonical)),
+        _ => format!("{prefix}{}", decoder_name(canonical)),
     }
 }
 
@@ -36,7 +36,8 @@ fn t5_name(canonical: &str) -> String {
     format!("enc.blk.{block}.{rest}")
 }
 
-fn qwen3_name(canonical: &str) -> String {
+/// Of a Qwen3 or Llama decoder.
+pub(super) fn decoder_name(canonical: &str) -> String {
     let Some((block, rest)) = canonical.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) else {
         return renamed(canonical, &[("embed_tokens", "token_embd"), ("norm", "output_norm")]);
     };
@@ -81,7 +82,7 @@ mod tests {
             ("layers.0.self_attn.k_norm.weight", "blk.0.attn_k_norm.weight"),
             ("layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
         ] {
-            assert_eq!(qwen3_name(canonical), stored);
+            assert_eq!(decoder_name(canonical), stored);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod clip;
 mod flux;
 mod llama_cpp;
+mod llama_cpp_vlm;
 mod unet;
 mod vae;
 mod vision;
@@ -37,6 +38,11 @@ pub(crate) enum Part {
     RowsFrom(usize),
     /// The matrix with rows and columns exchanged.
     Transposed,
+    /// This and, for two, the tensor of its name with `.1` behind it: frames of a patch embedding, which belong behind
+    /// its channels.
+    Frames(usize),
+    /// Of each head of so many rows, the first half's and the second half's rows by turns.
+    Pairs { head: usize },
 }
 
 impl Stored {

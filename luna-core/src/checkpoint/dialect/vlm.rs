@@ -1,12 +1,20 @@
-//! Names of vision-language models: transformers', as they are today and as they were before its version 4.52.
+//! Names of vision-language models: transformers', as they are today and as they were before its version 4.52, and
+//! llama.cpp's.
 
 use super::{Part, Stored, vision::transformers_name};
-use crate::checkpoint::{Checkpoint, Component, Family};
+use crate::checkpoint::{Checkpoint, Component, Dialect, Family};
 
 /// Canonical → stored names of a vision-language model. Canonical are `language_model.*` with transformers' names below,
 /// `lm_head`, and for the vision part `visual.*` (Qwen3-VL, blocks with CLIP's names) or `vision_tower.*` (LLaVA, as for
 /// vision encoders) with `multi_modal_projector.*`.
-pub(crate) fn vlm(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&str) -> Stored + 'static {
+pub(crate) fn vlm(checkpoint: &Checkpoint, component: &Component) -> Box<dyn Fn(&str) -> Stored> {
+    match component.dialect {
+        Dialect::LlamaCpp => Box::new(super::llama_cpp_vlm::names(checkpoint, component)),
+        _ => Box::new(transformers(checkpoint, component)),
+    }
+}
+
+fn transformers(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&str) -> Stored + 'static {
     let prefix = component.prefix.clone();
     let has = |name: &str| checkpoint.shape(&format!("{prefix}{name}")).is_some();
     let is_llava = component.family == Family::Llava;

@@ -14,6 +14,7 @@ pub(super) struct Signature {
 }
 
 const VAE_ROOTS: &[&str] = &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
+const LLAMA_CPP_VLM_ROOTS: &[&str] = &["blk.", "token_embd.", "output_norm.", "output.", "v.", "mm."];
 
 pub(super) const SIGNATURES: &[Signature] = &[
     Signature {
@@ -59,6 +60,23 @@ pub(super) const SIGNATURES: &[Signature] = &[
         prefixes: &["taesd_", ""],
         markers: &["encoder.0.weight", "encoder.1.conv.0.weight"],
         roots: &["encoder."],
+    },
+    // A language model with its vision part. Stands before text encoders, of which the language model alone may be one.
+    Signature {
+        kind: ComponentKind::VisionLanguage,
+        family: Family::Qwen3Vl,
+        dialect: Dialect::LlamaCpp,
+        prefixes: &[""],
+        markers: &["blk.0.attn_q_norm.weight", "v.blk.0.attn_qkv.weight", "v.position_embd.weight", "mm.2.weight"],
+        roots: LLAMA_CPP_VLM_ROOTS,
+    },
+    Signature {
+        kind: ComponentKind::VisionLanguage,
+        family: Family::Llava,
+        dialect: Dialect::LlamaCpp,
+        prefixes: &[""],
+        markers: &["blk.0.attn_q.weight", "v.blk.0.attn_q.weight", "mm.0.weight", "mm.2.weight"],
+        roots: LLAMA_CPP_VLM_ROOTS,
     },
     Signature {
         kind: ComponentKind::TextEncoder,
