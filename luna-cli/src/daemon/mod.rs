@@ -1,5 +1,5 @@
 //! The daemon: one copy of each model for every process on the machine. Enters: settings. Leaves: a server that speaks
-//! `luna_core::protocol`, a cheap snapshot of its state and a stream of events for those who watch it. It prints nothing
+//! `luna_core::protocol`, and beside it one for those who watch. It prints nothing
 //! and reads no environment.
 //!
 //! A connection has a thread that reads requests and one that writes answers. What is quick is answered by the reader;
@@ -22,15 +22,16 @@ mod pools;
 mod reply;
 mod roots;
 mod status;
+mod watch;
 
-pub use events::DaemonEvent;
 pub use listener::Running;
+pub use watch::Watch;
 
 use crate::settings::DaemonSettings;
 use clients::Clients;
 use counters::Counters;
 use deadlines::Deadlines;
-use events::Events;
+use events::{Events, Scaled};
 use luna_core::{
     Result, Runtime,
     registry::Registry,
@@ -40,13 +41,14 @@ use models::Models;
 use pools::Pools;
 use roots::Roots;
 use std::{
+    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
-        mpsc::Receiver,
     },
     time::Instant,
 };
+use watch::Gpus;
 
 /// What all connections and workers share.
 pub struct Daemon {
@@ -62,6 +64,9 @@ pub struct Daemon {
     counters: Counters,
     deadlines: Deadlines,
     events: Arc<Events>,
+    gpus: Gpus,
+    /// Where it can be watched, once it can.
+    watched_at: OnceLock<SocketAddr>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -88,6 +93,8 @@ impl Daemon {
             counters: Counters::default(),
             deadlines: Deadlines::default(),
             events,
+            gpus: Gpus::find(),
+            watched_at: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             settings,
@@ -111,15 +118,10 @@ impl Daemon {
         self.register_path(&real, name).map(drop).map_err(luna_core::Error::from)
     }
 
-    /// Everything that happens from now on. A receiver that does not keep up loses events, never holds anything up.
-    pub fn events(&self) -> Receiver<DaemonEvent> {
-        self.events.subscribe()
-    }
-
     /// Takes no new work from now on; what was accepted is finished.
     pub fn drain(&self) {
         if !self.draining.swap(true, Ordering::SeqCst) {
-            self.events.tell(DaemonEvent::Draining);
+            self.events.tell(events::DaemonEvent::Draining);
         }
     }
 

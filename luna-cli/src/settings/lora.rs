@@ -2,7 +2,7 @@
 
 use super::{Compute, Environment, compute};
 use crate::args::{LoraArgs, LoraInspectArgs};
-use luna_core::{Error, ErrorKind, Result, lora::LoraFolders};
+use luna_core::{Error, ErrorKind, Result, config::keys, lora::LoraFolders};
 use std::path::{Path, PathBuf};
 
 /// LoRAs in their order, and what is asked of them.
@@ -96,12 +96,8 @@ pub struct Folders(Option<LoraFolders>);
 
 impl Folders {
     fn new(given: Vec<PathBuf>, environment: &Environment) -> Result<Self> {
-        let typed = (!given.is_empty()).then_some(given);
-        let listed = |text: &str| {
-            Ok(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>())
-        };
-        let roots = environment.or_parsed(typed, "LUNA_LORAS", listed)?;
-        Ok(Self(roots.map(LoraFolders::new).transpose()?))
+        let folders = environment.list(given, &keys::LORAS)?;
+        Ok(Self(if folders.is_empty() { None } else { Some(LoraFolders::new(folders)?) }))
     }
 
     /// The LoRA of this name.
