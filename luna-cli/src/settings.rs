@@ -16,7 +16,7 @@ pub use config::{ConfigCheck, ConfigShow, default_file};
 pub use daemon::{DaemonAddress, DaemonSettings, LogSettings, WatchSettings, parse_pool};
 pub use describe::{Describe, Subject};
 pub use forward::Forward;
-pub use lora::{LoraInspect, Loras};
+pub use lora::{LoraEntry, LoraInspect, Loras};
 pub use save::{MetadataSource, Save};
 pub use text::{Encoders, PromptSource, Reading, Text, TextInput, Tokenize};
 pub use vision::{Vision, parse_region};

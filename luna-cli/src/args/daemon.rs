@@ -35,6 +35,15 @@ pub struct DaemonArgs {
     pub model_roots: Vec<PathBuf>,
     #[arg(long, value_name = keys::EMBEDDINGS.entry.form, help = keys::EMBEDDINGS.entry.help())]
     pub embeddings: Vec<PathBuf>,
+    #[arg(long = "lora-folder", value_name = keys::LORAS.entry.form, help = keys::LORAS.entry.help())]
+    pub lora_folders: Vec<PathBuf>,
+    #[arg(long, value_name = keys::LORA_MEMORY.entry.form, help = keys::LORA_MEMORY.entry.help())]
+    #[arg(value_parser = read::<Bytes>)]
+    pub lora_memory: Option<Bytes>,
+    #[arg(long, value_name = keys::OUTPUT.entry.form, help = keys::OUTPUT.entry.help())]
+    pub output: Option<PathBuf>,
+    #[arg(long, value_name = keys::SPOOL.entry.form, help = keys::SPOOL.entry.help())]
+    pub spool: Option<PathBuf>,
     #[arg(long, value_name = keys::CONDITIONING_MEMORY.entry.form, help = keys::CONDITIONING_MEMORY.entry.help())]
     #[arg(value_parser = read::<Bytes>)]
     pub conditioning_memory: Option<Bytes>,

@@ -1,6 +1,6 @@
 //! What was typed after `describe`.
 
-use super::{ComputeArgs, ReportArgs};
+use super::{ComputeArgs, ConnectArgs, ReportArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -36,6 +36,8 @@ pub struct DescribeArgs {
     pub sampling: SamplingArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub report: ReportArgs,
 }

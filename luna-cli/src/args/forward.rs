@@ -1,6 +1,6 @@
 //! What was typed after `forward`.
 
-use super::{AttentionArgs, ComputeArgs, LoraArgs, ModeArg, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, ConnectArgs, LoraArgs, ModeArg, ReportArgs, WriteArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -34,6 +34,8 @@ pub struct ForwardArgs {
     pub attention: AttentionArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]

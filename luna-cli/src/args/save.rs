@@ -1,6 +1,6 @@
 //! What was typed after `save`.
 
-use super::ReportArgs;
+use super::{ConnectArgs, ReportArgs};
 use clap::{Args, ValueEnum};
 use std::{num::NonZeroUsize, path::PathBuf};
 
@@ -32,6 +32,8 @@ pub struct SaveArgs {
     /// Threads that write [default: 2, up to 4 under load]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub report: ReportArgs,
 }

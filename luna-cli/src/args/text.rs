@@ -1,6 +1,6 @@
 //! What was typed after `text` and `tokenize`.
 
-use super::{AttentionArgs, ComputeArgs, LoraArgs, ReportArgs, WriteArgs};
+use super::{AttentionArgs, ComputeArgs, ConnectArgs, LoraArgs, ReportArgs, WriteArgs};
 use clap::Args;
 use luna_core::text::{EncoderKind, Recipe};
 use std::{num::NonZeroUsize, path::PathBuf};
@@ -45,6 +45,8 @@ pub struct TextArgs {
     pub attention: AttentionArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]
@@ -157,6 +159,8 @@ pub struct TokenizeArgs {
     pub tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub syntax: SyntaxArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub report: ReportArgs,
 }

@@ -1,6 +1,6 @@
 //! What was typed after `vision`.
 
-use super::{ComputeArgs, ReportArgs, WriteArgs};
+use super::{ComputeArgs, ConnectArgs, ReportArgs, WriteArgs};
 use crate::settings::parse_region;
 use clap::Args;
 use luna_core::vision::Region;
@@ -27,6 +27,8 @@ pub struct VisionArgs {
     pub crop: Vec<Region>,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub connect: ConnectArgs,
     #[command(flatten)]
     pub write: WriteArgs,
     #[command(flatten)]

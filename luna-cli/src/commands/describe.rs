@@ -3,31 +3,34 @@
 use super::{
     encode::read_pictures,
     outcome::{FallbackOutcome, runtime},
+    remote,
 };
 use crate::{
+    daemon::convert,
     output::Output,
     settings::{self, Subject},
     tensor_file::{PreparedPictures, PreparedPrompt, read_vlm_input},
 };
 use luna_core::{
-    CancelToken, Image, Result, memory,
-    vlm::{GenerateOptions, Generated, Piece, VlmInput, VlmModel},
+    CancelToken, Error, Image, Result, memory,
+    protocol::VlmGenerated,
+    vlm::{GenerateOptions, Piece, VlmInput, VlmModel},
 };
 use serde::Serialize;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// What `describe` did.
 #[derive(Serialize)]
 pub struct DescribeOutcome {
     pub model: String,
-    pub family: &'static str,
+    pub family: String,
     /// `None` where the model has no tokenizer.
     pub text: Option<String>,
     pub ids: Vec<u32>,
     pub prompt_tokens: usize,
     pub picture_tokens: usize,
-    pub finish: &'static str,
-    pub precision: &'static str,
+    pub finish: String,
+    pub precision: String,
     pub prompt_seconds: f64,
     pub generation_seconds: f64,
     /// After the first token.
@@ -46,6 +49,46 @@ pub struct DescribeOutcome {
 
 /// Answers one question.
 pub fn run(settings: &settings::Describe, token: &CancelToken, output: &Output) -> Result<DescribeOutcome> {
+    let shown = Shown { stream: settings.stream, output, token, failed: Mutex::new(None) };
+    let made = match &settings.daemon {
+        None => here(settings, &shown, token, output),
+        Some(daemon) => remote::describe(settings, daemon, &shown, token, output),
+    };
+    output.finish_progress();
+    if let Some(error) = shown.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    Ok(outcome(settings, made?))
+}
+
+/// Where pieces are shown while they are generated, if they are.
+pub struct Shown<'a> {
+    stream: bool,
+    output: &'a Output,
+    token: &'a CancelToken,
+    failed: Mutex<Option<Error>>,
+}
+
+impl Shown<'_> {
+    /// Shows a piece. Where that fails nobody reads: generation is cancelled.
+    pub fn show(&self, text: &str) {
+        if self.stream
+            && let Err(error) = self.output.stream(text)
+        {
+            self.token.cancel();
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+}
+
+/// An answer, wherever it was made.
+pub struct Made {
+    pub model: String,
+    pub generated: VlmGenerated,
+    pub fallbacks: Vec<FallbackOutcome>,
+}
+
+fn here(settings: &settings::Describe, shown: &Shown, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
     let model = VlmModel::open(&settings.model, &runtime)?;
     let call =
@@ -59,21 +102,13 @@ pub fn run(settings: &settings::Describe, token: &CancelToken, output: &Output) 
         ..GenerateOptions::default()
     };
     let input = prepare(settings, &model)?;
-    let failed = Mutex::new(None);
-    let mut listener = |piece: Piece| {
-        if settings.stream
-            && let Err(error) = output.stream(piece.text)
-        {
-            token.cancel();
-            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-        }
-    };
-    let generated = model.generate(&input, &options, &mut listener);
-    output.finish_progress();
-    if let Some(error) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        return Err(error);
-    }
-    Ok(outcome(settings, &model, generated?))
+    let generated = model.generate(&input, &options, &mut |piece: Piece| shown.show(piece.text))?;
+    let name = settings.model.file_name().unwrap_or(settings.model.as_os_str()).to_string_lossy().into_owned();
+    Ok(Made {
+        fallbacks: generated.fallbacks.iter().map(FallbackOutcome::from).collect(),
+        generated: convert::vlm_generated(&name, &model, generated),
+        model: name,
+    })
 }
 
 fn prepare(settings: &settings::Describe, model: &VlmModel) -> Result<VlmInput> {
@@ -93,22 +128,22 @@ fn prepare(settings: &settings::Describe, model: &VlmModel) -> Result<VlmInput> 
     }
 }
 
-fn outcome(settings: &settings::Describe, model: &VlmModel, generated: Generated) -> DescribeOutcome {
-    let generation_seconds = generated.timings.tokens.as_secs_f64();
+fn outcome(settings: &settings::Describe, Made { model, generated, fallbacks }: Made) -> DescribeOutcome {
+    let generation_seconds = generated.generation_seconds;
     let after_first = generated.ids.len().saturating_sub(1);
     let speed = (after_first > 0 && generation_seconds > 0.0).then(|| after_first as f64 / generation_seconds);
     DescribeOutcome {
-        model: settings.model.file_name().unwrap_or(settings.model.as_os_str()).to_string_lossy().into_owned(),
-        family: model.info().family.name(),
+        model,
+        family: generated.model.family,
         prompt_tokens: generated.prompt_tokens,
         picture_tokens: generated.picture_tokens,
-        finish: generated.finish.name(),
-        precision: generated.precision.name(),
-        prompt_seconds: generated.timings.prompt.as_secs_f64(),
+        finish: generated.finish,
+        precision: generated.precision,
+        prompt_seconds: generated.prompt_seconds,
         generation_seconds,
         tokens_per_second: speed,
         cache_bytes: generated.cache_bytes,
-        fallbacks: generated.fallbacks.iter().map(FallbackOutcome::from).collect(),
+        fallbacks,
         peak_memory_bytes: memory::peak_resident(),
         // Without a tokenizer there is nothing else to show.
         show_ids: settings.ids || generated.text.is_none(),

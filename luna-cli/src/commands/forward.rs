@@ -2,19 +2,21 @@
 
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
-    loras::{self, LoraOutcome},
+    loras,
     outcome::{FallbackOutcome, runtime},
+    remote,
 };
 use crate::{
     output::Output,
     settings,
-    tensor_file::{read_steps, write_predictions},
+    tensor_file::{StepFile, read_steps, write_predictions},
 };
 use luna_core::{
-    CancelToken, Limits, Result,
+    CancelToken, Limits, Prediction, Result,
     checkpoint::Checkpoint,
     diffusion::{Denoiser, ForwardOptions, LoadOptions, Predicted},
     memory,
+    protocol::LoraOutcome,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
@@ -40,7 +42,7 @@ pub struct ForwardOutcome {
 #[derive(Serialize)]
 pub struct DenoiserOutcome {
     pub name: String,
-    pub family: &'static str,
+    pub family: String,
     pub weight_bytes: u64,
     pub load_seconds: f64,
     pub input_channels: usize,
@@ -54,7 +56,7 @@ impl DenoiserOutcome {
         let facts = denoiser.facts();
         Self {
             name,
-            family: denoiser.family().name(),
+            family: denoiser.family().name().to_owned(),
             weight_bytes: denoiser.weight_bytes(),
             load_seconds,
             input_channels: facts.input_channels,
@@ -73,8 +75,8 @@ pub struct StepOutcome {
     /// Tokens of each item's context.
     pub context_tokens: usize,
     pub seconds: f64,
-    pub precision: &'static str,
-    pub attention: &'static str,
+    pub precision: String,
+    pub attention: String,
     /// What was done otherwise than asked for.
     pub fallbacks: Vec<FallbackOutcome>,
 }
@@ -83,6 +85,36 @@ pub struct StepOutcome {
 pub fn run(settings: &settings::Forward, token: &CancelToken, output: &Output) -> Result<ForwardOutcome> {
     [&settings.input, &settings.model].into_iter().try_for_each(|path| refuse_same_file(path, &settings.output))?;
     let file = read_steps(&settings.input)?;
+    let made = match &settings.daemon {
+        None => here(settings, &file, token, output)?,
+        Some(daemon) => remote::forward(settings, daemon, &file, token, output)?,
+    };
+    let Made { model, loras, calls, predictions } = made;
+    output.finish_progress();
+    refuse_if_cancelled(token)?;
+    let metadata = BTreeMap::from([("model".to_owned(), model.name.clone())]);
+    write_predictions(&settings.output, file.layout, &predictions, &metadata, settings.if_exists)?;
+    Ok(ForwardOutcome {
+        input: settings.input.clone(),
+        output: settings.output.clone(),
+        layout: file.layout.name(),
+        ignored: file.ignored,
+        model,
+        loras,
+        calls,
+        peak_memory_bytes: memory::peak_resident(),
+    })
+}
+
+/// Predictions, wherever they were made.
+pub struct Made {
+    pub model: DenoiserOutcome,
+    pub loras: Option<LoraOutcome>,
+    pub calls: Vec<StepOutcome>,
+    pub predictions: Vec<Prediction>,
+}
+
+fn here(settings: &settings::Forward, file: &StepFile, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
     let precision = settings.compute.precision;
     let start = Instant::now();
@@ -105,26 +137,12 @@ pub fn run(settings: &settings::Forward, token: &CancelToken, output: &Output) -
             shape: prediction.shape(),
             context_tokens: input.context.shape()[1],
             seconds: report.elapsed.as_secs_f64(),
-            precision: report.precision.name(),
-            attention: report.attention.name(),
+            precision: report.precision.name().to_owned(),
+            attention: report.attention.name().to_owned(),
             fallbacks: report.fallbacks.iter().map(FallbackOutcome::from).collect(),
         });
         predictions.push(prediction);
     }
-    output.finish_progress();
-    refuse_if_cancelled(token)?;
     let name = settings.model.file_name().unwrap_or(settings.model.as_os_str()).to_string_lossy().into_owned();
-    let model = DenoiserOutcome::of(name, &denoiser, load_seconds);
-    let metadata = BTreeMap::from([("model".to_owned(), model.name.clone())]);
-    write_predictions(&settings.output, file.layout, &predictions, &metadata, settings.if_exists)?;
-    Ok(ForwardOutcome {
-        input: settings.input.clone(),
-        output: settings.output.clone(),
-        layout: file.layout.name(),
-        ignored: file.ignored,
-        model,
-        loras,
-        calls,
-        peak_memory_bytes: memory::peak_resident(),
-    })
+    Ok(Made { model: DenoiserOutcome::of(name, &denoiser, load_seconds), loras, calls, predictions })
 }

@@ -2,54 +2,31 @@
 
 use crate::{args::ModeArg, settings::Loras};
 use luna_core::{
-    Call, Error, ErrorKind, Limits, Patches, Result,
+    Call, Limits, Patches, Result,
     diffusion::Denoiser,
-    lora::{ApplyMode, Coverage, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions},
+    lora::{ApplyMode, Coverage, FileCoverage, LoraFile, LoraStack, MergedCopies, ResolveOptions},
     memory,
+    protocol::{LoraOutcome, TextLoraOutcome},
     text::{TextModel, TextOptions},
     tokenizer::LoraTag,
 };
-use serde::Serialize;
 use std::{num::NonZeroUsize, sync::Arc};
 
-/// What became of the LoRAs of a call.
-#[derive(Serialize)]
-pub struct LoraOutcome {
-    /// `functional` or `merged`.
-    pub mode: &'static str,
-    /// Why `auto` did not merge.
-    pub not_merged: Option<&'static str>,
-    /// What became of every adapter of every file.
-    pub coverage: Coverage,
-}
-
-impl LoraOutcome {
-    /// Lines about what was not applied.
-    pub fn notes(&self) -> Vec<String> {
-        let incomplete = self.coverage.files.iter().filter(|file| !file.is_complete());
-        let note = |file: &luna_core::lora::FileCoverage| {
-            let unmatched = file.unmatched.first().map(|entry| match &entry.nearest {
-                Some(nearest) => format!("no layer for `{}` (nearest: `{nearest}`)", entry.key),
-                None => format!("no layer for `{}`", entry.key),
-            });
-            let shape = file.wrong_shape.first();
-            let shape =
-                shape.map(|entry| format!("`{}` is {} for a layer of {}", entry.key, entry.found, entry.expected));
-            let unsupported = file.unsupported.first().map(|entry| format!("`{}`: {}", entry.key, entry.what));
-            let first: Vec<_> = [unmatched, shape, unsupported].into_iter().flatten().collect();
-            format!("{file}: {}", first.join("; "))
-        };
-        incomplete.map(note).collect()
-    }
-}
-
-/// What became of the LoRAs on one model of text encoders.
-#[derive(Serialize)]
-pub struct TextLoraOutcome {
-    /// The model's name, as elsewhere in the outcome.
-    pub model: String,
-    #[serde(flatten)]
-    pub coverage: Coverage,
+/// Lines about what of a stack was not applied.
+pub fn notes(coverage: &Coverage) -> Vec<String> {
+    let incomplete = coverage.files.iter().filter(|file| !file.is_complete());
+    let note = |file: &FileCoverage| {
+        let unmatched = file.unmatched.first().map(|entry| match &entry.nearest {
+            Some(nearest) => format!("no layer for `{}` (nearest: `{nearest}`)", entry.key),
+            None => format!("no layer for `{}`", entry.key),
+        });
+        let shape = file.wrong_shape.first();
+        let shape = shape.map(|entry| format!("`{}` is {} for a layer of {}", entry.key, entry.found, entry.expected));
+        let unsupported = file.unsupported.first().map(|entry| format!("`{}`: {}", entry.key, entry.what));
+        let first: Vec<_> = [unmatched, shape, unsupported].into_iter().flatten().collect();
+        format!("{file}: {}", first.join("; "))
+    };
+    incomplete.map(note).collect()
 }
 
 /// The stack that was asked for, and what the prompt's tags add to it.
@@ -72,7 +49,7 @@ pub fn stack(loras: &Loras, tags: &[LoraTag]) -> Result<LoraStack> {
 /// Adds a stack's patches for these text encoders to the options.
 ///
 /// # Errors
-/// As [`LoraStack::resolve_text`]; nothing may apply to one model of several, but not to all.
+/// As [`LoraStack::resolve_texts`].
 pub fn patch(
     stack: &LoraStack,
     strict: bool,
@@ -82,18 +59,12 @@ pub fn patch(
     if stack.entries().is_empty() {
         return Ok(Vec::new());
     }
-    let resolve = ResolveOptions { strict, allow_nothing: models.len() > 1, ..ResolveOptions::default() };
+    let resolve = ResolveOptions { strict, ..ResolveOptions::default() };
+    let all: Vec<&TextModel> = models.iter().map(|(model, _)| model).collect();
     let mut outcomes = Vec::new();
-    for (model, name) in models {
-        let resolved = stack.resolve_text(model, &resolve)?;
+    for (resolved, (_, name)) in stack.resolve_texts(&all, &resolve)?.into_iter().zip(models) {
         options.patches.extend(resolved.patches);
         outcomes.push(TextLoraOutcome { model: name.clone(), coverage: resolved.coverage });
-    }
-    if outcomes.iter().all(|outcome| outcome.coverage.applied() == 0) {
-        let files = outcomes.iter().flat_map(|outcome| &outcome.coverage.files).map(ToString::to_string);
-        return Err(Error::new(ErrorKind::InvalidInput, "nothing of the LoRAs applies to these text encoders")
-            .found(files.collect::<Vec<_>>().join("; "))
-            .remedy("use a LoRA that was made for them"));
     }
     Ok(outcomes)
 }
@@ -125,18 +96,9 @@ pub fn prepare(
     let copies = MergedCopies::new(memory::available().unwrap_or(u64::MAX));
     let prepared = copies.prepare(denoiser, &resolved.patches, mode, call)?;
     let outcome = LoraOutcome {
-        mode: if prepared.mode == ApplyMode::Merged { "merged" } else { "functional" },
-        not_merged: prepared.not_merged.map(reason),
+        mode: prepared.mode.name().to_owned(),
+        not_merged: prepared.not_merged.map(|why| why.name().to_owned()),
         coverage: resolved.coverage,
     };
     Ok(Some((prepared.patches, outcome)))
-}
-
-fn reason(why: NotMerged) -> &'static str {
-    match why {
-        NotMerged::FewForwards => "few_forwards",
-        NotMerged::NoRoom => "no_room",
-        NotMerged::InUse => "in_use",
-        _ => "other",
-    }
 }

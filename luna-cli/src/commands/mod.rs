@@ -31,7 +31,7 @@ pub use encode::EncodeOutcome;
 pub use forward::{DenoiserOutcome, ForwardOutcome};
 pub use inspect::{ComponentOutcome, InspectOutcome};
 pub use lora_inspect::LoraInspectOutcome;
-pub use loras::LoraOutcome;
+pub use loras::notes as lora_notes;
 pub use outcome::{CallOutcome, VaeOutcome};
 pub use save::SaveOutcome;
 pub use serve::{ServeOutcome, StartOutcome, StopOutcome};

@@ -1,6 +1,6 @@
 //! `save`: pictures to files below a folder, in the background.
 
-use super::{encode::read_pictures, text_file::read_text};
+use super::{encode::read_pictures, remote, text_file::read_text};
 use crate::{output::Output, settings};
 use luna_core::{
     CancelToken, Error, ErrorKind, Progress, Result,
@@ -68,6 +68,26 @@ pub struct SavedPicture {
 pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> Result<SaveOutcome> {
     let start = Instant::now();
     let metadata = read_metadata(&settings.metadata)?;
+    let mut outcome = SaveOutcome::new(settings);
+    match &settings.daemon {
+        None => here(settings, &metadata, token, output, &mut outcome)?,
+        Some(daemon) => remote::save(settings, daemon, &metadata, (token, output), &mut outcome)?,
+    }
+    output.finish_progress();
+    if outcome.cancelled > 0 {
+        outcome.failure = Some(ErrorKind::Cancelled);
+    }
+    outcome.seconds = start.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+fn here(
+    settings: &settings::Save,
+    metadata: &Metadata,
+    token: &CancelToken,
+    output: &Output,
+    outcome: &mut SaveOutcome,
+) -> Result<()> {
     let (sender, told) = std::sync::mpsc::channel();
     let pool = SavePool::new(config(settings, output, sender))?;
     // What is in the book before anything was handed in is what an earlier run left.
@@ -75,21 +95,9 @@ pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> R
     let mut jobs: Vec<(Option<&Path>, Result<JobId>)> = recovered.iter().map(|id| (None, Ok(*id))).collect();
     for input in &settings.inputs {
         let job =
-            if token.is_cancelled() { Err(Error::cancelled()) } else { hand_in(&pool, settings, input, &metadata) };
+            if token.is_cancelled() { Err(Error::cancelled()) } else { hand_in(&pool, settings, input, metadata) };
         jobs.push((Some(input), job));
     }
-    let mut outcome = SaveOutcome {
-        output: settings.output.to_string(),
-        pictures: Vec::new(),
-        written: 0,
-        rejected: 0,
-        failed: 0,
-        cancelled: 0,
-        recovered: 0,
-        seconds: 0.0,
-        notes: Vec::new(),
-        failure: None,
-    };
     for (input, job) in jobs {
         match job.and_then(|id| wait(&pool, id, token)) {
             Ok(status) => status.pictures.iter().for_each(|picture| outcome.add(input, picture)),
@@ -98,13 +106,8 @@ pub fn run(settings: &settings::Save, token: &CancelToken, output: &Output) -> R
         }
     }
     pool.close();
-    output.finish_progress();
-    if outcome.cancelled > 0 {
-        outcome.failure = Some(ErrorKind::Cancelled);
-    }
     outcome.notes = told.try_iter().collect();
-    outcome.seconds = start.elapsed().as_secs_f64();
-    Ok(outcome)
+    Ok(())
 }
 
 fn config(settings: &settings::Save, output: &Output, notes: std::sync::mpsc::Sender<String>) -> SaveConfig {
@@ -176,6 +179,21 @@ fn read_metadata(source: &settings::MetadataSource) -> Result<Metadata> {
 }
 
 impl SaveOutcome {
+    fn new(settings: &settings::Save) -> Self {
+        Self {
+            output: settings.output.to_string(),
+            pictures: Vec::new(),
+            written: 0,
+            rejected: 0,
+            failed: 0,
+            cancelled: 0,
+            recovered: 0,
+            seconds: 0.0,
+            notes: Vec::new(),
+            failure: None,
+        }
+    }
+
     fn add(&mut self, input: Option<&Path>, picture: &PictureStatus) {
         self.recovered += usize::from(input.is_none());
         let empty = SavedPicture::new(input, picture.index);
@@ -198,12 +216,14 @@ impl SaveOutcome {
         self.pictures.push(saved);
     }
 
-    fn cancel(&mut self, input: Option<&Path>, index: usize) {
+    /// A picture that was not to be saved any more.
+    pub fn cancel(&mut self, input: Option<&Path>, index: usize) {
         self.cancelled += 1;
         self.pictures.push(SavedPicture { state: "cancelled", ..SavedPicture::new(input, index) });
     }
 
-    fn fail(&mut self, input: Option<&Path>, index: usize, error: &Error) {
+    /// A picture that could not be saved.
+    pub fn fail(&mut self, input: Option<&Path>, index: usize, error: &Error) {
         self.failed += 1;
         self.failure.get_or_insert(error.kind());
         let error = Some(error.to_string());
@@ -212,7 +232,8 @@ impl SaveOutcome {
 }
 
 impl SavedPicture {
-    fn new(input: Option<&Path>, index: usize) -> Self {
+    /// Nothing is known yet.
+    pub fn new(input: Option<&Path>, index: usize) -> Self {
         Self {
             input: input.map(Path::to_owned),
             index,

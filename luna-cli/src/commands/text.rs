@@ -2,8 +2,9 @@
 
 use super::{
     encode::{refuse_if_cancelled, refuse_same_file},
-    loras::{TextLoraOutcome, patch, stack},
+    loras::{patch, stack},
     outcome::{CallOutcome, FallbackOutcome, runtime},
+    remote,
     text_file::read_text,
 };
 use crate::{
@@ -13,17 +14,19 @@ use crate::{
 };
 use luna_core::{
     CancelToken, Conditioning, Limits, PictureSizes, Result, Runtime, memory,
+    protocol::TextLoraOutcome,
     text::{
-        Conditioner, EmbeddingFolders, EmbeddingProblem, Encoded, EncoderKind, Prompt, TextLoadOptions, TextModel,
-        TextOptions,
+        Conditioner, EmbeddingFolders, EmbeddingProblem, EncodedPrompt, EncoderKind, Prompt, TextLoadOptions,
+        TextModel, TextOptions,
     },
-    tokenizer::{LoraTags, extract_lora_tags},
+    tokenizer::{LoraTag, LoraTags, extract_lora_tags},
 };
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
 /// What a person should know about the model that is used where none is named.
@@ -34,7 +37,7 @@ const DEMONSTRATION: &str = "a small demonstration model with random weights; it
 pub struct TextOutcome {
     pub output: PathBuf,
     /// What the conditioning is for.
-    pub recipe: &'static str,
+    pub recipe: String,
     pub encoders: Vec<EncoderOutcome>,
     /// Set for a model that is not for real work.
     pub caution: Option<&'static str>,
@@ -57,7 +60,7 @@ pub struct TextOutcome {
 /// One of the text encoders.
 #[derive(Serialize)]
 pub struct EncoderOutcome {
-    pub encoder: &'static str,
+    pub encoder: String,
     /// The file's name without its folder, or `demo`.
     pub model: String,
     pub layers: usize,
@@ -85,20 +88,20 @@ pub struct PromptOutcome {
 }
 
 /// A textual inversion that was left out.
-#[derive(Serialize, PartialEq)]
+#[derive(Serialize, PartialEq, Clone)]
 pub struct EmbeddingProblemOutcome {
-    pub kind: &'static str,
+    pub kind: String,
     pub name: String,
-    pub encoder: &'static str,
+    pub encoder: String,
     pub message: String,
 }
 
 impl From<&EmbeddingProblem> for EmbeddingProblemOutcome {
     fn from(problem: &EmbeddingProblem) -> Self {
         Self {
-            kind: problem.kind(),
+            kind: problem.kind().to_owned(),
             name: problem.name().to_owned(),
-            encoder: problem.encoder().name(),
+            encoder: problem.encoder().name().to_owned(),
             message: problem.to_string(),
         }
     }
@@ -108,6 +111,59 @@ impl From<&EmbeddingProblem> for EmbeddingProblemOutcome {
 pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> Result<TextOutcome> {
     let mut input = Input::read(settings)?;
     let tags = input.take_tags(settings);
+    let made = match &settings.daemon {
+        None => here(settings, &input, &tags.tags, token, output)?,
+        Some(daemon) => remote::text(settings, daemon, &input, &tags.tags, (token, output))?,
+    };
+    output.finish_progress();
+    let named = input.named(&made.prompts);
+    refuse_if_cancelled(token)?;
+    let caution = settings.encoders.files.is_empty().then_some(DEMONSTRATION);
+    write_conditionings(&settings.output, &named, &metadata(settings, &made, caution), settings.if_exists)?;
+    Ok(TextOutcome {
+        output: settings.output.clone(),
+        prompts: named.iter().zip(&made.prompts).map(|(named, prompt)| prompt_outcome(named, prompt)).collect(),
+        recipe: made.recipe,
+        encoders: made.encoders,
+        caution,
+        loras: made.loras,
+        malformed_tags: tags.malformed,
+        sequences: made.sequences,
+        clip_skip: settings.clip_skip.map(|layer| layer.get()),
+        attention: settings.attention.name(),
+        load_seconds: made.load_seconds,
+        call: made.call,
+        peak_memory_bytes: memory::peak_resident(),
+    })
+}
+
+/// Conditionings, wherever they were made.
+pub struct Made {
+    pub recipe: String,
+    /// What each model is called.
+    pub models: Vec<String>,
+    pub encoders: Vec<EncoderOutcome>,
+    pub prompts: Vec<PromptMade>,
+    pub loras: Vec<TextLoraOutcome>,
+    pub sequences: usize,
+    pub load_seconds: f64,
+    pub call: CallOutcome,
+}
+
+/// One prompt's conditioning.
+pub struct PromptMade {
+    pub conditioning: Arc<Conditioning>,
+    pub cached: bool,
+    pub problems: Vec<EmbeddingProblemOutcome>,
+}
+
+fn here(
+    settings: &settings::Text,
+    input: &Input,
+    tags: &[LoraTag],
+    token: &CancelToken,
+    output: &Output,
+) -> Result<Made> {
     let folders = embedding_folders(&settings.reading)?;
     let runtime = runtime(&settings.compute)?;
     let start = Instant::now();
@@ -117,7 +173,7 @@ pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> R
         Some(folders) => conditioner.with_embeddings(folders),
         None => conditioner,
     };
-    let load_time = start.elapsed();
+    let load_seconds = start.elapsed().as_secs_f64();
     let mut options = TextOptions {
         precision: settings.compute.precision,
         attention: settings.attention,
@@ -128,22 +184,39 @@ pub fn run(settings: &settings::Text, token: &CancelToken, output: &Output) -> R
         call: output.watched_call("encoding", token),
         ..TextOptions::default()
     };
-    let loras = patch(&stack(&settings.loras, &tags.tags)?, settings.loras.strict, &encoders.models, &mut options)?;
-    let encoded = match &input {
+    let loras = patch(&stack(&settings.loras, tags)?, settings.loras.strict, &encoders.models, &mut options)?;
+    let encoded = match input {
         Input::Prompts(prompts) => conditioner.encode(prompts, &options)?,
         Input::Tokens(tokens) => conditioner.encode_ids(tokens, &options)?,
     };
-    output.finish_progress();
-    let named = input.named(&encoded);
-    refuse_if_cancelled(token)?;
-    let metadata = metadata(settings, &encoders, &conditioner);
-    write_conditionings(&settings.output, &named, &metadata, settings.if_exists)?;
-    let done = Done { encoders: &encoders, conditioner: &conditioner, encoded: &encoded, named: &named, load_time };
-    Ok(TextOutcome { loras, malformed_tags: tags.malformed, ..done.outcome(settings) })
+    let prompt = |prompt: &EncodedPrompt| PromptMade {
+        conditioning: prompt.conditioning.clone(),
+        cached: prompt.cached,
+        problems: prompt.problems.iter().map(EmbeddingProblemOutcome::from).collect(),
+    };
+    let fallback = |fallback: &luna_core::text::Fallback| FallbackOutcome {
+        name: fallback.name().to_owned(),
+        message: fallback.to_string(),
+    };
+    Ok(Made {
+        recipe: conditioner.recipe().name().to_owned(),
+        models: encoders.models.iter().map(|(_, name)| name.clone()).collect(),
+        encoders: encoders.outcomes(&conditioner),
+        prompts: encoded.prompts.iter().map(prompt).collect(),
+        loras,
+        sequences: encoded.sequences,
+        load_seconds,
+        call: CallOutcome {
+            seconds: encoded.elapsed.as_secs_f64(),
+            precision: settings.compute.precision.name().to_owned(),
+            tiling: None,
+            fallbacks: encoded.fallbacks.iter().map(fallback).collect(),
+        },
+    })
 }
 
 /// What is encoded.
-enum Input {
+pub enum Input {
     /// The negative one is the second.
     Prompts(Vec<Prompt>),
     Tokens(Vec<luna_core::text::TokenIds>),
@@ -182,8 +255,8 @@ impl Input {
     }
 
     /// What goes into the file, and under which name.
-    fn named<'a>(&self, encoded: &'a Encoded) -> Vec<Named<'a>> {
-        let all: Vec<&Conditioning> = encoded.prompts.iter().map(|prompt| &*prompt.conditioning).collect();
+    fn named<'a>(&self, made: &'a [PromptMade]) -> Vec<Named<'a>> {
+        let all: Vec<&Conditioning> = made.iter().map(|prompt| &*prompt.conditioning).collect();
         match self {
             Self::Tokens(_) => vec![Named { prefix: "", rows: all }],
             Self::Prompts(_) => {
@@ -197,7 +270,6 @@ impl Input {
 pub struct TextEncoders {
     /// With what to call each.
     models: Vec<(TextModel, String)>,
-    caution: Option<&'static str>,
 }
 
 impl TextEncoders {
@@ -208,7 +280,7 @@ impl TextEncoders {
     pub fn load(encoders: &settings::Encoders, runtime: &Runtime) -> Result<Self> {
         if encoders.files.is_empty() {
             let models = vec![(TextModel::demo(runtime)?, "demo".to_owned())];
-            return Ok(Self { models, caution: Some(DEMONSTRATION) });
+            return Ok(Self { models });
         }
         let shared = TextLoadOptions { clip_tokenizer: Some(Default::default()), ..TextLoadOptions::default() };
         let open = |(kind, path): &(Option<EncoderKind>, PathBuf)| {
@@ -216,7 +288,7 @@ impl TextEncoders {
             let options = TextLoadOptions { kind: *kind, tokenizer, ..shared.clone() };
             Ok((TextModel::open_with(path, runtime, &options)?, name(path)))
         };
-        Ok(Self { models: encoders.files.iter().map(open).collect::<Result<_>>()?, caution: None })
+        Ok(Self { models: encoders.files.iter().map(open).collect::<Result<_>>()? })
     }
 
     /// Puts them together.
@@ -236,7 +308,7 @@ impl TextEncoders {
         let all = self.models.iter().flat_map(|(model, name)| model.encoders().map(move |encoder| (encoder, name)));
         all.filter(|(encoder, _)| used.contains(&encoder.kind))
             .map(|(encoder, name)| EncoderOutcome {
-                encoder: encoder.kind.name(),
+                encoder: encoder.kind.name().to_owned(),
                 model: name.clone(),
                 layers: encoder.layers,
                 channels: encoder.channels,
@@ -247,45 +319,7 @@ impl TextEncoders {
     }
 }
 
-/// Everything there is to tell.
-struct Done<'a> {
-    encoders: &'a TextEncoders,
-    conditioner: &'a Conditioner<'a>,
-    encoded: &'a Encoded,
-    named: &'a [Named<'a>],
-    load_time: Duration,
-}
-
-impl Done<'_> {
-    fn outcome(&self, settings: &settings::Text) -> TextOutcome {
-        let Self { encoders, conditioner, encoded, named, load_time } = self;
-        let fallbacks = encoded.fallbacks.iter();
-        TextOutcome {
-            output: settings.output.clone(),
-            recipe: conditioner.recipe().name(),
-            encoders: encoders.outcomes(conditioner),
-            caution: encoders.caution,
-            prompts: named.iter().zip(&encoded.prompts).map(|(named, prompt)| prompt_outcome(named, prompt)).collect(),
-            loras: Vec::new(),
-            malformed_tags: Vec::new(),
-            sequences: encoded.sequences,
-            clip_skip: settings.clip_skip.map(|layer| layer.get()),
-            attention: settings.attention.name(),
-            load_seconds: load_time.as_secs_f64(),
-            call: CallOutcome {
-                seconds: encoded.elapsed.as_secs_f64(),
-                precision: settings.compute.precision.name().to_owned(),
-                tiling: None,
-                fallbacks: fallbacks
-                    .map(|fallback| FallbackOutcome { name: fallback.name().to_owned(), message: fallback.to_string() })
-                    .collect(),
-            },
-            peak_memory_bytes: memory::peak_resident(),
-        }
-    }
-}
-
-fn prompt_outcome(named: &Named, prompt: &luna_core::text::EncodedPrompt) -> PromptOutcome {
+fn prompt_outcome(named: &Named, prompt: &PromptMade) -> PromptOutcome {
     let [_, tokens, channels] = prompt.conditioning.shape();
     let batch = named.rows.len();
     PromptOutcome {
@@ -294,16 +328,14 @@ fn prompt_outcome(named: &Named, prompt: &luna_core::text::EncodedPrompt) -> Pro
         pooled_shape: prompt.conditioning.pooled_channels().map(|channels| [batch, channels]),
         masked: prompt.conditioning.mask().is_some(),
         cached: prompt.cached,
-        embedding_problems: prompt.problems.iter().map(EmbeddingProblemOutcome::from).collect(),
+        embedding_problems: prompt.problems.clone(),
     }
 }
 
 /// What a denoiser, or a person who finds the file, must know.
-fn metadata(settings: &settings::Text, encoders: &TextEncoders, conditioner: &Conditioner) -> BTreeMap<String, String> {
-    let names: Vec<&str> = encoders.models.iter().map(|(_, name)| name.as_str()).collect();
-    let mut metadata =
-        BTreeMap::from([("recipe", conditioner.recipe().name().to_owned()), ("model", names.join(", "))]);
-    metadata.extend(encoders.caution.map(|caution| ("caution", caution.to_owned())));
+fn metadata(settings: &settings::Text, made: &Made, caution: Option<&'static str>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([("recipe", made.recipe.clone()), ("model", made.models.join(", "))]);
+    metadata.extend(caution.map(|caution| ("caution", caution.to_owned())));
     metadata.extend(settings.clip_skip.map(|layer| ("clip_skip", layer.to_string())));
     if let Some(PictureSizes { width, height, crop_w, crop_h, target_width, target_height }) = settings.sizes {
         metadata.extend([("width", width.to_string()), ("height", height.to_string())]);

@@ -1,6 +1,9 @@
 //! `tokenize`: what a text encoder reads of a prompt. Loads no weights.
 
-use super::text::{embedding_folders, read_prompt};
+use super::{
+    remote,
+    text::{embedding_folders, read_prompt},
+};
 use crate::settings;
 use luna_core::{
     Error, ErrorKind, Limits, Result,
@@ -41,6 +44,9 @@ impl Serialize for TokenOutcome {
 pub fn run(settings: &settings::Tokenize) -> Result<TokenizeOutcome> {
     let kind = settings.encoder;
     let prompt = read_prompt(&settings.prompt)?;
+    if let Some(daemon) = &settings.daemon {
+        return remote::tokenize(settings, daemon, prompt);
+    }
     let file = || match settings.tokenizer.as_deref() {
         Some(path) => tokenizer_file(path),
         None => Err(Error::new(ErrorKind::InvalidInput, format!("{kind} needs the tokenizer.json of its model"))

@@ -2,6 +2,7 @@
 //! bound on the bytes it may have under way.
 
 use super::connection::Peer;
+use luna_core::AttentionMode;
 use std::{
     collections::HashMap,
     sync::{
@@ -20,6 +21,8 @@ pub struct Client {
     pub lane: u64,
     /// What it calls itself, or a number.
     pub name: String,
+    /// How its calls compute attention where they do not say it.
+    attention: Mutex<AttentionMode>,
     most_bytes: u64,
     bytes: Mutex<u64>,
     room: Condvar,
@@ -43,6 +46,20 @@ impl Client {
         }
         *held += bytes;
         Some(Held { client: self.clone(), bytes })
+    }
+
+    pub fn attention(&self) -> AttentionMode {
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the mode and tells the one before.
+    pub fn set_attention(&self, mode: AttentionMode) -> AttentionMode {
+        std::mem::replace(&mut self.attention.lock().unwrap_or_else(PoisonError::into_inner), mode)
+    }
+
+    /// What the names of its sequences in the first-block cache begin with.
+    pub fn first_blocks(&self) -> String {
+        format!("{}/", self.lane)
     }
 
     /// Bytes under way.
@@ -84,7 +101,14 @@ impl Clients {
     pub fn client(&self, name: Option<&str>) -> Arc<Client> {
         let lane = self.number();
         let new = |name: String| {
-            Arc::new(Client { lane, name, most_bytes: self.most_bytes, bytes: Mutex::new(0), room: Condvar::new() })
+            Arc::new(Client {
+                lane,
+                name,
+                attention: Mutex::default(),
+                most_bytes: self.most_bytes,
+                bytes: Mutex::new(0),
+                room: Condvar::new(),
+            })
         };
         let Some(name) = name else { return new(format!("#{lane}")) };
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,6 +127,11 @@ impl Clients {
 
     pub fn leave(&self, peer: &Peer) {
         self.lock().remove(&peer.number);
+    }
+
+    /// Whether a client has a connection.
+    pub fn is_here(&self, client: &Arc<Client>) -> bool {
+        self.lock().values().any(|peer| Arc::ptr_eq(peer.client(), client))
     }
 
     pub fn peers(&self) -> Vec<Arc<Peer>> {

@@ -105,6 +105,9 @@ pub fn serve(daemon: &Arc<Daemon>, stream: TcpStream) -> io::Result<()> {
     }
     outbox.flush(Duration::from_secs(1));
     outbox.end();
+    if !daemon.clients.is_here(peer.client()) {
+        daemon.first_blocks.forget_all(&peer.client().first_blocks());
+    }
     if peer.client.get().is_some() {
         let client = peer.client().name.clone();
         daemon.events.tell(DaemonEvent::Disconnected { connection: peer.number, client });

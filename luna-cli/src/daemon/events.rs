@@ -30,6 +30,8 @@ pub enum DaemonEvent {
         fallbacks: Vec<String>,
         fault: Option<String>,
     },
+    /// A save job is finished: how it ended, and its pictures.
+    Saved { job: String, state: &'static str, pictures: usize },
     /// No new work is taken.
     Draining,
 }
@@ -92,6 +94,8 @@ fn log(event: &DaemonEvent) {
                 Some(fault) => answered!(warn, "refused", fault),
             }
         }
+        DaemonEvent::Saved { job, state, pictures } if *state == "failed" => warn!(job, pictures, "saving failed"),
+        DaemonEvent::Saved { job, state, pictures } => info!(job, state, pictures, "saved"),
         DaemonEvent::Draining => info!("draining"),
     }
 }

@@ -6,7 +6,7 @@ use super::{
     clients::Held,
     connection::Peer,
     events::DaemonEvent,
-    handlers,
+    handlers::{self, Caller},
     pools::PoolKind,
     reply::{Outgoing, Reply},
 };
@@ -100,7 +100,7 @@ pub fn submit(
 }
 
 /// The answer to new work while the daemon ends.
-fn draining() -> Fault {
+pub fn draining() -> Fault {
     let error = Error::new(ErrorKind::Busy, "the daemon is ending and takes no new work")
         .remedy("try again when it has been started anew");
     Fault::because(Reason::Draining, error).retry_after(1000)
@@ -137,8 +137,12 @@ impl Job {
             drop(admission);
             return self.answer(daemon, Err(self.cancelled(Error::cancelled())), [queue_ms, 0.0], held);
         }
+        // Nobody is left who could have the answer.
+        let Some(peer) = self.peer.upgrade() else { return };
         let start = Instant::now();
-        let work = || handlers::work(daemon, request, message, self.call());
+        let tell = |kind| peer.outbox.send(Outgoing::event(Event { id: self.head.id, kind }.json()));
+        let caller = Caller { client: peer.client(), call: self.call(), tell: &tell };
+        let work = || handlers::work(daemon, request, &message, &caller);
         let outcome = catch_unwind(AssertUnwindSafe(work));
         let times = [queue_ms, start.elapsed().as_secs_f64() * 1e3];
         // Who has the answer may ask again at once.

@@ -59,10 +59,15 @@ impl Running {
         }
         self.daemon.drain();
         let until = Instant::now() + self.daemon.settings.drain;
-        while self.daemon.pools.under_way() > 0 && Instant::now() < until {
+        let under_way = || self.daemon.pools.under_way() + self.daemon.saves.under_way();
+        while under_way() > 0 && Instant::now() < until {
             thread::sleep(LOOK);
         }
-        let finished = self.daemon.pools.under_way() == 0;
+        let finished = under_way() == 0;
+        if self.daemon.saves.under_way() > 0 {
+            // Dropping the saver would wait for it. Durable jobs go on when the daemon is started anew.
+            std::mem::forget(self.daemon.clone());
+        }
         for peer in self.daemon.clients.peers() {
             peer.jobs().iter().for_each(|job| job.cancel(&self.daemon, Some(luna_core::protocol::Reason::Draining)));
             peer.outbox.flush(Duration::from_secs(2));

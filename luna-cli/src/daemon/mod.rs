@@ -9,18 +9,20 @@
 
 mod clients;
 mod connection;
-mod convert;
+pub mod convert;
 mod counters;
 mod deadlines;
 mod events;
 mod handlers;
 mod job;
 mod listener;
+mod loras;
 mod models;
 mod outbox;
 mod pools;
 mod reply;
 mod roots;
+mod saves;
 mod status;
 mod watch;
 
@@ -31,15 +33,19 @@ use crate::settings::DaemonSettings;
 use clients::Clients;
 use counters::Counters;
 use deadlines::Deadlines;
-use events::{Events, Scaled};
+use events::Events;
+use loras::Loras;
 use luna_core::{
     Result, Runtime,
+    diffusion::FirstBlockCache,
     registry::Registry,
     text::{ConditioningCache, EmbeddingFolders},
+    tokenizer::ClipTokenizer,
 };
 use models::Models;
 use pools::Pools;
 use roots::Roots;
+use saves::Saves;
 use std::{
     net::SocketAddr,
     sync::{
@@ -50,6 +56,9 @@ use std::{
 };
 use watch::Gpus;
 
+/// What samplings may leave behind for their next step, all clients' together.
+const FIRST_BLOCK_BYTES: usize = 512 << 20;
+
 /// What all connections and workers share.
 pub struct Daemon {
     settings: DaemonSettings,
@@ -59,6 +68,11 @@ pub struct Daemon {
     roots: Roots,
     embeddings: Option<EmbeddingFolders>,
     conditionings: ConditioningCache,
+    /// CLIP's vocabulary, once it is asked for without a model.
+    clip_tokenizer: OnceLock<Arc<ClipTokenizer>>,
+    loras: Loras,
+    first_blocks: FirstBlockCache,
+    saves: Saves,
     pools: Pools,
     clients: Clients,
     counters: Counters,
@@ -88,6 +102,10 @@ impl Daemon {
                 false => Some(EmbeddingFolders::new(&settings.embeddings)?),
             },
             conditionings: ConditioningCache::new(settings.conditioning_bytes),
+            clip_tokenizer: OnceLock::new(),
+            loras: Loras::new(&settings)?,
+            first_blocks: FirstBlockCache::new(FIRST_BLOCK_BYTES),
+            saves: Saves::new(&settings, &events)?,
             pools: Pools::new(&settings, &events)?,
             clients: Clients::new(settings.client_bytes),
             counters: Counters::default(),
@@ -103,9 +121,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// What requests that say nothing get.
-    fn defaults(&self) -> convert::Defaults {
-        convert::Defaults { precision: self.settings.compute.precision }
+    /// What requests of a client that say nothing get.
+    fn defaults(&self, client: &clients::Client) -> convert::Defaults {
+        convert::Defaults { precision: self.settings.compute.precision, attention: client.attention() }
     }
 
     /// Gives a model a name before anybody asks for it. Its path is the owner's and need not lie below a root.
@@ -115,7 +133,7 @@ impl Daemon {
     pub fn register(&self, path: &std::path::Path, name: Option<&str>) -> Result<()> {
         let real =
             path.canonicalize().map_err(|error| luna_core::Error::io(format!("open {}", path.display()), error))?;
-        self.register_path(&real, name).map(drop).map_err(luna_core::Error::from)
+        self.register_path(&real, name, models::Reading::default()).map(drop).map_err(luna_core::Error::from)
     }
 
     /// Takes no new work from now on; what was accepted is finished.

@@ -5,10 +5,14 @@ use crate::vaes::BUNDLED;
 use luna_core::{
     Error, ErrorKind, Limits, Result,
     checkpoint::{Checkpoint, ComponentKind},
+    diffusion::{Denoiser, LoadOptions},
     protocol::{Fault, ModelInfo, Unloaded},
-    registry::{self, Lease},
-    text::TextModel,
+    registry::{self, Lease, Model},
+    text::{EncoderKind, TextLoadOptions, TextModel},
+    tokenizer::PromptTokenizer,
     vae::Vae,
+    vision::{VisionLoadOptions, VisionModel},
+    vlm::{VlmLoadOptions, VlmModel},
 };
 use std::{
     collections::BTreeMap,
@@ -18,8 +22,13 @@ use std::{
 
 /// The longest name of a model.
 const NAME_BYTES: usize = 256;
+/// The demonstration text encoder.
+const DEMO_TEXT: &str = "demo";
 /// The most names.
 const MOST: usize = 10_000;
+
+/// Text encoders by the name that a request used.
+pub type TextLease = (String, Lease<TextModel>);
 
 /// The names.
 #[derive(Default)]
@@ -30,6 +39,35 @@ struct Entry {
     id: String,
     source: Source,
     components: Vec<ComponentKind>,
+    reading: Reading,
+}
+
+/// What a file does not say about how it is to be read.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// The only text encoder that is wanted.
+    pub encoder: Option<EncoderKind>,
+    /// The `tokenizer.json`, where it is not beside the weights.
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl Reading {
+    /// Which of several models of the same content this makes; 0 where nothing is said.
+    fn variant(&self) -> u64 {
+        if self.encoder.is_none() && self.tokenizer.is_none() {
+            return 0;
+        }
+        let digest = blake3::hash(format!("{self:?}").as_bytes());
+        u64::from_le_bytes(*digest.as_bytes().first_chunk().expect("32 bytes"))
+    }
+
+    fn text(&self) -> TextLoadOptions {
+        TextLoadOptions { kind: self.encoder, tokenizer: self.tokenizer.clone(), ..TextLoadOptions::default() }
+    }
+
+    fn vlm(&self) -> VlmLoadOptions {
+        VlmLoadOptions { tokenizer: self.tokenizer.clone(), ..VlmLoadOptions::default() }
+    }
 }
 
 #[derive(Clone)]
@@ -45,37 +83,99 @@ enum Source {
 struct Kept {
     vae: Option<Lease<Vae>>,
     text: Option<Lease<TextModel>>,
+    denoiser: Option<Lease<Denoiser>>,
+    vision: Option<Lease<VisionModel>>,
+    vlm: Option<Lease<VlmModel>>,
+}
+
+impl Kept {
+    fn leases(&self) -> usize {
+        let held = [
+            self.vae.is_some(),
+            self.text.is_some(),
+            self.denoiser.is_some(),
+            self.vision.is_some(),
+            self.vlm.is_some(),
+        ];
+        held.into_iter().map(usize::from).sum()
+    }
 }
 
 impl Daemon {
     /// Gives the model at a real path a name. Its weights are not read before a request needs them.
-    pub(super) fn register_path(&self, path: &Path, name: Option<&str>) -> Result<ModelInfo, Fault> {
+    pub(super) fn register_path(&self, path: &Path, name: Option<&str>, reading: Reading) -> Result<ModelInfo, Fault> {
         let own = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let name = name.map_or_else(own, str::to_owned);
-        let components = usable(&Checkpoint::open(path, &Limits::default())?)?;
+        let components = usable(&Checkpoint::open(path, &Limits::default())?, &reading)?;
         let id = self.registry.id_of(path)?.to_string();
-        self.enter(name, Entry { id, source: Source::Path(path.to_owned()), components })
+        self.enter(name, Entry { id, source: Source::Path(path.to_owned()), components, reading })
     }
 
     /// Builds what an uploaded checkpoint holds and gives it a name.
-    pub(super) fn register_upload(&self, checkpoint: &Checkpoint, name: &str) -> Result<ModelInfo, Fault> {
+    pub(super) fn register_upload(
+        &self,
+        checkpoint: &Checkpoint,
+        name: &str,
+        reading: Reading,
+    ) -> Result<ModelInfo, Fault> {
         check_name(name)?;
-        let components = usable(checkpoint)?;
-        let mut kept = Kept::default();
-        let mut id = None;
-        if components.contains(&ComponentKind::Vae) {
-            let lease = self.registry.adopt(checkpoint, |checkpoint| Vae::load(checkpoint, &self.runtime))?;
-            id = Some(lease.id());
-            kept.vae = Some(lease);
-        }
-        if components.contains(&ComponentKind::TextEncoder) {
-            let load = |checkpoint: &_| TextModel::load(checkpoint, &self.runtime, &Default::default());
-            let lease = self.registry.adopt(checkpoint, load)?;
-            id = Some(lease.id());
-            kept.text = Some(lease);
+        let components = usable(checkpoint, &reading)?;
+        let (mut kept, mut id) = (Kept::default(), None);
+        for kind in &components {
+            let own = match kind {
+                ComponentKind::Vae => self.adopt(checkpoint, &reading, &mut kept.vae, self.vae_loader())?,
+                ComponentKind::TextEncoder => {
+                    self.adopt(checkpoint, &reading, &mut kept.text, self.text_loader(&reading))?
+                }
+                ComponentKind::Diffusion => {
+                    self.adopt(checkpoint, &reading, &mut kept.denoiser, self.denoiser_loader())?
+                }
+                ComponentKind::Vision => self.adopt(checkpoint, &reading, &mut kept.vision, self.vision_loader())?,
+                ComponentKind::VisionLanguage => {
+                    self.adopt(checkpoint, &reading, &mut kept.vlm, self.vlm_loader(&reading))?
+                }
+                _ => continue,
+            };
+            id = Some(own);
         }
         let id = id.ok_or_else(|| Error::new(ErrorKind::Unsupported, "models of this kind cannot be uploaded"))?;
-        self.enter(name.to_owned(), Entry { id: id.to_string(), source: Source::Kept(Arc::new(kept)), components })
+        self.enter(name.to_owned(), Entry { id, source: Source::Kept(Arc::new(kept)), components, reading })
+    }
+
+    fn adopt<M: Model>(
+        &self,
+        checkpoint: &Checkpoint,
+        reading: &Reading,
+        place: &mut Option<Lease<M>>,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<String> {
+        let lease = self.registry.adopt_variant(checkpoint, reading.variant(), load)?;
+        let id = lease.id().to_string();
+        *place = Some(lease);
+        Ok(id)
+    }
+
+    fn vae_loader(&self) -> impl FnOnce(&Checkpoint) -> Result<Vae> + '_ {
+        |checkpoint| Vae::load(checkpoint, &self.runtime)
+    }
+
+    fn text_loader<'a>(&'a self, reading: &'a Reading) -> impl FnOnce(&Checkpoint) -> Result<TextModel> + 'a {
+        |checkpoint| TextModel::load(checkpoint, &self.runtime, &reading.text())
+    }
+
+    fn denoiser_loader(&self) -> impl FnOnce(&Checkpoint) -> Result<Denoiser> + '_ {
+        |checkpoint| {
+            let options = LoadOptions { precision: self.settings.compute.precision, ..LoadOptions::default() };
+            Denoiser::load(checkpoint, &self.runtime, &options)
+        }
+    }
+
+    fn vision_loader(&self) -> impl FnOnce(&Checkpoint) -> Result<VisionModel> + '_ {
+        |checkpoint| VisionModel::load(checkpoint, &self.runtime, &VisionLoadOptions::default())
+    }
+
+    fn vlm_loader<'a>(&'a self, reading: &'a Reading) -> impl FnOnce(&Checkpoint) -> Result<VlmModel> + 'a {
+        |checkpoint| VlmModel::load(checkpoint, &self.runtime, &reading.vlm())
     }
 
     fn enter(&self, name: String, entry: Entry) -> Result<ModelInfo, Fault> {
@@ -101,7 +201,7 @@ impl Daemon {
         let kept = match &entry.source {
             Source::Path(_) => 0,
             // What the entry itself holds is no request.
-            Source::Kept(kept) => usize::from(kept.vae.is_some()) + usize::from(kept.text.is_some()),
+            Source::Kept(kept) => kept.leases(),
         };
         let leases: usize = mine.iter().map(|resident| resident.leases).sum();
         ModelInfo {
@@ -121,27 +221,61 @@ impl Daemon {
     /// The VAE of this name, or the only one there is.
     pub(super) fn vae(&self, name: Option<&str>) -> Result<(String, Lease<Vae>), Fault> {
         let (name, entry) = self.find(name, ComponentKind::Vae)?;
-        let lease = match entry.source {
-            Source::Path(path) => self.registry.acquire(path, |checkpoint| Vae::load(checkpoint, &self.runtime))?,
-            Source::Kept(kept) => kept.vae.clone().ok_or_else(|| Fault::unknown_model(&name))?,
-        };
+        let lease = self.lease(&name, &entry, |kept| &kept.vae, self.vae_loader())?;
+        Ok((name, lease))
+    }
+
+    /// The denoiser of this name, or the only one there is.
+    pub(super) fn denoiser(&self, name: Option<&str>) -> Result<(String, Lease<Denoiser>), Fault> {
+        let (name, entry) = self.find(name, ComponentKind::Diffusion)?;
+        let lease = self.lease(&name, &entry, |kept| &kept.denoiser, self.denoiser_loader())?;
+        Ok((name, lease))
+    }
+
+    /// The vision encoder of this name, or the only one there is.
+    pub(super) fn vision(&self, name: Option<&str>) -> Result<(String, Lease<VisionModel>), Fault> {
+        let (name, entry) = self.find(name, ComponentKind::Vision)?;
+        let lease = self.lease(&name, &entry, |kept| &kept.vision, self.vision_loader())?;
+        Ok((name, lease))
+    }
+
+    /// The vision-language model of this name, or the only one there is.
+    pub(super) fn vlm(&self, name: Option<&str>) -> Result<(String, Lease<VlmModel>), Fault> {
+        let (name, entry) = self.find(name, ComponentKind::VisionLanguage)?;
+        let lease = self.lease(&name, &entry, |kept| &kept.vlm, self.vlm_loader(&entry.reading))?;
         Ok((name, lease))
     }
 
     /// The text encoders of these names, or of the only model that has any.
-    pub(super) fn text(&self, names: &[String]) -> Result<Vec<Lease<TextModel>>, Fault> {
+    pub(super) fn text(&self, names: &[String]) -> Result<Vec<TextLease>, Fault> {
         let one = |name: Option<&str>| {
             let (name, entry) = self.find(name, ComponentKind::TextEncoder)?;
-            let load = |checkpoint: &_| TextModel::load(checkpoint, &self.runtime, &Default::default());
-            match entry.source {
-                Source::Path(path) => Ok(self.registry.acquire(path, load)?),
-                Source::Kept(kept) => kept.text.clone().ok_or_else(|| Fault::unknown_model(&name)),
-            }
+            let lease = self.lease(&name, &entry, |kept| &kept.text, self.text_loader(&entry.reading))?;
+            Ok((name, lease))
         };
         if names.is_empty() {
             return Ok(vec![one(None)?]);
         }
         names.iter().map(|name| one(Some(name))).collect()
+    }
+
+    /// The tokenizer of a CLIP, whose vocabulary is built in.
+    pub(super) fn tokenizer(&self, kind: EncoderKind) -> Result<PromptTokenizer> {
+        let none = || Err(Error::new(ErrorKind::NotFound, format!("{kind} has no vocabulary of its own here")));
+        kind.tokenizer(self.clip_tokenizer.get_or_init(Default::default).clone(), none)
+    }
+
+    fn lease<M: Model>(
+        &self,
+        name: &str,
+        entry: &Entry,
+        kept: impl FnOnce(&Kept) -> &Option<Lease<M>>,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<Lease<M>, Fault> {
+        match &entry.source {
+            Source::Path(path) => Ok(self.registry.acquire_variant(path, entry.reading.variant(), load)?),
+            Source::Kept(held) => kept(held).clone().ok_or_else(|| Fault::unknown_model(name)),
+        }
     }
 
     fn find(&self, name: Option<&str>, kind: ComponentKind) -> Result<(String, Entry), Fault> {
@@ -173,8 +307,13 @@ impl Daemon {
 
     /// A model that the program carries is there for whoever names it.
     fn bundled(&self, name: &str) -> Result<(String, Entry), Fault> {
-        let bundled = BUNDLED.iter().find(|vae| vae.name == name).ok_or_else(|| Fault::unknown_model(name))?;
-        self.register_upload(&bundled.open()?, name)?;
+        if name == DEMO_TEXT {
+            let reading = Reading { encoder: Some(EncoderKind::ClipL), ..Reading::default() };
+            self.register_upload(&TextModel::demo_checkpoint()?, name, reading)?;
+        } else {
+            let bundled = BUNDLED.iter().find(|vae| vae.name == name).ok_or_else(|| Fault::unknown_model(name))?;
+            self.register_upload(&bundled.open()?, name, Reading::default())?;
+        }
         let entry = self.models.lock().get(name).cloned().ok_or_else(|| Fault::unknown_model(name))?;
         Ok((name.to_owned(), entry))
     }
@@ -198,6 +337,7 @@ impl Daemon {
                 self.models.lock().remove(&name);
             }
             let id = entry.id.clone();
+            self.loras.release(&id);
             drop(entry);
             for resident in residents.iter().filter(|resident| resident.id.to_string() == id) {
                 match self.registry.unload(resident.id) {
@@ -229,9 +369,13 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// The components of a checkpoint that requests can use.
-fn usable(checkpoint: &Checkpoint) -> Result<Vec<ComponentKind>> {
+fn usable(checkpoint: &Checkpoint, reading: &Reading) -> Result<Vec<ComponentKind>> {
     let mut kinds: Vec<_> = checkpoint.recognise().components.iter().map(|component| component.kind).collect();
     kinds.dedup();
+    if reading.encoder.is_some() {
+        // Who says which text encoder is wanted wants nothing else, and knows what no name or size tells.
+        kinds = vec![ComponentKind::TextEncoder];
+    }
     if kinds.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, "the file holds no model that Luna knows")
             .at(checkpoint.path().display())

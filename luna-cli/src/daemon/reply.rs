@@ -27,7 +27,7 @@ pub enum Tensors {
     Same(Box<Message>),
 }
 
-/// A tensor that a handler made: f32, row-major.
+/// A tensor that a handler made, row-major.
 pub struct OwnedTensor {
     pub name: String,
     pub shape: Vec<usize>,
@@ -61,6 +61,13 @@ impl Reply {
     /// Adds a tensor of bytes.
     pub fn with_bytes(mut self, name: impl Into<String>, shape: impl Into<Vec<usize>>, bytes: Vec<u8>) -> Self {
         self.add(OwnedTensor { name: name.into(), shape: shape.into(), values: Values::Bytes(Dtype::U8, bytes) });
+        self
+    }
+
+    /// Adds a tensor as it stands.
+    pub fn with_tensor(mut self, tensor: &TensorRef) -> Self {
+        let values = Values::Bytes(tensor.dtype, tensor.bytes.to_vec());
+        self.add(OwnedTensor { name: tensor.name.to_owned(), shape: tensor.shape.to_vec(), values });
         self
     }
 

@@ -1,7 +1,11 @@
 //! The daemon's state at a moment, cheap to take. Enters: nothing. Leaves: models, pools, queues, counters, memory, clients.
 
 use super::{Daemon, counters::CommandCounters, pools::PoolKind, watch::GpuSnapshot};
-use luna_core::{Device, memory, protocol::ModelInfo};
+use luna_core::{
+    Device, memory,
+    protocol::{LoraStats, ModelInfo},
+    save::SavePool,
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -28,6 +32,9 @@ pub struct Snapshot {
     #[serde(skip)]
     pub gpu: Option<u32>,
     pub pools: Vec<PoolSnapshot>,
+    /// Save jobs, where there is an output folder.
+    pub saves: Option<SaveSnapshot>,
+    pub loras: LoraStats,
     pub models: Vec<ModelInfo>,
     pub commands: BTreeMap<&'static str, CommandSnapshot>,
 }
@@ -72,6 +79,38 @@ pub struct PoolSnapshot {
     pub total_requests: u64,
     pub refused: u64,
     pub panicked: u64,
+}
+
+/// What became of clients' pictures.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct SaveSnapshot {
+    pub jobs: u64,
+    pub jobs_finished: u64,
+    pub written: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub retries: u64,
+    pub bytes_written: u64,
+    /// Bytes of pixels that wait or are worked on.
+    pub queue_bytes: u64,
+}
+
+impl SaveSnapshot {
+    fn of(pool: &SavePool) -> Self {
+        let counters = pool.counters();
+        Self {
+            jobs: counters.jobs,
+            jobs_finished: counters.jobs_finished,
+            written: counters.written,
+            rejected: counters.rejected,
+            failed: counters.failed,
+            cancelled: counters.cancelled,
+            retries: counters.retries,
+            bytes_written: counters.bytes_written,
+            queue_bytes: counters.pool.weight,
+        }
+    }
 }
 
 /// A connection.
@@ -147,7 +186,13 @@ impl Daemon {
             },
             gpus: self.gpus.snapshots(),
             gpu: self.gpu(),
-            pools: PoolKind::ALL.into_iter().map(|kind| self.pool_snapshot(kind)).collect(),
+            pools: PoolKind::ALL
+                .into_iter()
+                .map(|kind| self.pool_snapshot(kind))
+                .chain([self.save_pool_snapshot()])
+                .collect(),
+            saves: self.saves.pool().map(SaveSnapshot::of),
+            loras: self.loras.stats(),
             models: self.models(),
             commands: self.commands_snapshot(),
         }
@@ -159,6 +204,25 @@ impl Daemon {
             (name, CommandSnapshot { counters, p50_ms, p95_ms })
         });
         commands.collect()
+    }
+
+    /// The saver's threads. Its queue is bounded in bytes, not in jobs.
+    fn save_pool_snapshot(&self) -> PoolSnapshot {
+        let bounds = self.settings.pools.get("save");
+        let counters = self.saves.pool().map(|pool| pool.counters().pool).unwrap_or_default();
+        PoolSnapshot {
+            name: "save",
+            active_workers: counters.threads,
+            busy_workers: counters.busy,
+            min_workers: *bounds.workers.start(),
+            max_workers: *bounds.workers.end(),
+            worker_ids: (0..counters.threads).collect(),
+            queue_depth: counters.waiting,
+            queue_bound: bounds.queue,
+            total_requests: counters.finished,
+            refused: counters.refused,
+            panicked: counters.panicked,
+        }
     }
 
     fn pool_snapshot(&self, kind: PoolKind) -> PoolSnapshot {

@@ -7,7 +7,7 @@ mod vision;
 use super::{config, daemon, units};
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
-    EncodeOutcome, ForwardOutcome, InspectOutcome, LoraOutcome, Outcome, SaveOutcome, Timing, VaeOutcome,
+    EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, Timing, VaeOutcome, lora_notes,
 };
 use luna_core::Error;
 use std::{
@@ -150,7 +150,7 @@ fn forward_notes(forward: &ForwardOutcome) -> Vec<String> {
         [one] => Some(format!("the input's tensor `{one}` was not used")),
         [first, ..] => Some(format!("{} tensors of the input such as `{first}` were not used", forward.ignored.len())),
     };
-    let loras = forward.loras.iter().flat_map(LoraOutcome::notes);
+    let loras = forward.loras.iter().flat_map(|loras| lora_notes(&loras.coverage));
     fallbacks.chain(ignored).chain(loras).collect()
 }
 

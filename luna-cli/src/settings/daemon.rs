@@ -7,6 +7,7 @@ use luna_core::{
     config::{Key, LogFormat, LogLevel, Setting, WatchAddress, Workers, keys},
     memory,
     protocol::DEFAULT_PORT,
+    save::Target,
 };
 use std::{
     collections::BTreeMap,
@@ -38,6 +39,14 @@ pub struct DaemonSettings {
     pub model_roots: Vec<PathBuf>,
     /// Folders with textual inversions.
     pub embeddings: Vec<PathBuf>,
+    /// Folders that LoRAs are looked up in by name.
+    pub lora_folders: Vec<PathBuf>,
+    /// The most bytes of parsed LoRAs; compressed ones may take half as much again.
+    pub lora_bytes: u64,
+    /// Where clients' pictures are saved; nowhere if not given.
+    pub output: Option<Target>,
+    /// Where durable save jobs are kept.
+    pub spool: Option<PathBuf>,
     /// The most bytes of conditionings that are remembered.
     pub conditioning_bytes: usize,
     /// Models that are registered at the start.
@@ -157,6 +166,12 @@ impl DaemonSettings {
         let queue = environment.get(args.queue, &keys::QUEUE)?;
         let token_file = environment.or(args.token_file.clone(), &keys::TOKEN_FILE)?;
         let models = environment.list(args.models.clone(), &keys::MODELS)?;
+        let output = environment.or(args.output.clone(), &keys::OUTPUT)?;
+        let spool = environment.or(args.spool.clone(), &keys::SPOOL)?;
+        if spool.is_some() && output.is_none() {
+            return Err(Error::new(ErrorKind::InvalidInput, "--spool has no meaning without --output")
+                .remedy("give `--output FOLDER`, or leave the spool out"));
+        }
         let available = || memory::available().map_or(MODEL_BYTES, |bytes| bytes / 4 * 3);
         Ok(Self {
             listen,
@@ -164,6 +179,10 @@ impl DaemonSettings {
             token: token_file.as_deref().map(read_token).transpose()?.map(|token| blake3::hash(token.as_bytes())),
             model_roots: environment.list(args.model_roots.clone(), &keys::MODEL_ROOTS)?,
             embeddings: environment.list(args.embeddings.clone(), &keys::EMBEDDINGS)?,
+            lora_folders: super::lora::folders(args.lora_folders.clone(), environment)?,
+            lora_bytes: environment.get(args.lora_memory, &keys::LORA_MEMORY)?.0,
+            output: output.map(|path| super::save::target(path, environment)).transpose()?,
+            spool,
             conditioning_bytes: environment.get(args.conditioning_memory, &keys::CONDITIONING_MEMORY)?.0 as usize,
             models: models.iter().map(|text| ModelSource::from(text.as_str())).collect(),
             model_bytes: environment
@@ -190,7 +209,7 @@ impl DaemonSettings {
     /// `NotFound` for a folder or model that is missing.
     pub fn check(&self) -> Result<()> {
         let models = self.models.iter().map(|model| &model.path);
-        for path in self.model_roots.iter().chain(&self.embeddings).chain(models) {
+        for path in self.model_roots.iter().chain(&self.embeddings).chain(&self.lora_folders).chain(models) {
             std::fs::metadata(path).map_err(|error| Error::io(format!("find {}", path.display()), error))?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What `describe` is to do.
 
-use super::{Compute, Environment, compute};
+use super::{Compute, DaemonAddress, Environment, compute, refuse_local};
 use crate::args::{DescribeArgs, SamplingArgs};
 use luna_core::{
     Result,
@@ -19,6 +19,8 @@ pub struct Describe {
     pub max_tokens: usize,
     pub stop: Vec<String>,
     pub compute: Compute,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
 }
 
 /// What the model reads.
@@ -35,6 +37,8 @@ impl Describe {
         let SamplingArgs { greedy: _, temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens, stop } =
             args.sampling;
         let usual = Sampling::default();
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local(daemon.as_ref(), &args.compute)?;
         Ok(Self {
             subject: match args.inputs {
                 Some(path) => Subject::Inputs(path),
@@ -57,6 +61,7 @@ impl Describe {
             max_tokens,
             stop,
             compute: compute(args.compute, environment)?,
+            daemon,
         })
     }
 }

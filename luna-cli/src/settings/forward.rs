@@ -1,6 +1,6 @@
 //! What `forward` is to do.
 
-use super::{Compute, Environment, Loras, compute, if_exists};
+use super::{Compute, DaemonAddress, Environment, Loras, compute, if_exists, refuse_local};
 use crate::args::{ForwardArgs, ModeArg};
 use luna_core::{AttentionMode, Result, files::IfExists};
 use std::path::PathBuf;
@@ -15,11 +15,15 @@ pub struct Forward {
     pub mode: ModeArg,
     pub attention: AttentionMode,
     pub compute: Compute,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
     pub if_exists: IfExists,
 }
 
 impl Forward {
     pub fn new(args: ForwardArgs, environment: &Environment) -> Result<Self> {
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local(daemon.as_ref(), &args.compute)?;
         Ok(Self {
             input: args.input,
             output: args.output,
@@ -28,6 +32,7 @@ impl Forward {
             mode: args.mode.unwrap_or(ModeArg::Functional),
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
+            daemon,
             if_exists: if_exists(args.write.no_clobber),
         })
     }

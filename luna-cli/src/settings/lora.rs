@@ -90,13 +90,18 @@ impl LoraInspect {
     }
 }
 
+/// The folders that were given, else those that are set.
+pub(super) fn folders(given: Vec<PathBuf>, environment: &Environment) -> Result<Vec<PathBuf>> {
+    environment.list(given, &keys::LORAS)
+}
+
 /// Where LoRAs are looked up by name; nowhere if no folder was given.
 #[derive(Debug, Default)]
 pub struct Folders(Option<LoraFolders>);
 
 impl Folders {
     fn new(given: Vec<PathBuf>, environment: &Environment) -> Result<Self> {
-        let folders = environment.list(given, &keys::LORAS)?;
+        let folders = folders(given, environment)?;
         Ok(Self(if folders.is_empty() { None } else { Some(LoraFolders::new(folders)?) }))
     }
 

@@ -1,6 +1,6 @@
 //! What `save` is to do. Unlike the other settings these need the local time, which the environment decides as well.
 
-use super::Environment;
+use super::{DaemonAddress, Environment};
 use crate::args::{EncodingArgs, ExistsArg, FormatArg, GateArg, GateArgs, MetadataArgs, NamingArgs, SaveArgs};
 use luna_core::{
     Error, ErrorKind, Result,
@@ -26,6 +26,8 @@ pub struct Save {
     pub time: Timestamp,
     pub spool: Option<PathBuf>,
     pub threads: Option<NonZeroUsize>,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
 }
 
 /// Where the metadata comes from; the files are not read yet.
@@ -41,6 +43,11 @@ pub struct MetadataSource {
 impl Save {
     pub fn new(args: SaveArgs, environment: &Environment) -> Result<Self> {
         let NamingArgs { template, affix, subfolder, model, seed, index, prompt, exists } = args.naming;
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        if daemon.is_some() && (args.spool.is_some() || args.threads.is_some()) {
+            return Err(Error::new(ErrorKind::InvalidInput, "--spool and --threads have no effect on a daemon")
+                .remedy("give them to `luna-cli serve`"));
+        }
         let mut values = NameValues::default();
         (values.model_path, values.seed, values.index, values.prompt) = (model, seed, index, prompt);
         Ok(Self {
@@ -61,6 +68,7 @@ impl Save {
             time: Timestamp::new(SystemTime::now(), chrono::Local::now().offset().local_minus_utc() / 60),
             spool: args.spool,
             threads: args.threads,
+            daemon,
         })
     }
 }
@@ -95,7 +103,7 @@ const STORE_VARIABLES: [(&str, &[&str]); 3] = [
 ];
 
 /// A store where the output is a URL, else a folder.
-fn target(output: PathBuf, environment: &Environment) -> Result<Target> {
+pub(super) fn target(output: PathBuf, environment: &Environment) -> Result<Target> {
     let Some(url) = output.to_str().filter(|text| text.contains("://")) else { return Ok(output.into()) };
     let variables =
         STORE_VARIABLES.iter().find(|(scheme, _)| url.starts_with(scheme)).map_or(&[][..], |(_, names)| *names);

@@ -1,6 +1,6 @@
 //! What `text` and `tokenize` are to do.
 
-use super::{Compute, Environment, Loras, compute, if_exists};
+use super::{Compute, DaemonAddress, Environment, Loras, compute, if_exists, refuse_local};
 use crate::args::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 use luna_core::{
     AttentionMode, Error, ErrorKind, PictureSizes, Result,
@@ -27,6 +27,8 @@ pub struct Text {
     pub sizes: Option<PictureSizes>,
     pub attention: AttentionMode,
     pub compute: Compute,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
     pub if_exists: IfExists,
 }
 
@@ -68,11 +70,16 @@ pub struct Tokenize {
     pub encoder: EncoderKind,
     pub tokenizer: Option<PathBuf>,
     pub reading: Reading,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
 }
 
 impl Text {
     pub fn new(args: TextArgs, environment: &Environment) -> Result<Self> {
         let ReadingArgs { clip_skip, t5_mask } = args.reading;
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local(daemon.as_ref(), &args.compute)?;
+        refuse_local_files(daemon.as_ref(), &args.syntax, args.encoders.tokenizer.is_some())?;
         Ok(Self {
             input: match args.tokens {
                 Some(file) => TextInput::Tokens(file),
@@ -91,6 +98,7 @@ impl Text {
             sizes: sizes(&args.sizes)?,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
+            daemon,
             if_exists: if_exists(args.write.no_clobber),
         })
     }
@@ -102,7 +110,10 @@ impl Tokenize {
             return Err(Error::new(ErrorKind::InvalidInput, "--tokenizer has no meaning for a CLIP")
                 .remedy("leave it out: CLIP's vocabulary is built in; or choose --encoder t5 or qwen3"));
         }
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local_files(daemon.as_ref(), &args.syntax, args.tokenizer.is_some())?;
         Ok(Self {
+            daemon,
             prompt: source(args.prompt, args.prompt_file).unwrap_or_default(),
             encoder: args.encoder,
             tokenizer: args.tokenizer,
@@ -144,6 +155,20 @@ impl Reading {
             syntax: PromptOptions { break_chunks, square_brackets },
             t5_tokens,
         })
+    }
+}
+
+/// Folders and files that a daemon reads by itself, if at all.
+fn refuse_local_files(daemon: Option<&DaemonAddress>, syntax: &SyntaxArgs, tokenizer: bool) -> Result<()> {
+    let refused = |option: &str, remedy: &str| {
+        Err(Error::new(ErrorKind::InvalidInput, format!("{option} has no effect on a daemon")).remedy(remedy))
+    };
+    match daemon {
+        Some(_) if tokenizer => refused("--tokenizer", "put the tokenizer.json beside the model's weights"),
+        Some(_) if !syntax.embeddings.is_empty() => {
+            refused("--embeddings", "give the folder to `luna-cli serve --embeddings FOLDER`")
+        }
+        _ => Ok(()),
     }
 }
 

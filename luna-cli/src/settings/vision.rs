@@ -1,6 +1,6 @@
 //! What `vision` is to do.
 
-use super::{Compute, Environment, compute, if_exists};
+use super::{Compute, DaemonAddress, Environment, compute, if_exists, refuse_local};
 use crate::args::VisionArgs;
 use luna_core::{Result, files::IfExists, vision::Region};
 use std::path::PathBuf;
@@ -14,17 +14,22 @@ pub struct Vision {
     /// Parts of each picture; the whole where there are none.
     pub regions: Vec<Region>,
     pub compute: Compute,
+    /// The daemon that does the work.
+    pub daemon: Option<DaemonAddress>,
     pub if_exists: IfExists,
 }
 
 impl Vision {
     pub fn new(args: VisionArgs, environment: &Environment) -> Result<Self> {
+        let daemon = DaemonAddress::of_command(args.connect, environment)?;
+        refuse_local(daemon.as_ref(), &args.compute)?;
         Ok(Self {
             inputs: args.inputs,
             model: args.model,
             output: args.output,
             regions: args.crop,
             compute: compute(args.compute, environment)?,
+            daemon,
             if_exists: if_exists(args.write.no_clobber),
         })
     }

@@ -11,7 +11,7 @@ mod write;
 pub use conditioning::{Named, read_tokens, write_conditionings};
 pub use features::{read_pixel_values, write_features};
 pub use latent::{LatentFile, LatentSource, read_latent, write_latent};
-pub use step::{read_steps, write_predictions};
+pub use step::{StepFile, read_steps, write_predictions};
 pub use vlm_input::{PreparedPictures, PreparedPrompt, read_vlm_input};
 pub use write::{Tensor, half_bytes, to_bytes};
 

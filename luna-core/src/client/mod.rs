@@ -7,15 +7,23 @@
 
 mod answer;
 mod connection;
+mod diffusion;
+mod lora;
+mod models;
+mod save;
 mod settings;
+mod text;
 mod vae;
+mod vision;
 
 pub use answer::{Answer, Pending};
 pub use settings::{CallOptions, ClientSettings};
+pub use text::TextEncodings;
+pub use vision::VisionFeatures;
 
 use crate::{
-    CancelToken, Error, ErrorKind, Result,
-    protocol::{Cancel, Command, Fault, Ping, Reason, RequestHead, TensorRef},
+    AttentionMode, CancelToken, Error, ErrorKind, Result,
+    protocol::{Cancel, Command, Event, Fault, Ping, Reason, RequestHead, SetAttentionMode, TensorRef},
 };
 use connection::Connection;
 use std::{
@@ -47,6 +55,8 @@ pub struct Client {
     address: String,
     settings: ClientSettings,
     connection: Mutex<Option<Arc<Connection>>>,
+    /// What a new connection has to be told.
+    attention: Mutex<Option<AttentionMode>>,
 }
 
 impl Client {
@@ -56,7 +66,8 @@ impl Client {
     /// `Io` if nobody answers there, within [`ClientSettings::connect_for`]; a fault of the daemon if it refuses the
     /// version or the token.
     pub fn connect(address: impl Into<String>, settings: ClientSettings) -> Result<Self> {
-        let client = Self { address: address.into(), settings, connection: Mutex::default() };
+        let client =
+            Self { address: address.into(), settings, connection: Mutex::default(), attention: Mutex::default() };
         let until = Instant::now() + client.settings.connect_for;
         client.retry(until, |_| client.connection().map(drop))?;
         Ok(client)
@@ -106,6 +117,19 @@ impl Client {
         tensors: &[TensorRef],
         options: &CallOptions,
     ) -> Result<Answer<C::Reply>> {
+        let listen = |event: &Event| options.on_event.iter().for_each(|listener| listener(event));
+        self.call_heard(command, tensors, options, &listen, true)
+    }
+
+    /// As [`Client::call_with`], with a listener of this call's own; `twice` says whether it may be asked twice.
+    fn call_heard<C: Command>(
+        &self,
+        command: &C,
+        tensors: &[TensorRef],
+        options: &CallOptions,
+        listen: &(dyn Fn(&Event) + Sync),
+        twice: bool,
+    ) -> Result<Answer<C::Reply>> {
         let until = Instant::now() + self.settings.reconnect_for;
         self.retry(until, |again| {
             let mut sent = false;
@@ -119,10 +143,10 @@ impl Client {
                 let json = head.json(C::NAME, command)?;
                 sent = true;
                 connection.send(head.id, &json, tensors)?;
-                self.wait(&connection, head.id, options)
+                wait(&connection, head.id, options.cancel.as_ref(), listen)
             };
             let outcome = once();
-            if sent && !C::IDEMPOTENT && outcome.as_ref().is_err_and(is_lost) {
+            if sent && !(C::IDEMPOTENT && twice) && outcome.as_ref().is_err_and(is_lost) {
                 *again = false;
             }
             outcome
@@ -140,25 +164,6 @@ impl Client {
         Ok(Pending::new(connection, head.id))
     }
 
-    /// Waits for an answer, and cancels the request when the token says so.
-    fn wait<R: serde::de::DeserializeOwned>(
-        &self,
-        connection: &Arc<Connection>,
-        id: u64,
-        options: &CallOptions,
-    ) -> Result<Answer<R>> {
-        let pending = Pending::new(connection.clone(), id);
-        let listen = |event: &_| options.on_event.iter().for_each(|listener| listener(event));
-        let Some(token) = &options.cancel else { return pending.wait_with(listen) };
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| cancel_when_told(connection, id, token, &done));
-            let answer = pending.wait_with(listen);
-            done.store(true, Ordering::Relaxed);
-            answer
-        })
-    }
-
     /// The connection there is, or a new one.
     fn connection(&self) -> Result<Arc<Connection>> {
         let mut connection = self.lock();
@@ -166,8 +171,15 @@ impl Client {
             return Ok(connection.clone());
         }
         let new = Arc::new(Connection::open(&self.address, &self.settings)?);
+        if let Some(mode) = *self.attention.lock().unwrap_or_else(PoisonError::into_inner) {
+            new.send_and_forget(&SetAttentionMode { mode: mode.name().to_owned() })?;
+        }
         *connection = Some(new.clone());
         Ok(new)
+    }
+
+    fn remember_attention(&self, mode: AttentionMode) {
+        *self.attention.lock().unwrap_or_else(PoisonError::into_inner) = Some(mode);
     }
 
     /// Tries until it works, fails for good, or time is up. The attempt may forbid another one.
@@ -204,6 +216,24 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Client({})", self.address)
     }
+}
+
+/// Waits for an answer, and cancels the request when the token says so.
+fn wait<R: serde::de::DeserializeOwned>(
+    connection: &Arc<Connection>,
+    id: u64,
+    token: Option<&CancelToken>,
+    listen: &(dyn Fn(&Event) + Sync),
+) -> Result<Answer<R>> {
+    let pending = Pending::new(connection.clone(), id);
+    let Some(token) = token else { return pending.wait_with(listen) };
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| cancel_when_told(connection, id, token, &done));
+        let answer = pending.wait_with(listen);
+        done.store(true, Ordering::Relaxed);
+        answer
+    })
 }
 
 /// Whether the connection failed, so that nobody knows what became of the request.

@@ -76,7 +76,9 @@ impl Reader<'_> {
         }
         if entry.path {
             let folder = self.path.parent().unwrap_or(Path::new(""));
-            values.iter_mut().for_each(|path| *path = folder.join(&*path).to_string_lossy().into_owned());
+            // A store's URL is no path.
+            let paths = values.iter_mut().filter(|path| !path.contains("://"));
+            paths.for_each(|path| *path = folder.join(&*path).to_string_lossy().into_owned());
         }
         self.layer.0.insert(name, Told { values, line: Some(self.line(place)) });
         Ok(())

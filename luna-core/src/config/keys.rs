@@ -58,6 +58,8 @@ keys! {
     EMBEDDINGS: PathBuf = "models.embeddings", "LUNA_EMBEDDINGS", "--embeddings" "FOLDER", Is(""), list, path;
     /// A folder that LoRAs are looked up in by name, with all below it
     LORAS: PathBuf = "models.loras", "LUNA_LORAS", "--lora-folder" "FOLDER", Is(""), list, path;
+    /// The most bytes of LoRAs that a daemon holds; half as much again for compressed ones that clients sent
+    LORA_MEMORY: Bytes = "models.lora_memory", "LUNA_LORA_MEMORY", "--lora-memory" "BYTES", Is("2GiB");
     /// A folder whose models clients of a daemon may name by path
     MODEL_ROOTS: PathBuf = "models.roots", "LUNA_MODEL_ROOTS", "--model-root" "FOLDER", Is(""), list, path;
     /// A model that a daemon registers at the start, under a name or its file's
@@ -68,6 +70,11 @@ keys! {
     /// The most bytes of conditionings that a daemon remembers
     CONDITIONING_MEMORY: Bytes = "models.conditioning_memory", "LUNA_CONDITIONING_MEMORY", "--conditioning-memory" "BYTES",
         Is("256MiB");
+
+    /// The folder, or object store's URL, below which a daemon's clients save pictures
+    OUTPUT: PathBuf = "output.folder", "LUNA_OUTPUT", "--output" "FOLDER|URL", Told("none: clients may save nothing"), path;
+    /// The folder that keeps clients' durable save jobs until they are done, also beyond the daemon's end
+    SPOOL: PathBuf = "output.spool", "LUNA_SPOOL", "--spool" "FOLDER", Told("no job is kept"), path;
 
     /// Where the daemon listens for requests; port 0 takes a free one
     LISTEN: SocketAddr = "daemon.listen", "LUNA_LISTEN", "--listen" "HOST:PORT", Is("127.0.0.1:19283");
@@ -107,6 +114,8 @@ keys! {
     VISION_WORKERS: Workers = "pools.vision", "LUNA_POOL_VISION", "--pool vision=" "MIN..MAX", Is("1..2");
     /// Fewest and most workers that denoise
     DIFFUSION_WORKERS: Workers = "pools.diffusion", "LUNA_POOL_DIFFUSION", "--pool diffusion=" "MIN..MAX", Is("1..2");
+    /// Fewest and most workers that save pictures
+    SAVE_WORKERS: Workers = "pools.save", "LUNA_POOL_SAVE", "--pool save=" "MIN..MAX", Is("1..4");
 
     /// Where the daemon can be watched, by browser, WebSocket and Prometheus; port 0 takes a free one, `off` none
     WATCH_LISTEN: WatchAddress = "watch.listen", "LUNA_WATCH_LISTEN", "--watch-listen" "HOST:PORT|off",
@@ -125,10 +134,11 @@ keys! {
 }
 
 /// The workers of a pool by its name.
-pub static WORKERS: [(&str, &Key<Workers>); 5] = [
+pub static WORKERS: [(&str, &Key<Workers>); 6] = [
     ("load", &LOAD_WORKERS),
     ("text", &TEXT_WORKERS),
     ("vae", &VAE_WORKERS),
     ("vision", &VISION_WORKERS),
     ("diffusion", &DIFFUSION_WORKERS),
+    ("save", &SAVE_WORKERS),
 ];

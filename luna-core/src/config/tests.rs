@@ -48,6 +48,14 @@ fn the_environment_is_stronger_than_the_file_and_both_than_the_default() {
 }
 
 #[test]
+fn paths_are_relative_to_the_file_and_urls_to_nothing() {
+    for (told, meant) in [("out", "/etc/luna/out"), ("/out", "/out"), ("s3://bucket/out", "s3://bucket/out")] {
+        let config = file(&format!("output.folder = \"{told}\"")).unwrap();
+        assert_eq!(config.get(&keys::OUTPUT).unwrap(), Path::new(meant));
+    }
+}
+
+#[test]
 fn every_type_is_read_from_a_file() {
     let config = file(
         "compute.threads = 3\ncompute.device = \"cuda:1\"\nmodels.memory = \"1.5 GB\"\n\

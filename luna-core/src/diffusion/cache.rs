@@ -92,6 +92,14 @@ impl FirstBlockCache {
         self.lock().kept.remove(name).is_some()
     }
 
+    /// Drops what is kept of all sequences whose names start so. Says how many there were.
+    pub fn forget_all(&self, prefix: &str) -> usize {
+        let mut store = self.lock();
+        let before = store.kept.len();
+        store.kept.retain(|name, _| !name.starts_with(prefix));
+        before - store.kept.len()
+    }
+
     /// How many sequences are kept.
     pub fn sequences(&self) -> usize {
         self.lock().kept.len()

@@ -196,6 +196,12 @@ impl LoraCache {
         state.packed.entries.contains(&digest).then_some(LoraSource::Packed)
     }
 
+    /// The file that was sent for the LoRA with this digest, if it is still there.
+    pub fn sent(&self, digest: blake3::Hash) -> Option<Vec<u8>> {
+        let packed = self.lock().packed.entries.peek(&digest)?.0.clone();
+        zstd::bulk::decompress(&packed.bytes, packed.length).ok()
+    }
+
     /// How it is used.
     pub fn usage(&self) -> LoraCacheUsage {
         let state = self.lock();

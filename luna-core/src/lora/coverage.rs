@@ -1,10 +1,10 @@
 //! What became of each file of a stack on a model, as data. Nothing is dropped without an entry here.
 
-use serde::Serialize;
-use std::fmt;
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, fmt};
 
 /// What became of a stack on a model.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Coverage {
     /// One for each entry of the stack, in its order.
@@ -12,7 +12,7 @@ pub struct Coverage {
 }
 
 /// What became of one file on a model.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FileCoverage {
     /// The file's name.
@@ -20,7 +20,7 @@ pub struct FileCoverage {
     /// The strength it was asked for.
     pub strength: f64,
     /// What its names and shapes look made for, where they tell.
-    pub made_for: Option<&'static str>,
+    pub made_for: Option<Cow<'static, str>>,
     /// Adapters that found their layers.
     pub applied: Vec<Applied>,
     /// Adapters for this model that found no layer.
@@ -34,19 +34,19 @@ pub struct FileCoverage {
 }
 
 /// An adapter that found its layers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Applied {
     /// Its name in the file.
     pub key: String,
     /// Which kind it is, such as `lora` or `loha`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The layers it changes: several where the file holds what the model holds apart.
     pub targets: Vec<String>,
 }
 
 /// An adapter that found no layer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unmatched {
     /// Its name in the file.
@@ -56,7 +56,7 @@ pub struct Unmatched {
 }
 
 /// An adapter whose sizes do not fit its layer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WrongShape {
     /// Its name in the file.
@@ -70,7 +70,7 @@ pub struct WrongShape {
 }
 
 /// Something that Luna cannot apply.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unsupported {
     /// Its name in the file.

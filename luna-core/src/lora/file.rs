@@ -7,13 +7,13 @@ use super::{
     factor::Factor,
     family,
     name::{self, Part},
-    peft::Config,
+    peft::{Config, weights_and_header},
 };
 use crate::{Error, ErrorKind, Limits, Result, checkpoint::Checkpoint, limits::check_at_most};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A LoRA file, read and held in memory in the elements it stores. Nothing in it ever changes; share it in an `Arc`.
@@ -53,6 +53,15 @@ impl LoraFile {
     /// As [`LoraFile::open`].
     pub fn from_bytes(name: &str, bytes: impl Into<std::borrow::Cow<'static, [u8]>>, limits: &Limits) -> Result<Self> {
         Self::read(&Checkpoint::from_bytes(name, bytes, limits)?, name.to_owned(), None, limits)
+    }
+
+    /// The weights at a path, a file or a PEFT folder, and what a file of its own must say in its header to be read as
+    /// the folder is: for those who send a LoRA elsewhere.
+    ///
+    /// # Errors
+    /// `NotFound` for a folder without weights, `Io` if its configuration cannot be read.
+    pub fn weights(path: &Path) -> Result<(PathBuf, BTreeMap<String, String>)> {
+        weights_and_header(path, &Limits::default())
     }
 
     fn read(checkpoint: &Checkpoint, name: String, config: Option<Config>, limits: &Limits) -> Result<Self> {

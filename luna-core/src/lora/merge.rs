@@ -43,6 +43,28 @@ pub enum NotMerged {
     InUse,
 }
 
+impl ApplyMode {
+    /// A stable name in snake case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Functional => "functional",
+            Self::Merged => "merged",
+            Self::Auto { .. } => "auto",
+        }
+    }
+}
+
+impl NotMerged {
+    /// A stable name in snake case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FewForwards => "few_forwards",
+            Self::NoRoom => "no_room",
+            Self::InUse => "in_use",
+        }
+    }
+}
+
 /// Patches ready for calls, and how they are applied.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

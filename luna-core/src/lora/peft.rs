@@ -32,24 +32,37 @@ struct Component {
     alphas: Vec<(Regex, f64)>,
 }
 
+/// The weights at a path, a file or a folder, and what a header must say for them to be read alike without the folder.
+pub(super) fn weights_and_header(path: &Path, limits: &Limits) -> Result<(PathBuf, BTreeMap<String, String>)> {
+    let (weights, beside) = weights(path, limits)?;
+    Ok((weights, beside.into_iter().map(|(_, text)| (METADATA.to_owned(), text)).collect()))
+}
+
+/// The weights at a path, and path and text of the configuration beside them where the path is a folder.
+fn weights(path: &Path, limits: &Limits) -> Result<(PathBuf, Option<(PathBuf, String)>)> {
+    if !path.is_dir() {
+        return Ok((path.to_owned(), None));
+    }
+    let Some(weights) = WEIGHTS.iter().map(|name| path.join(name)).find(|weights| weights.is_file()) else {
+        return Err(Error::new(ErrorKind::NotFound, format!("{}: the folder holds no LoRA", path.display()))
+            .expected(WEIGHTS.join(" or ")));
+    };
+    let file = path.join("adapter_config.json");
+    if !file.is_file() {
+        return Ok((weights, None));
+    }
+    let io = |error| Error::io(format!("read {}", file.display()), error);
+    let size = fs::metadata(&file).map_err(io)?.len();
+    check_at_most("bytes of adapter_config.json", size, limits.header_bytes)?;
+    let text = fs::read_to_string(&file).map_err(io)?;
+    Ok((weights, Some((file, text))))
+}
+
 impl Config {
     /// The weights at a path, and the configuration beside them where the path is a folder.
     pub(super) fn beside(path: &Path, limits: &Limits) -> Result<(PathBuf, Option<Self>)> {
-        if !path.is_dir() {
-            return Ok((path.to_owned(), None));
-        }
-        let Some(weights) = WEIGHTS.iter().map(|name| path.join(name)).find(|weights| weights.is_file()) else {
-            return Err(Error::new(ErrorKind::NotFound, format!("{}: the folder holds no LoRA", path.display()))
-                .expected(WEIGHTS.join(" or ")));
-        };
-        let file = path.join("adapter_config.json");
-        if !file.is_file() {
-            return Ok((weights, None));
-        }
-        let io = |error| Error::io(format!("read {}", file.display()), error);
-        let size = fs::metadata(&file).map_err(io)?.len();
-        check_at_most("bytes of adapter_config.json", size, limits.header_bytes)?;
-        let text = fs::read_to_string(&file).map_err(io)?;
+        let (weights, beside) = weights(path, limits)?;
+        let Some((file, text)) = beside else { return Ok((weights, None)) };
         let config = serde_json::from_str::<Value>(&text).map_err(|error| {
             Error::new(ErrorKind::InvalidFile, format!("{} is no JSON: {error}", file.display())).source(error)
         })?;

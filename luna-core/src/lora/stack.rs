@@ -131,6 +131,23 @@ impl LoraStack {
         Ok(ResolvedText { patches: kinds.zip(patches.into_iter().map(Arc::new)).collect(), coverage })
     }
 
+    /// As [`LoraStack::resolve_text`] for models that work together: nothing may apply to one of several, but not to
+    /// all of them. One result for each model, in their order.
+    ///
+    /// # Errors
+    /// As [`LoraStack::resolve`].
+    pub fn resolve_texts(&self, models: &[&TextModel], options: &ResolveOptions) -> Result<Vec<ResolvedText>> {
+        let each = ResolveOptions { allow_nothing: options.allow_nothing || models.len() > 1, ..options.clone() };
+        let resolved: Vec<_> = models.iter().map(|model| self.resolve_text(model, &each)).collect::<Result<_>>()?;
+        if options.allow_nothing || resolved.iter().any(|resolved| resolved.coverage.applied() > 0) {
+            return Ok(resolved);
+        }
+        let files = resolved.iter().flat_map(|resolved| &resolved.coverage.files).map(ToString::to_string);
+        Err(Error::new(ErrorKind::InvalidInput, "nothing of the LoRAs applies to these text encoders")
+            .found(files.collect::<Vec<_>>().join("; "))
+            .remedy("use a LoRA that was made for them"))
+    }
+
     fn resolve_all(
         &self,
         targets: &[Targets],
@@ -176,7 +193,7 @@ impl Resolution<'_, '_> {
         let mut file = FileCoverage {
             name: lora.name().to_owned(),
             strength: self.strength,
-            made_for: lora.made_for(),
+            made_for: lora.made_for().map(Into::into),
             unsupported: lora.unsupported.clone(),
             ..FileCoverage::default()
         };
@@ -223,7 +240,7 @@ impl Resolution<'_, '_> {
             }
         }
         let paths = found.iter().map(|target| targets.layer(target).path.clone()).collect();
-        file.applied.push(Applied { key: adapter.key.clone(), kind: adapter.name(), targets: paths });
+        file.applied.push(Applied { key: adapter.key.clone(), kind: adapter.name().into(), targets: paths });
         if strength == 0.0 {
             return;
         }
@@ -268,7 +285,7 @@ fn nothing_applies(coverage: &Coverage, targets: &[Targets]) -> Error {
     let found: Vec<_> = coverage
         .files
         .iter()
-        .map(|file| match file.made_for {
+        .map(|file| match &file.made_for {
             Some(family) => format!("{file} (it looks made for {family})"),
             None => file.to_string(),
         })

@@ -2,14 +2,22 @@
 //! checked tensors. Nothing is allocated by what a header claims.
 
 use super::FrameLimits;
-use crate::{Error, ErrorKind, Result, limits::check_at_most};
+use crate::{
+    Error, ErrorKind, Result,
+    checkpoint::{ElementType, TensorView},
+    limits::check_at_most,
+};
 pub use safetensors::Dtype;
 use serde::{
     Deserialize,
     de::{Deserializer, Error as _, MapAccess, Visitor},
 };
 use serde_json::{Map, Value, json};
-use std::{collections::HashSet, fmt, ops::Range};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    ops::Range,
+};
 
 /// What the JSON of a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +63,34 @@ impl<'a> TensorRef<'a> {
         const { assert!(cfg!(target_endian = "little")) };
         Self { name, dtype: Dtype::F32, shape, bytes: bytemuck::cast_slice(values) }
     }
+
+    /// A tensor of a checkpoint, as it is stored.
+    ///
+    /// # Errors
+    /// `Unsupported` for quantised elements, which the wire's format does not know.
+    pub fn stored(view: &TensorView<'a>) -> Result<Self> {
+        let dtype = match view.element {
+            ElementType::F64 => Dtype::F64,
+            ElementType::F32 => Dtype::F32,
+            ElementType::F16 => Dtype::F16,
+            ElementType::Bf16 => Dtype::BF16,
+            ElementType::F8E4m3 => Dtype::F8_E4M3,
+            ElementType::F8E5m2 => Dtype::F8_E5M2,
+            ElementType::I64 => Dtype::I64,
+            ElementType::I32 => Dtype::I32,
+            ElementType::I16 => Dtype::I16,
+            ElementType::I8 => Dtype::I8,
+            ElementType::U8 => Dtype::U8,
+            ElementType::Bool => Dtype::BOOL,
+            other => {
+                return Err(Error::new(ErrorKind::Unsupported, format!("the tensor `{}` cannot be sent", view.name))
+                    .expected("elements that safetensors files know")
+                    .found(format!("{other:?}"))
+                    .remedy("put the file where the daemon can read it: below a model root"));
+            }
+        };
+        Ok(Self { name: view.name, dtype, shape: view.shape, bytes: view.bytes })
+    }
 }
 
 /// Where a tensor lies in a body.
@@ -79,8 +115,22 @@ pub(super) struct Layout {
 /// # Panics
 /// If the bytes of a tensor are not as many as its shape says.
 pub(super) fn head(role: Role, json: &str, tensors: &[TensorRef]) -> Vec<u8> {
+    head_of(json!({ role.key(): json }), tensors)
+}
+
+/// A safetensors file of these tensors and nothing that differs from one request to the next: equal for equal content.
+pub(super) fn file(metadata: &BTreeMap<String, String>, tensors: &mut [TensorRef]) -> Vec<u8> {
+    tensors.sort_unstable_by(|a, b| a.name.cmp(b.name));
+    let mut file = head_of(json!(metadata), tensors);
+    tensors.iter().for_each(|tensor| file.extend_from_slice(tensor.bytes));
+    file
+}
+
+fn head_of(metadata: Value, tensors: &[TensorRef]) -> Vec<u8> {
     let mut header = Map::new();
-    header.insert("__metadata__".to_owned(), json!({ role.key(): json }));
+    if metadata.as_object().is_some_and(|entries| !entries.is_empty()) {
+        header.insert("__metadata__".to_owned(), metadata);
+    }
     let mut end = 0;
     for TensorRef { name, dtype, shape, bytes } in tensors {
         assert_eq!(byte_length(*dtype, shape), Some(bytes.len()), "the shape of {name}");

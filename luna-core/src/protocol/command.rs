@@ -1,6 +1,8 @@
 //! The table of commands: each name with its request, its reply and whether it may be sent twice.
 
-use super::{Fault, Reason, body::wrong, control::*, models::*, text::*, vae::*};
+use super::{
+    Fault, Reason, body::wrong, control::*, diffusion::*, lora::*, models::*, save::*, text::*, vae::*, vision::*,
+};
 use crate::{Error, ErrorKind};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -78,6 +80,18 @@ commands! {
     "clip_encode_sdxl" ClipEncodeSdxl -> TextEncoded, twice;
     "clip_encode_from_tokens" ClipEncodeFromTokens -> TextEncoded, twice;
     "zimage_encode" ZimageEncode -> TextEncoded, twice;
+    "model_forward" ModelForward -> Forwarded, twice;
+    "set_attention_mode" SetAttentionMode -> AttentionModeSet, twice;
+    "encode_vision" EncodeVision -> VisionEncoded, twice;
+    "vlm_generate" VlmGenerate -> VlmGenerated, twice;
+    "lora_cache_get" LoraCacheGet -> LoraInfo, twice;
+    "lora_cache_put" LoraCachePut -> LoraInfo, twice;
+    "lora_cache_check" LoraCacheCheck -> LoraChecked, twice;
+    "lora_cache_stats" LoraCacheStats -> LoraStats, twice;
+    "save_images_async" SaveImagesAsync -> JobAccepted, once;
+    "submit_async" SubmitAsync -> JobAccepted, once;
+    "job_status" JobStatus -> JobState, twice;
+    "job_cancel" JobCancel -> JobState, twice;
     "cancel" Cancel -> Cancelled, twice;
     "reset" Reset -> ResetDone, twice;
     "shutdown" Shutdown -> Empty, once;

@@ -72,6 +72,15 @@ impl Fault {
         Self { missing: vec![name.to_owned()], ..Self::because(Reason::UnknownModel, error) }
     }
 
+    /// The daemon holds no LoRA of this id or name.
+    pub fn need_lora(lora: &str, error: Error) -> Self {
+        let error = error.remedy(
+            "send it with `lora_cache_put` and name it by the id of the reply, or name a file below one of the daemon's \
+             LoRA folders (`luna-cli serve --lora-folder FOLDER`)",
+        );
+        Self { missing: vec![lora.to_owned()], ..Self::because(Reason::NeedLora, error) }
+    }
+
     /// Says when to try again.
     pub fn retry_after(mut self, milliseconds: u64) -> Self {
         self.retry_after_ms = Some(milliseconds);
@@ -89,9 +98,10 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        if let Some(fault) = Self::within(&error) {
+impl Fault {
+    /// What an error says, in the wire's words.
+    pub fn of(error: &Error) -> Self {
+        if let Some(fault) = Self::within(error) {
             return fault.clone();
         }
         let own = |text: Option<&str>| text.map(str::to_owned);
@@ -106,6 +116,12 @@ impl From<Error> for Fault {
             retry_after_ms: None,
             missing: Vec::new(),
         }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::of(&error)
     }
 }
 

@@ -124,9 +124,16 @@ pub enum EventKind {
     },
     /// A piece of text was generated.
     Text {
-        /// The piece.
+        /// The token.
+        token: u32,
+        /// The text that it completes; may be empty.
         text: String,
     },
+}
+
+/// What says nothing is left out.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 pub(super) fn to_map(value: &impl Serialize) -> Result<Map<String, Value>> {

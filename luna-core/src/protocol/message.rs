@@ -5,7 +5,7 @@ use super::{
     body::{self, Place, wrong},
 };
 use crate::{Error, ErrorKind, Result};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// A checked body.
 pub struct Message {
@@ -59,9 +59,11 @@ impl Message {
         self.body.len() as u64
     }
 
-    /// The body itself, which is a safetensors file.
-    pub fn into_body(self) -> Vec<u8> {
-        self.body
+    /// A safetensors file of its tensors and this metadata, with nothing in it of the request: the same tensors give
+    /// the same file, whoever sends them.
+    pub fn to_file(&self, metadata: &BTreeMap<String, String>) -> Vec<u8> {
+        let mut tensors: Vec<_> = self.tensors().map(|tensor| tensor.view()).collect();
+        body::file(metadata, &mut tensors)
     }
 }
 

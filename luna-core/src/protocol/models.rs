@@ -1,6 +1,7 @@
 //! Requests and replies about which models the daemon holds.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// `register_model_by_path`: a file or folder that the daemon can read, under one of its model roots.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -11,6 +12,14 @@ pub struct RegisterModelByPath {
     /// What requests shall call it; the file's name if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Of text encoders: the only one that is wanted, and which CLIP a file of no known size holds: `clip_l`, `clip_g`,
+    /// `clip_h`, `t5`, `qwen3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<String>,
+    /// The `tokenizer.json` of a T5, Qwen3 or vision-language model, below a model root; the one beside the weights if not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 /// `register_model`: the frame's tensors are the model's, under the names that a checkpoint gives them.
@@ -19,6 +28,12 @@ pub struct RegisterModelByPath {
 pub struct RegisterModel {
     /// What requests shall call it.
     pub name: String,
+    /// As of `register_model_by_path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<String>,
+    /// What the file's own `__metadata__` says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A model that requests may name.

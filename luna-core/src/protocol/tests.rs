@@ -47,6 +47,106 @@ fn golden_requests_are_read_and_written_to_the_byte() {
     assert_eq!(written(Role::Request, &json, &tensors), golden("vae_decode"));
 }
 
+/// The tensors in the order of their bytes.
+fn in_order(message: &Message) -> Vec<TensorRef<'_>> {
+    let mut tensors: Vec<_> = message.tensors().map(|tensor| tensor.view()).collect();
+    tensors.sort_by_key(|tensor| tensor.bytes.as_ptr());
+    tensors
+}
+
+/// Reads a request as the daemon does, and writes what it understood: nothing may be lost.
+fn request_stands<C: Command>(name: &str) -> C {
+    let frame = golden(name);
+    let message = read(&frame);
+    let (head, request) = RequestHead::parse(message.json()).unwrap();
+    assert_eq!(request.unwrap().name(), C::NAME);
+    let mut fields: serde_json::Map<_, _> = serde_json::from_str(message.json()).unwrap();
+    ["id", "cmd", "progress", "deadline_ms"].into_iter().for_each(|key| _ = fields.remove(key));
+    let command: C = serde_json::from_value(fields.into()).unwrap();
+    let tensors = in_order(&message);
+    assert_eq!(written(Role::Request, &head.json(C::NAME, &command).unwrap(), &tensors), frame, "{name}");
+    command
+}
+
+/// Reads a reply and writes what was understood.
+fn reply_stands<C: Command>(name: &str) -> C::Reply {
+    let frame = golden(name);
+    let message = read(&frame);
+    let head: ReplyHead = serde_json::from_str(message.json()).unwrap();
+    let reply: C::Reply = serde_json::from_str(message.json()).unwrap();
+    let fields = serde_json::to_value(&reply).unwrap();
+    let tensors = in_order(&message);
+    assert_eq!(written(Role::Reply, &head.json(fields.as_object().unwrap()), &tensors), frame, "{name}");
+    reply
+}
+
+#[test]
+fn golden_requests_of_text_encoders_keep_every_field() {
+    assert_eq!(request_stands::<ClipTokenize>("clip_tokenize").encoder.as_deref(), Some("clip_g"));
+    let encode: ClipEncode = request_stands("clip_encode");
+    assert_eq!((encode.with.clip_skip, encode.with.strict), (Some(2), true));
+    assert_eq!(encode.with.loras, [LoraUse { lora: "ink".to_owned(), model: 0.75, clip: 0.5 }]);
+    assert_eq!(request_stands::<ClipEncodeSdxl>("clip_encode_sdxl").target_height, 768);
+    assert_eq!(
+        request_stands::<ClipEncodeFromTokens>("clip_encode_from_tokens").masks.unwrap()[0],
+        [true, true, false]
+    );
+    assert_eq!(request_stands::<ZimageEncode>("zimage_encode").with.recipe.as_deref(), Some("z_image"));
+    let short: LoraUse = serde_json::from_str(r#"{"lora": "ink"}"#).unwrap();
+    assert_eq!((short.model, short.clip), (1.0, 1.0));
+}
+
+#[test]
+fn golden_requests_of_denoisers_and_loras_keep_every_field() {
+    let forward: ModelForward = request_stands("model_forward");
+    assert_eq!((forward.lora_mode.as_deref(), forward.forwards), (Some("auto"), Some(40)));
+    let cache = forward.cache.unwrap();
+    assert_eq!((cache.threshold, cache.end_percent, cache.max_consecutive_hits), (Some(0.125), None, Some(3)));
+    assert_eq!(request_stands::<SetAttentionMode>("set_attention_mode").mode, "split");
+    assert_eq!(request_stands::<LoraCachePut>("lora_cache_put").metadata["ss_network_dim"], "4");
+    assert!(request_stands::<LoraCacheGet>("lora_cache_get").tensors);
+    assert_eq!(request_stands::<LoraCacheCheck>("lora_cache_check").lora.len(), 64);
+    request_stands::<LoraCacheStats>("lora_cache_stats");
+    let forwarded = reply_stands::<ModelForward>("forwarded");
+    let coverage = forwarded.loras.unwrap().coverage;
+    assert_eq!((coverage.applied(), coverage.is_complete(), coverage.files[0].elsewhere), (1, false, 12));
+    let head: ReplyHead = serde_json::from_str(read(&golden("need_lora")).json()).unwrap();
+    let fault = head.error.unwrap();
+    assert_eq!((fault.reason, fault.missing), (Some(Reason::NeedLora), vec!["ink".to_owned()]));
+}
+
+#[test]
+fn golden_requests_of_vision_and_save_jobs_keep_every_field() {
+    assert_eq!(request_stands::<EncodeVision>("encode_vision").regions, [[0, 0, 1, 2]]);
+    let generate: VlmGenerate = request_stands("vlm_generate");
+    assert_eq!((generate.sampling.unwrap().top_k, generate.stream), (40, true));
+    let save: SaveImagesAsync = request_stands("save_images_async");
+    assert_eq!((save.values.seed, save.images[0].quality, save.durable), (Some(5), Some(80), true));
+    assert_eq!(request_stands::<SubmitAsync>("submit_async").task_data.name.as_deref(), Some("moon"));
+    request_stands::<JobStatus>("job_status");
+    request_stands::<JobCancel>("job_cancel");
+    let job = reply_stands::<JobStatus>("job");
+    assert_eq!(job.pictures[0].file.as_ref().unwrap().bytes, 70);
+    assert!(!job.pictures[1].verdict.unwrap().passed);
+    let event: Event = serde_json::from_str(read(&golden("text")).json()).unwrap();
+    assert_eq!(event, Event { id: 9, kind: EventKind::Text { token: 42, text: " moon".to_owned() } });
+    assert_eq!(written(Role::Event, &event.json(), &[]), golden("text"));
+}
+
+#[test]
+fn an_upload_is_the_same_file_whoever_sends_it() {
+    let (a, b) = ([1.0f32, 2.0], [3.0f32]);
+    let (first, second) = (TensorRef::f32("a", &[2], &a), TensorRef::f32("b", &[1], &b));
+    let file = |json: &str, tensors: &[TensorRef]| {
+        let metadata = [("k".to_owned(), "v".to_owned())].into();
+        read(&written(Role::Request, json, tensors)).to_file(&metadata)
+    };
+    let one = file(r#"{"id":1}"#, &[first, second]);
+    assert_eq!(one, file(r#"{"id":2,"name":"x"}"#, &[second, first]));
+    let read = safetensors::SafeTensors::deserialize(&one).unwrap();
+    assert_eq!(read.tensor("b").unwrap().data(), 3f32.to_le_bytes());
+}
+
 #[test]
 fn golden_replies_and_events_are_read_and_written_to_the_byte() {
     let message = read(&golden("pixels"));

@@ -95,8 +95,9 @@ impl fmt::Display for ModelId {
     }
 }
 
-/// A file's content and the type built from it: one checkpoint may serve as VAE and as text encoder.
-type Key = (ModelId, TypeId);
+/// A file's content, the type built from it (one checkpoint may serve as VAE and as text encoder), and which of several
+/// models of that type.
+type Key = (ModelId, TypeId, u64);
 
 /// Shared models under a byte budget.
 ///
@@ -196,9 +197,23 @@ impl Registry {
         path: impl AsRef<Path>,
         load: impl FnOnce(&Checkpoint) -> Result<M>,
     ) -> Result<Lease<M>> {
+        self.acquire_variant(path, 0, load)
+    }
+
+    /// As [`Registry::acquire`], where `load` makes one of several models of the same content and type: what was loaded
+    /// with other options is another model. [`Registry::acquire`] is variant 0.
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn acquire_variant<M: Model>(
+        &self,
+        path: impl AsRef<Path>,
+        variant: u64,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<Lease<M>> {
         let path = path.as_ref();
         let (id, checkpoint) = self.identify(path)?;
-        self.share(id, path, || match checkpoint {
+        self.share((id, variant), path, || match checkpoint {
             Some(checkpoint) => self.build(&checkpoint, load),
             None => self.build(&Checkpoint::open(path, &self.limits)?, load),
         })
@@ -214,7 +229,21 @@ impl Registry {
         checkpoint: &Checkpoint,
         load: impl FnOnce(&Checkpoint) -> Result<M>,
     ) -> Result<Lease<M>> {
-        self.share(ModelId(checkpoint.digest()), checkpoint.path(), || self.build(checkpoint, load))
+        self.adopt_variant(checkpoint, 0, load)
+    }
+
+    /// As [`Registry::adopt`] for one of several models of the same content and type.
+    ///
+    /// # Errors
+    /// As [`Registry::acquire`].
+    pub fn adopt_variant<M: Model>(
+        &self,
+        checkpoint: &Checkpoint,
+        variant: u64,
+        load: impl FnOnce(&Checkpoint) -> Result<M>,
+    ) -> Result<Lease<M>> {
+        let id = ModelId(checkpoint.digest());
+        self.share((id, variant), checkpoint.path(), || self.build(checkpoint, load))
     }
 
     /// What the file or folder at `path` is known by, loaded or not.
@@ -231,8 +260,13 @@ impl Registry {
     }
 
     /// The model in memory, or what `build` makes, once for all who ask meanwhile.
-    fn share<M: Model>(&self, id: ModelId, path: &Path, build: impl FnOnce() -> Result<M>) -> Result<Lease<M>> {
-        let key = (id, TypeId::of::<M>());
+    fn share<M: Model>(
+        &self,
+        (id, variant): (ModelId, u64),
+        path: &Path,
+        build: impl FnOnce() -> Result<M>,
+    ) -> Result<Lease<M>> {
+        let key = (id, TypeId::of::<M>(), variant);
         let mut state = self.lock();
         loop {
             match state.shelf.claim(key) {

@@ -29,6 +29,16 @@ impl Timestamp {
         Self::new(SystemTime::now(), 0)
     }
 
+    /// Seconds since 1970.
+    pub fn unix_seconds(self) -> i64 {
+        self.unix_seconds
+    }
+
+    /// Minutes that local clocks are ahead of UTC.
+    pub fn offset_minutes(self) -> i32 {
+        self.offset_minutes
+    }
+
     /// Replaces `YYYY`, `mm` (month), `dd`, `HH`, `MM` (minute) and `SS` in `pattern`; the rest stays.
     pub(super) fn format(self, pattern: &str) -> String {
         let local = (self.unix_seconds + i64::from(self.offset_minutes) * 60).max(0);

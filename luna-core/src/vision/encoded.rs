@@ -12,7 +12,7 @@ pub struct Features {
 }
 
 impl Features {
-    pub(super) fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
+    pub(crate) fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         Self { shape, data }
     }

@@ -1,61 +1,89 @@
 //! Prompts and tokens to conditioning.
 
-use super::super::{
-    Daemon,
-    convert::{self, TextCall},
-    reply::Reply,
+use super::{
+    super::{Daemon, convert, models::TextLease, reply::Reply},
+    Caller,
 };
 use luna_core::{
-    Call, PictureSizes,
+    PictureSizes,
     protocol::{
-        ClipEncode, ClipEncodeFromTokens, ClipEncodeSdxl, ClipTokenize, Fault, TextEncoded, TextWish, ZimageEncode,
+        ClipEncode, ClipEncodeFromTokens, ClipEncodeSdxl, ClipTokenize, Fault, TextEncoded, TextLoraOutcome, TextWish,
+        Tokens, ZimageEncode,
     },
-    registry::Lease,
-    text::{Conditioner, Encoded, EncoderKind, Prompt, Recipe, TextModel, TokenIds},
+    text::{Conditioner, Encoded, EncoderKind, Prompt, Recipe, TextModel, TextOptions},
+    tokenizer::{EmbeddingLookup, NoEmbeddings},
 };
 
 /// The encoders of a request at work.
-fn with<T>(
+struct Work<'a> {
+    models: &'a [TextLease],
+    conditioner: Conditioner<'a>,
+    options: TextOptions,
+    loras: Vec<TextLoraOutcome>,
+}
+
+fn with(
     daemon: &Daemon,
     wish: &TextWish,
     usual: Option<Recipe>,
-    work: impl FnOnce(&Conditioner) -> Result<T, Fault>,
-) -> Result<T, Fault> {
-    let leases: Vec<Lease<TextModel>> = daemon.text(&wish.models)?;
-    let models: Vec<&TextModel> = leases.iter().map(|lease| &**lease).collect();
+    caller: &Caller,
+    work: impl FnOnce(Work) -> Result<Reply, Fault>,
+) -> Result<Reply, Fault> {
+    let mut options = convert::text_options(wish, &daemon.defaults(caller.client), caller.call.clone())?;
+    let models: Vec<TextLease> = daemon.text(&wish.models)?;
+    let loras = daemon.loras.for_text(&wish.loras, wish.strict, &models, &mut options)?;
+    let encoders: Vec<&TextModel> = models.iter().map(|(_, lease)| &**lease).collect();
     let recipe = wish.recipe.as_deref().map(convert::recipe).transpose()?.or(usual);
     let conditioner = match recipe {
-        Some(recipe) => Conditioner::with_recipe(&models, recipe)?,
-        None => Conditioner::new(&models)?,
+        Some(recipe) => Conditioner::with_recipe(&encoders, recipe)?,
+        None => Conditioner::new(&encoders)?,
     };
     let conditioner = conditioner.with_cache(&daemon.conditionings);
-    work(&match &daemon.embeddings {
+    let conditioner = match &daemon.embeddings {
         Some(folders) => conditioner.with_embeddings(folders),
         None => conditioner,
-    })
+    };
+    work(Work { models: &models, conditioner, options, loras })
 }
 
-pub fn tokenize(daemon: &Daemon, request: &ClipTokenize, call: Call) -> Result<Reply, Fault> {
-    let options = convert::text_options(&request.with, &daemon.defaults(), call)?;
-    with(daemon, &request.with, None, |conditioner| {
-        let tokenized = conditioner.tokenize(&Prompt::new(&request.text), &options)?;
-        Ok(Reply::of(&convert::tokens(&tokenized))?)
-    })
+pub fn tokenize(daemon: &Daemon, request: &ClipTokenize, caller: &Caller) -> Result<Reply, Fault> {
+    let only: Option<EncoderKind> = request.encoder.as_deref().map(str::parse).transpose()?;
+    match only {
+        Some(kind) if kind.is_clip() && request.with.models.is_empty() => built_in(daemon, request, kind, caller),
+        _ => with(daemon, &request.with, None, caller, |work| {
+            let tokenized = work.conditioner.tokenize(&Prompt::new(&request.text), &work.options)?;
+            Ok(Reply::of(&convert::tokens(&tokenized, only))?)
+        }),
+    }
 }
 
-pub fn encode(daemon: &Daemon, request: &ClipEncode, call: Call) -> Result<Reply, Fault> {
+/// By the vocabulary that Luna carries, without a model.
+fn built_in(daemon: &Daemon, request: &ClipTokenize, kind: EncoderKind, caller: &Caller) -> Result<Reply, Fault> {
+    let options = convert::text_options(&request.with, &daemon.defaults(caller.client), caller.call.clone())?;
+    let tokenizer = daemon.tokenizer(kind)?;
+    let lookup: Box<dyn EmbeddingLookup + '_> = match &daemon.embeddings {
+        Some(folders) => Box::new(folders.lookup(kind)),
+        None => Box::new(NoEmbeddings),
+    };
+    let read = tokenizer.tokenize(&request.text, &options.syntax, Some(&*lookup))?;
+    let problems = read.missing.into_iter().map(|name| convert::missing_embedding(name, kind)).collect();
+    let tokens = [(kind.name().to_owned(), convert::chunks(&read.chunks))].into();
+    Ok(Reply::of(&Tokens { tokens, problems })?)
+}
+
+pub fn encode(daemon: &Daemon, request: &ClipEncode, caller: &Caller) -> Result<Reply, Fault> {
     let prompts: Vec<Prompt> =
         [Some(&request.positive), request.negative.as_ref()].into_iter().flatten().map(Prompt::new).collect();
-    encode_prompts(daemon, &request.with, None, &prompts, call)
+    encode_prompts(daemon, &request.with, None, &prompts, caller)
 }
 
-pub fn zimage_encode(daemon: &Daemon, request: &ZimageEncode, call: Call) -> Result<Reply, Fault> {
+pub fn zimage_encode(daemon: &Daemon, request: &ZimageEncode, caller: &Caller) -> Result<Reply, Fault> {
     let prompts: Vec<Prompt> =
         [Some(&request.text), request.negative_text.as_ref()].into_iter().flatten().map(Prompt::new).collect();
-    encode_prompts(daemon, &request.with, Some(Recipe::ZImage), &prompts, call)
+    encode_prompts(daemon, &request.with, Some(Recipe::ZImage), &prompts, caller)
 }
 
-pub fn encode_sdxl(daemon: &Daemon, request: &ClipEncodeSdxl, call: Call) -> Result<Reply, Fault> {
+pub fn encode_sdxl(daemon: &Daemon, request: &ClipEncodeSdxl, caller: &Caller) -> Result<Reply, Fault> {
     let ClipEncodeSdxl { width, height, crop_w, crop_h, target_width, target_height, .. } = *request;
     let sizes = PictureSizes { width, height, crop_w, crop_h, target_width, target_height };
     let prompt = |text: &String, clip_l: &Option<String>| {
@@ -67,7 +95,7 @@ pub fn encode_sdxl(daemon: &Daemon, request: &ClipEncodeSdxl, call: Call) -> Res
     };
     let mut prompts = vec![prompt(&request.positive, &request.positive_l)];
     prompts.extend(request.negative.as_ref().map(|negative| prompt(negative, &request.negative_l)));
-    encode_prompts(daemon, &request.with, Some(Recipe::Sdxl), &prompts, call)
+    encode_prompts(daemon, &request.with, Some(Recipe::Sdxl), &prompts, caller)
 }
 
 fn encode_prompts(
@@ -75,42 +103,39 @@ fn encode_prompts(
     wish: &TextWish,
     usual: Option<Recipe>,
     prompts: &[Prompt],
-    call: Call,
+    caller: &Caller,
 ) -> Result<Reply, Fault> {
-    let options = convert::text_options(wish, &daemon.defaults(), call)?;
-    with(daemon, wish, usual, |conditioner| {
-        let encoded = conditioner.encode(prompts, &options)?;
-        reply(
-            conditioner,
-            &encoded,
-            &[["cond", "pooled", "mask"], ["uncond", "pooled_neg", "mask_neg"]].map(|names| names.map(str::to_owned)),
-        )
+    with(daemon, wish, usual, caller, |work| {
+        let encoded = work.conditioner.encode(prompts, &work.options)?;
+        let names = [["cond", "pooled", "mask"], ["uncond", "pooled_neg", "mask_neg"]];
+        reply(work, &encoded, &names.map(|names| names.map(str::to_owned)))
     })
 }
 
-pub fn encode_from_tokens(daemon: &Daemon, request: &ClipEncodeFromTokens, call: Call) -> Result<Reply, Fault> {
-    let options = convert::text_options(&request.with, &daemon.defaults(), call)?;
-    let prompts: Vec<_> = request.tokens.iter().map(|ids| TokenIds { ids: ids.clone(), mask: None }).collect();
-    with(daemon, &request.with, None, |conditioner| {
-        let encoded = conditioner.encode_ids(&prompts, &options)?;
-        let names: Vec<_> =
-            (0..prompts.len()).map(|index| ["cond", "pooled", "mask"].map(|name| format!("{name}_{index}"))).collect();
-        reply(conditioner, &encoded, &names)
+pub fn encode_from_tokens(daemon: &Daemon, request: &ClipEncodeFromTokens, caller: &Caller) -> Result<Reply, Fault> {
+    let prompts = convert::token_ids(request)?;
+    with(daemon, &request.with, None, caller, |work| {
+        let encoded = work.conditioner.encode_ids(&prompts, &work.options)?;
+        let names = |index: usize| ["cond", "pooled", "mask"].map(|name| format!("{name}_{index}"));
+        reply(work, &encoded, &(0..prompts.len()).map(names).collect::<Vec<_>>())
     })
 }
 
 /// Conditionings under these names: encoding, pooled output, mask of each.
-fn reply(conditioner: &Conditioner, encoded: &Encoded, names: &[[String; 3]]) -> Result<Reply, Fault> {
-    let TextCall { problems, notices } = convert::text_call(encoded);
+fn reply(work: Work, encoded: &Encoded, names: &[[String; 3]]) -> Result<Reply, Fault> {
+    let Work { models, conditioner, options, loras } = work;
     let mut reply = Reply::of(&TextEncoded {
         recipe: conditioner.recipe().name().to_owned(),
-        encoders: conditioner.encoders().map(|kind| kind.name().to_owned()).collect(),
-        problems,
-        cached: encoded.prompts.iter().filter(|prompt| prompt.cached).count(),
+        encoders: convert::text_encoders(models, &conditioner),
+        prompts: convert::prompt_reports(encoded),
+        loras,
+        sequences: encoded.sequences,
         sizes: encoded.first().sizes().map(convert::sizes),
+        precision: options.precision.name().to_owned(),
+        attention: options.attention.name().to_owned(),
         seconds: encoded.elapsed.as_secs_f64(),
     })?
-    .noting(notices);
+    .noting(convert::text_notices(encoded));
     for (prompt, [cond, pooled, mask]) in encoded.prompts.iter().zip(names) {
         let conditioning = &prompt.conditioning;
         reply = reply.with(cond, conditioning.shape(), conditioning.data().to_vec());

@@ -16,6 +16,7 @@ pub fn answer(board: &Board) -> Answer {
     pools(&mut text, &snapshot, board);
     commands(&mut text, &snapshot);
     models(&mut text, &snapshot);
+    saves(&mut text, &snapshot);
     Answer {
         status: 200,
         kind: "text/plain; version=0.0.4; charset=utf-8",
@@ -159,6 +160,25 @@ fn models(text: &mut Text, snapshot: &Snapshot) {
     text.family("luna_model_leases", "gauge", "Requests that use a model now.");
     for model in &snapshot.models {
         text.line("luna_model_leases", &[("model", &model.name)], model.leases as f64);
+    }
+}
+
+fn saves(text: &mut Text, snapshot: &Snapshot) {
+    let Some(saves) = &snapshot.saves else { return };
+    let under_way = saves.jobs.saturating_sub(saves.jobs_finished) as f64;
+    text.single("luna_save_jobs_under_way", "gauge", "Save jobs that are not finished.", Some(under_way));
+    text.single("luna_save_jobs_total", "counter", "Save jobs taken.", Some(saves.jobs as f64));
+    text.single("luna_save_bytes_total", "counter", "Bytes of files written.", Some(saves.bytes_written as f64));
+    text.single("luna_save_queue_bytes", "gauge", "Pixels that wait or are worked on.", Some(saves.queue_bytes as f64));
+    text.family("luna_save_pictures_total", "counter", "Pictures by their fate.");
+    let fates = [
+        ("written", saves.written),
+        ("rejected", saves.rejected),
+        ("failed", saves.failed),
+        ("cancelled", saves.cancelled),
+    ];
+    for (fate, count) in fates {
+        text.line("luna_save_pictures_total", &[("fate", fate)], count as f64);
     }
 }
 

@@ -14,7 +14,7 @@ pub fn text(out: &mut impl Write, text: &TextOutcome) -> io::Result<()> {
     }
     for encoder in &text.encoders {
         let layers = format!("{} layers, {} channels", encoder.layers, encoder.channels);
-        line(out, encoder.encoder, format!("{}, {layers}", encoder.model))?;
+        line(out, &encoder.encoder, format!("{}, {layers}", encoder.model))?;
     }
     for lora in &text.loras {
         lora.coverage.files.iter().try_for_each(|file| line(out, "lora", format!("{file}, on {}", lora.model)))?;

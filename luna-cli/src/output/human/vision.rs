@@ -16,7 +16,7 @@ pub fn vision(out: &mut impl Write, vision: &VisionOutcome) -> io::Result<()> {
         writeln!(out, "  {name:<18} {}", shape(dims))?;
     }
     let model = &vision.model;
-    let (kind, layers, channels) = (model.kind, model.layers, model.channels);
+    let (kind, layers, channels) = (&model.kind, model.layers, model.channels);
     let looks = format!("{} pixels in patches of {}", model.image_size, model.patch_size);
     line(out, "model", format!("{}, {kind}, {layers} layers of {channels}, {looks}", model.name))?;
     line(out, "time", format!("{} in {}", units::seconds(vision.seconds), vision.precision))?;
@@ -43,7 +43,7 @@ pub fn notes(vision: &VisionOutcome) -> Vec<String> {
 
 /// The same, and what a person should know about an answer that is not whole.
 pub fn describe_notes(describe: &DescribeOutcome) -> Vec<String> {
-    let cut_off = match describe.finish {
+    let cut_off = match describe.finish.as_str() {
         "max_tokens" => Some(format!("ended after {} tokens; --max-tokens allows more", describe.ids.len())),
         "context_full" => Some("ended where the model's context does".to_owned()),
         _ => None,

@@ -230,16 +230,13 @@ function render(state) {
 }
 
 function saves(of) {
-  const none = "No pictures were handed over to be saved yet.";
-  if (!of) return `<p class="none">${none}</p>`;
-  const numbers = [["waiting", "waiting"], ["running", "being written"], ["written", "written"], ["rejected", "rejected"],
-    ["failed", "failed"], ["cancelled", "cancelled"]];
-  const told = numbers.map(([key, what]) => `<span><b>${count(of[key])}</b> ${what}</span>`).join("");
-  return `<div class="legend">${told}</div>` + table([
-    ["job", (job) => text(job.job), "name"],
-    ["state", (job) => `<span class="${job.state === "failed" ? "bad" : ""}">${text(job.state)}</span>`],
-    ["pictures", (job) => `${count(job.written)} of ${count(job.pictures)}`, "n"],
-  ], of.jobs, none);
+  if (!of) return `<p class="none">The daemon has no output folder: clients save nothing by it.</p>`;
+  const numbers = [["written", of.written], ["rejected", of.rejected], ["failed", of.failed], ["cancelled", of.cancelled]];
+  const told = numbers.map(([what, number]) =>
+    `<span class="${what === "failed" && number ? "bad" : ""}"><b>${count(number)}</b> ${what}</span>`).join("");
+  return `<div class="legend"><span><b>${count(of.jobs - of.jobs_finished)}</b> jobs under way</span>` +
+    `<span><b>${count(of.jobs_finished)}</b> finished</span><span><b>${bytes(of.queue_bytes)}</b> of pixels waiting</span></div>` +
+    `<div class="legend">pictures: ${told}</div><div class="legend"><span><b>${bytes(of.bytes_written)}</b> written to files</span></div>`;
 }
 
 /** Puts the parts where they belong. */

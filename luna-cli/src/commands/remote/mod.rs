@@ -1,20 +1,29 @@
-//! What commands do with a daemon: connect, name a model, wait.
+//! What commands do with a daemon: connect, name models and LoRAs, wait. A file for each family of commands.
+
+mod describe;
+mod forward;
+mod save;
+mod text;
+mod vision;
+
+pub use describe::describe;
+pub use forward::forward;
+pub use save::save;
+pub use text::{text, tokenize};
+pub use vision::vision;
 
 use super::outcome::{CallOutcome, FallbackOutcome, ScaleOutcome, TilingOutcome, VaeOutcome};
 use crate::{
     args::LatentFormatArg,
     output::Output,
-    settings::{DaemonAddress, Model, Tiles},
+    settings::{DaemonAddress, LoraEntry, Model, Tiles},
     vaes::VaeChoice,
 };
 use luna_core::{
-    CancelToken, ErrorKind, Limits, Result,
-    checkpoint::{Checkpoint, ElementType},
+    CancelToken, Result,
     client::{Answer, CallOptions, Client, ClientSettings},
-    protocol::{
-        Dtype, EventKind, Fault, Notice, RegisterModel, RegisterModelByPath, TensorRef, VaeDecode, VaeEncode, VaeInfo,
-        VaeReport,
-    },
+    lora::Coverage,
+    protocol::{EventKind, LoraUse, Notice, VaeDecode, VaeEncode, VaeInfo, VaeReport},
 };
 use std::path::Path;
 
@@ -39,46 +48,42 @@ pub fn watched(name: &'static str, token: &CancelToken, output: &Output) -> Call
 /// or cannot read it.
 pub fn vae_name(client: &Client, choice: &VaeChoice) -> Result<String> {
     let VaeChoice::Path(path) = choice else { return Ok(choice.name()) };
-    let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let by_path = RegisterModelByPath { model_path: real.display().to_string(), name: None };
-    let refused = match client.call(&by_path, &[]) {
-        Ok(answer) => return Ok(answer.reply.model_id),
-        Err(error) => error,
-    };
-    let unreadable = Fault::within(&refused)
-        .is_some_and(|fault| fault.reason.is_some() || matches!(fault.kind(), ErrorKind::NotFound | ErrorKind::Io));
-    if unreadable { upload(client, path, &choice.name()) } else { Err(refused) }
+    Ok(client.put_model(path, None)?.model_id)
 }
 
-fn upload(client: &Client, path: &Path, name: &str) -> Result<String> {
-    let checkpoint = Checkpoint::open(path, &Limits::default())?;
-    let tensors: Vec<_> = checkpoint
-        .tensors()
-        .map(|tensor| TensorRef {
-            name: tensor.name,
-            dtype: dtype(tensor.element),
-            shape: tensor.shape,
-            bytes: tensor.bytes,
-        })
-        .collect();
-    Ok(client.call(&RegisterModel { name: name.to_owned() }, &tensors)?.reply.model_id)
-}
-
-fn dtype(element: ElementType) -> Dtype {
-    match element {
-        ElementType::F64 => Dtype::F64,
-        ElementType::F32 => Dtype::F32,
-        ElementType::F16 => Dtype::F16,
-        ElementType::Bf16 => Dtype::BF16,
-        ElementType::F8E4m3 => Dtype::F8_E4M3,
-        ElementType::F8E5m2 => Dtype::F8_E5M2,
-        ElementType::I64 => Dtype::I64,
-        ElementType::I32 => Dtype::I32,
-        ElementType::I16 => Dtype::I16,
-        ElementType::I8 => Dtype::I8,
-        ElementType::Bool => Dtype::BOOL,
-        _ => Dtype::U8,
+/// What the daemon calls a model that was named: a file here is registered or sent, another name is the daemon's own.
+/// `encoder` is the only text encoder that is wanted.
+pub fn model_name(client: &Client, model: &Path, encoder: Option<&str>) -> Result<String> {
+    match model.to_str() {
+        Some(name) if !model.exists() => Ok(name.to_owned()),
+        _ => Ok(client.put_model(model, encoder)?.model_id),
     }
+}
+
+/// LoRAs as a request names them, after the daemon has them.
+pub fn loras(client: &Client, entries: &[LoraEntry]) -> Result<Vec<LoraUse>> {
+    let put = |LoraEntry { file, model, clip }: &LoraEntry| {
+        Ok(LoraUse { lora: client.put_lora(file)?.lora_id, model: *model, clip: *clip })
+    };
+    entries.iter().map(put).collect()
+}
+
+/// Calls the files of a report what they are called here: the daemon may know the same content by another name.
+pub fn rename(coverage: &mut Coverage, entries: &[LoraEntry]) {
+    for (file, entry) in coverage.files.iter_mut().zip(entries) {
+        file.name = entry.file.file_stem().unwrap_or(entry.file.as_os_str()).to_string_lossy().into_owned();
+    }
+}
+
+/// A file's name without its folder.
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Fallbacks of a reply.
+fn fallbacks(notices: &[Notice]) -> Vec<FallbackOutcome> {
+    let fallback = |notice: &Notice| FallbackOutcome { name: notice.name.clone(), message: notice.message.clone() };
+    notices.iter().map(fallback).collect()
 }
 
 /// Tiles as they were typed, for an encoder.
@@ -121,7 +126,6 @@ impl VaeOutcome {
 impl CallOutcome {
     /// A daemon's call.
     pub fn of_daemon<R>(report: &VaeReport, factor: usize, answer: &Answer<R>) -> Self {
-        let fallback = |notice: &Notice| FallbackOutcome { name: notice.name.clone(), message: notice.message.clone() };
         Self {
             seconds: report.seconds,
             precision: report.precision.clone(),
@@ -130,7 +134,7 @@ impl CallOutcome {
                 overlap: tiling.overlap * factor,
                 tiles: tiling.tiles,
             }),
-            fallbacks: answer.head.fallbacks.iter().map(fallback).collect(),
+            fallbacks: fallbacks(&answer.head.fallbacks),
         }
     }
 }

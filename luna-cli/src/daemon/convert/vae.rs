@@ -1,27 +1,14 @@
-//! The only place between the protocol's types and the library's. Enters: fields of requests, results of the library.
-//! Leaves: options of the library, fields of replies.
+//! Pictures and latents: options and reports of VAEs.
 
+use super::{Defaults, precision};
 use luna_core::{
-    Call, Error, ErrorKind, Image, Latent, LatentScale, PictureSizes, Precision, Result,
-    protocol::{Message, Notice, TextWish, TilingInfo, TokenPlace, Tokens, VaeDecode, VaeEncode, VaeInfo, VaeReport},
-    text::{Encoded, Recipe, TextOptions, Tokenized},
-    tokenizer::{PromptOptions, TokenPiece, WeightedToken},
+    Call, Error, ErrorKind, Image, Latent, LatentScale, Result,
+    protocol::{Message, Notice, TilingInfo, VaeDecode, VaeEncode, VaeInfo, VaeReport},
     vae::{DecodeOptions, EncodeOptions, Posterior, Report, SizeRule, TileChoice, Tiling, Vae},
 };
 
 /// Side of a tile where a request names none, in latent pixels.
 const USUAL_TILE: usize = 64;
-
-/// What a text encoder's call left out or did otherwise.
-pub struct TextCall {
-    pub problems: Vec<String>,
-    pub notices: Vec<Notice>,
-}
-
-/// What several requests have in common.
-pub struct Defaults {
-    pub precision: Precision,
-}
 
 /// The pictures of a request.
 pub fn image(message: &Message) -> Result<Image> {
@@ -78,11 +65,6 @@ fn latent_pixels(what: &str, pixels: usize, vae: &Vae) -> Result<usize> {
         .found(pixels.to_string()))
 }
 
-/// A precision by name.
-pub fn precision(name: Option<&str>, defaults: &Defaults) -> Result<Precision> {
-    name.map_or(Ok(defaults.precision), str::parse)
-}
-
 fn tiles(tiled: bool, never: bool, tile: usize, overlap: Option<usize>) -> Result<TileChoice> {
     match (tiled, never) {
         (true, true) => Err(Error::new(ErrorKind::InvalidInput, "`tiled` and `never_tiled` exclude each other")),
@@ -127,62 +109,4 @@ pub fn vae_report(report: &Report) -> VaeReport {
 
 pub fn vae_notices(report: &Report) -> impl Iterator<Item = Notice> + '_ {
     report.fallbacks.iter().map(|fallback| Notice { name: fallback.name().to_owned(), message: fallback.to_string() })
-}
-
-/// A recipe by name.
-pub fn recipe(name: &str) -> Result<Recipe> {
-    Recipe::ALL.into_iter().find(|recipe| recipe.name() == name).ok_or_else(|| {
-        let names: Vec<_> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
-        Error::new(ErrorKind::InvalidInput, "no such recipe").expected(names.join(", ")).found(format!("`{name}`"))
-    })
-}
-
-pub fn text_options(wish: &TextWish, defaults: &Defaults, call: Call) -> Result<TextOptions> {
-    let number = |what: &str, number: Option<usize>| {
-        let wrong = || Error::new(ErrorKind::InvalidInput, format!("`{what}` counts from 1")).found("0");
-        number.map(|number| std::num::NonZeroUsize::new(number).ok_or_else(wrong)).transpose()
-    };
-    Ok(TextOptions {
-        precision: precision(wish.precision.as_deref(), defaults)?,
-        clip_skip: number("clip_skip", wish.clip_skip)?,
-        syntax: PromptOptions { break_chunks: wish.break_chunks, square_brackets: wish.square_brackets },
-        t5_mask: wish.t5_mask,
-        t5_tokens: number("t5_tokens", wish.t5_tokens)?,
-        call,
-        ..TextOptions::default()
-    })
-}
-
-pub fn text_call(encoded: &Encoded) -> TextCall {
-    let problems = encoded.prompts.iter().flat_map(|prompt| &prompt.problems).map(ToString::to_string).collect();
-    let notice = |fallback: &luna_core::text::Fallback| Notice {
-        name: fallback.name().to_owned(),
-        message: fallback.to_string(),
-    };
-    TextCall { problems, notices: encoded.fallbacks.iter().map(notice).collect() }
-}
-
-pub fn tokens(tokenized: &Tokenized) -> Tokens {
-    let place = |token: &WeightedToken| TokenPlace {
-        id: token.id(),
-        embedding: match &token.piece {
-            TokenPiece::Embedding { name, row } => Some((name.to_string(), *row)),
-            _ => None,
-        },
-        weight: token.weight,
-    };
-    let chunks = |chunks: &[Vec<WeightedToken>]| chunks.iter().map(|chunk| chunk.iter().map(place).collect()).collect();
-    Tokens {
-        tokens: tokenized
-            .encoders
-            .iter()
-            .map(|tokens| (tokens.encoder.name().to_owned(), chunks(&tokens.chunks)))
-            .collect(),
-        problems: tokenized.problems.iter().map(ToString::to_string).collect(),
-    }
-}
-
-/// Width, height, crop at the left and top, width and height after cropping.
-pub fn sizes(sizes: PictureSizes) -> [u32; 6] {
-    [sizes.width, sizes.height, sizes.crop_w, sizes.crop_h, sizes.target_width, sizes.target_height]
 }
