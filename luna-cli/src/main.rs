@@ -19,9 +19,9 @@ use settings::Environment;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Args { command } = Args::parse();
+    let Args { config, command } = Args::parse();
     let output = Output::new(command.report());
-    let outcome = commands::run(command, &Environment::of_process(), &output);
+    let outcome = Environment::of_process(config).and_then(|environment| commands::run(command, &environment, &output));
     let told = match &outcome {
         Ok(outcome) => output.tell(outcome),
         Err(error) => output.tell_error(error),

@@ -1,7 +1,8 @@
-//! What was meant. Enters: what was typed and the environment, of which this is the only reader. Leaves: settings with
-//! every default decided, contradictions refused. It opens no file and builds no model.
+//! What was meant. Enters: what was typed, the environment, of which this is the only reader, and the configuration file.
+//! Leaves: settings with every default decided, contradictions refused. It opens no other file and builds no model.
 
 mod bench;
+mod config;
 mod daemon;
 mod describe;
 mod forward;
@@ -11,7 +12,8 @@ mod text;
 mod vision;
 
 pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, LoraBench, LoraSubject, VaeBench};
-pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
+pub use config::{ConfigCheck, ConfigShow, default_file};
+pub use daemon::{DaemonAddress, DaemonSettings, LogSettings, WatchSettings, parse_pool};
 pub use describe::{Describe, Subject};
 pub use forward::Forward;
 pub use lora::{LoraEntry, LoraInspect, Loras};
@@ -23,42 +25,66 @@ use crate::{
     args::{ComputeArgs, DecodeArgs, DemoArgs, EncodeArgs, LatentFormatArg, ModelArgs, TileArgs},
     vaes::VaeChoice,
 };
+pub use luna_core::config::parse_bytes;
 use luna_core::{
     Device, Error, ErrorKind, Precision, Result,
+    config::{Bytes, Config, Key, Layer, Setting, Source, keys},
     files::IfExists,
     vae::{Posterior, SizeRule},
 };
-use std::{fmt::Display, num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{num::NonZeroUsize, path::PathBuf};
 
-/// Where values come from that nobody typed.
-pub struct Environment<'a>(&'a dyn Fn(&str) -> Option<String>);
+/// Where values come from that nobody typed: variables, and under them a file.
+pub struct Environment<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    config: Config,
+    file: Option<PathBuf>,
+}
 
 impl<'a> Environment<'a> {
-    /// The environment of this process.
-    pub fn of_process() -> Environment<'static> {
-        Environment(&|name| std::env::var(name).ok())
+    /// The environment of this process, with the file that was typed, that LUNA_CONFIG names, or that lies in the usual
+    /// place, if one does.
+    ///
+    /// # Errors
+    /// `NotFound` for a file that was named and is missing; as `Layer::parse`.
+    pub fn of_process(typed: Option<PathBuf>) -> Result<Environment<'static>> {
+        Environment::new(typed, &|name| std::env::var(name).ok())
     }
 
-    /// What was typed, else the variable `name`, else nothing. An empty variable counts as none.
-    fn or<T: FromStr<Err: Display>>(&self, typed: Option<T>, name: &str) -> Result<Option<T>> {
-        self.or_parsed(typed, name, |text| text.parse().map_err(|error: T::Err| error.to_string()))
-    }
-
-    fn or_parsed<T>(
-        &self,
-        typed: Option<T>,
-        name: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Option<T>> {
-        if typed.is_some() {
-            return Ok(typed);
+    fn new(typed: Option<PathBuf>, variable: &'a dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let named = typed.or_else(|| variable("LUNA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
+        let (file, needed) = match named {
+            Some(path) => (Some(path), true),
+            None => (default_file(variable), false),
+        };
+        let mut environment = Self { variable, config: Config::default(), file: None };
+        if let Some(path) = file
+            && let Some(layer) = config::read(&path, needed)?
+        {
+            environment.config = environment.config.over(Source::File(path.clone()), layer);
+            environment.file = Some(path);
         }
-        let Some(text) = (self.0)(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-        parse(&text).map(Some).map_err(|error| {
-            Error::new(ErrorKind::InvalidInput, format!("the environment variable {name} is wrong: {error}"))
-                .found(format!("`{text}`"))
-                .remedy(format!("correct or unset {name}"))
-        })
+        let split = |text: &str| {
+            let paths = std::env::split_paths(text).map(|path| path.to_string_lossy().into_owned());
+            paths.filter(|path| !path.is_empty()).collect()
+        };
+        environment.config = environment.config.over(Source::Environment, Layer::of_variables(variable, split));
+        Ok(environment)
+    }
+
+    /// What was typed, else what is set, else nothing.
+    fn or<T: Setting>(&self, typed: Option<T>, key: &Key<T>) -> Result<Option<T>> {
+        if typed.is_some() { Ok(typed) } else { self.config.find(key) }
+    }
+
+    /// What was typed, else what is set, else the default.
+    fn get<T: Setting>(&self, typed: Option<T>, key: &Key<T>) -> Result<T> {
+        typed.map_or_else(|| self.config.get(key), Ok)
+    }
+
+    /// What was typed, if anything was, else what is set.
+    fn list<T: Setting>(&self, typed: Vec<T>, key: &Key<T>) -> Result<Vec<T>> {
+        if typed.is_empty() { self.config.list(key) } else { Ok(typed) }
     }
 }
 
@@ -184,7 +210,7 @@ fn refuse_local(daemon: Option<&DaemonAddress>, args: &ComputeArgs) -> Result<()
 }
 
 fn model(args: ModelArgs, environment: &Environment, remote: bool) -> Result<Model> {
-    let vae = match environment.or(args.vae, "LUNA_VAE")? {
+    let vae = match environment.or(args.vae, &keys::VAE)? {
         Some(text) if remote => VaeChoice::from_text(&text).unwrap_or(VaeChoice::OfDaemon(text)),
         Some(text) => VaeChoice::from_text(&text)?,
         None => VaeChoice::default(),
@@ -194,9 +220,9 @@ fn model(args: ModelArgs, environment: &Environment, remote: bool) -> Result<Mod
 
 fn compute(args: ComputeArgs, environment: &Environment) -> Result<Compute> {
     Ok(Compute {
-        precision: environment.or(args.precision, "LUNA_PRECISION")?.unwrap_or_default(),
-        threads: environment.or(args.threads, "LUNA_THREADS")?,
-        device: environment.or(args.device, "LUNA_DEVICE")?.unwrap_or_default(),
+        precision: environment.get(args.precision, &keys::PRECISION)?,
+        threads: environment.or(args.threads, &keys::THREADS)?,
+        device: environment.get(args.device, &keys::DEVICE)?,
     })
 }
 
@@ -206,34 +232,11 @@ fn memory(args: &TileArgs, environment: &Environment) -> Result<Memory> {
         (false, Some(tile)) => Tiles::Pixels { tile: tile.get(), overlap: args.overlap },
         (false, None) => Tiles::Auto,
     };
-    Ok(Memory { tiles, most: environment.or_parsed(args.max_memory, "LUNA_MAX_MEMORY", parse_bytes)? })
+    Ok(Memory { tiles, most: environment.or(args.max_memory.map(Bytes), &keys::MAX_MEMORY)?.map(|bytes| bytes.0) })
 }
 
 fn if_exists(no_clobber: bool) -> IfExists {
     if no_clobber { IfExists::Refuse } else { IfExists::Replace }
-}
-
-/// Reads `2GiB`, `700M`, `1.5 GB`, `1048576`.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number of bytes such as 2GiB, 700M or 1.5GB".to_owned();
-    let text = text.trim();
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = (text[..split].trim(), text[split..].to_ascii_lowercase());
-    let (power, decimal) = match unit.as_str() {
-        "" | "b" => (0, false),
-        "k" | "kib" => (1, false),
-        "m" | "mib" => (2, false),
-        "g" | "gib" => (3, false),
-        "t" | "tib" => (4, false),
-        "kb" => (1, true),
-        "mb" => (2, true),
-        "gb" => (3, true),
-        "tb" => (4, true),
-        _ => return Err(wrong()),
-    };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let bytes = number * if decimal { 1000f64 } else { 1024f64 }.powi(power);
-    if bytes.is_finite() && (1.0..9e15).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
@@ -246,27 +249,10 @@ mod tests {
         let args = Args::try_parse_from(line.split(' ')).unwrap();
         let Command::Encode(args) = args.command else { panic!("not encode") };
         let find = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Encode::new(args, &Environment(&find))
+        Encode::new(args, &Environment::new(None, &find)?)
     }
 
     const LINE: &str = "luna-cli encode a.png -o b.safetensors";
-
-    #[test]
-    fn sizes_in_bytes_are_read() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("2GiB", 2 << 30),
-            ("700m", 700 << 20),
-            ("1.5 GB", 1_500_000_000),
-            ("64KiB", 64 << 10),
-            ("12b", 12),
-        ] {
-            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
-        }
-        for wrong in ["", "0", "-1", "GiB", "2 parsecs", "1e300", "nan", "inf"] {
-            assert!(parse_bytes(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn what_was_typed_wins_over_the_environment() {
@@ -295,6 +281,22 @@ mod tests {
             assert!(text.contains(value) || text.contains(name), "{text}");
         }
         assert!(encode(LINE, &[("LUNA_THREADS", "")]).is_ok(), "an empty variable counts as none");
+    }
+
+    #[test]
+    fn what_was_set_in_a_file_is_weakest_and_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("luna.toml");
+        std::fs::write(&file, "[compute]\nthreads = 7\nprecision = \"f16\"\n[models]\nloras = [\"loras\"]").unwrap();
+        let named = file.to_str().unwrap();
+        let settings = encode(LINE, &[("LUNA_CONFIG", named), ("LUNA_PRECISION", "bf16")]).unwrap();
+        assert_eq!(settings.compute.threads, NonZeroUsize::new(7));
+        assert_eq!(settings.compute.precision, Precision::Bf16);
+        let settings = encode(&format!("{LINE} --threads 2"), &[("LUNA_CONFIG", named)]).unwrap();
+        assert_eq!(settings.compute.threads, NonZeroUsize::new(2));
+        assert_eq!(settings.compute.precision, Precision::F16);
+        let error = encode(LINE, &[("LUNA_CONFIG", "no-such-file.toml")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
 
     #[test]

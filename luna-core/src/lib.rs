@@ -5,6 +5,7 @@ mod attention_mode;
 mod call;
 pub mod checkpoint;
 pub mod client;
+pub mod config;
 mod device;
 pub mod diffusion;
 mod error;

@@ -10,6 +10,14 @@ pub fn available() -> Option<u64> {
     Some(system.cgroup_limits().map_or(host, |limits| host.min(limits.free_memory)))
 }
 
+/// Bytes of physical memory that there are, within the limits of a container; `None` where the system does not tell.
+pub fn total() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    let host = Some(system.total_memory()).filter(|&bytes| bytes > 0)?;
+    Some(system.cgroup_limits().map_or(host, |limits| host.min(limits.total_memory)))
+}
+
 /// Bytes of physical memory that this process holds (its resident set); `None` where the system does not tell.
 pub fn resident() -> Option<u64> {
     let process = sysinfo::get_current_pid().ok()?;
@@ -37,7 +45,9 @@ mod tests {
     fn this_process_holds_less_than_the_system_has() {
         let resident = super::resident().expect("known on every tested system");
         assert!(resident > 1 << 20);
-        assert!(super::available().expect("known on every tested system") > 0);
+        let available = super::available().expect("known on every tested system");
+        let total = super::total().expect("known on every tested system");
+        assert!(available > 0 && resident < total && available <= total, "{resident}, {available} of {total}");
         if let Some(peak) = super::peak_resident() {
             assert!(peak * 2 > resident, "{peak} against {resident}");
         }

@@ -114,7 +114,7 @@ impl Watch {
         match self.listener {
             Some(listener) => options.on_event(move |event| {
                 if let EventKind::Progress { done, total } = event.kind {
-                    (listener.function)(done as u64, total as u64, listener.user_data());
+                    (listener.function)(done, total, listener.user_data());
                 }
             }),
             None => options,

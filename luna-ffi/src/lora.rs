@@ -238,7 +238,8 @@ impl Loras {
         let model: Arc<dyn Any + Send + Sync> = model.clone();
         let fates = Fates(fates.into());
         let mut known = self.lock();
-        known.retain(|known| known.model.strong_count() > 0 && !ptr::addr_eq(known.model.as_ptr(), Arc::as_ptr(&model)));
+        known
+            .retain(|known| known.model.strong_count() > 0 && !ptr::addr_eq(known.model.as_ptr(), Arc::as_ptr(&model)));
         known.push(Known { model: Arc::downgrade(&model), fates: fates.clone(), ready: None });
         fates
     }
@@ -335,9 +336,8 @@ impl Loras {
 
     /// Why text encoders refuse the stack. Nothing may apply to one model of several, but not to all.
     fn refusal(&self, stack: &LoraStack, encoders: &[&TextModel]) -> Error {
-        let all = |options: &ResolveOptions| {
-            encoders.iter().find_map(|encoder| stack.resolve_text(encoder, options).err())
-        };
+        let all =
+            |options: &ResolveOptions| encoders.iter().find_map(|encoder| stack.resolve_text(encoder, options).err());
         let strict = ResolveOptions { allow_nothing: true, ..self.resolve.clone() };
         all(&strict).or_else(|| all(&self.resolve)).unwrap_or_else(refused_in_vain)
     }

@@ -243,15 +243,21 @@ impl LoadedModel {
                     Ready::Text(_) => None,
                 });
                 let call = watch.call.clone();
-                let own =
-                    ForwardOptions { precision, patches, attention: Some(attention), call, ..ForwardOptions::default() };
+                let own = ForwardOptions {
+                    precision,
+                    patches,
+                    attention: Some(attention),
+                    call,
+                    ..ForwardOptions::default()
+                };
                 let predicted = denoiser.forward(step, &own)?;
                 let mut told = told(&predicted, watch);
                 fitted.inspect(|fitted| fitted.fates.tell(&mut told));
                 Ok((predicted.prediction, told))
             }
             Source::There(remote) => {
-                let asked = stack.as_ref().map_or_else(|| Ok(ModelForward::default()), |stack| stack.asked_of_denoiser())?;
+                let asked =
+                    stack.as_ref().map_or_else(|| Ok(ModelForward::default()), |stack| stack.asked_of_denoiser())?;
                 let (precision, attention) = (Some(precision.name().to_owned()), Some(attention.name().to_owned()));
                 let asked = ModelForward { precision, attention, ..asked };
                 let (prediction, mut told, fate) = remote.forward(step, asked, watch)?;

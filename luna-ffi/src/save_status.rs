@@ -133,11 +133,14 @@ fn state_named(name: &str) -> luna_save_state {
 
 impl PictureItem {
     fn here(status: &PictureStatus) -> Self {
-        let (file, verdict) = (written(&status.fate), match &status.fate {
-            Fate::Written(written) => written.verdict,
-            Fate::Rejected { verdict, .. } => Some(*verdict),
-            _ => None,
-        });
+        let (file, verdict) = (
+            written(&status.fate),
+            match &status.fate {
+                Fate::Written(written) => written.verdict,
+                Fate::Rejected { verdict, .. } => Some(*verdict),
+                _ => None,
+            },
+        );
         let error = if let Fate::Failed(error) = &status.fate { Some(error) } else { None };
         Self {
             image: status.image as u64,

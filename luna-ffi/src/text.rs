@@ -22,8 +22,8 @@ use luna_core::{
     limits::check_at_most,
     registry::Lease,
     text::{
-        Conditioner, ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, EncoderKind, Fallback, Prompt, Recipe,
-        TextLoadOptions, TextModel, TextOptions, TokenIds,
+        Conditioner, ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, EncoderKind, Fallback, Prompt,
+        Recipe, TextLoadOptions, TextModel, TextOptions, TokenIds,
     },
     tokenizer::PromptOptions,
 };

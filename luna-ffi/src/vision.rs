@@ -123,9 +123,9 @@ impl LoadedVision {
     fn load(session: &Session, path: &str) -> Result<Self> {
         let (path, options) = (not_empty("path", path)?, VisionLoadOptions::default());
         let source = match session.place() {
-            Place::Here(embedded) => Source::Here(embedded.acquire_file(path, |checkpoint, runtime| {
-                VisionModel::load(checkpoint, runtime, &options)
-            })?),
+            Place::Here(embedded) => Source::Here(
+                embedded.acquire_file(path, |checkpoint, runtime| VisionModel::load(checkpoint, runtime, &options))?,
+            ),
             Place::There(daemon) => Source::There(RemoteVision::load(daemon, path)?),
         };
         Ok(Self { source, log: session.log })

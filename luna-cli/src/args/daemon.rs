@@ -1,14 +1,19 @@
 //! What was typed after `serve`, `start`, `stop`, `status` and `unload`, and how other commands find a daemon.
 
 use super::{ComputeArgs, ReportArgs};
-use crate::settings::{ModelSource, parse_bytes};
+use crate::settings::parse_pool;
 use clap::Args;
-use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf};
+use luna_core::config::{Bytes, LogFormat, LogLevel, Seconds, Setting, WatchAddress, Workers, keys};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+};
 
 /// Serve models to other processes until Ctrl-C, SIGTERM or `luna-cli stop`
 ///
-/// Prints the address when it is ready. Work that was accepted is finished before it ends.
-#[derive(Debug, Args)]
+/// Prints the address when it is ready, and where it can be watched. Work that was accepted is finished before it ends.
+#[derive(Debug, Default, Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     pub daemon: DaemonArgs,
@@ -18,79 +23,103 @@ pub struct ServeArgs {
     pub report: ReportArgs,
 }
 
-/// How to serve.
-#[derive(Debug, Args)]
+/// How to serve. The help of each option is the settings' table.
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Serving")]
 pub struct DaemonArgs {
-    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:19283]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = keys::LISTEN.entry.form, help = keys::LISTEN.entry.help(), value_parser = read::<SocketAddr>)]
     pub listen: Option<SocketAddr>,
-    /// Ask clients for the token in this file; needed for an address that is not loopback
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = keys::TOKEN_FILE.entry.form, help = keys::TOKEN_FILE.entry.help())]
     pub token_file: Option<PathBuf>,
-    /// A folder whose models clients may name by path; may be given several times
-    #[arg(long = "model-root", value_name = "FOLDER")]
+    #[arg(long = "model-root", value_name = keys::MODEL_ROOTS.entry.form, help = keys::MODEL_ROOTS.entry.help())]
     pub model_roots: Vec<PathBuf>,
-    /// A folder with textual inversions; may be given several times
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = keys::EMBEDDINGS.entry.form, help = keys::EMBEDDINGS.entry.help())]
     pub embeddings: Vec<PathBuf>,
-    /// A folder that clients' LoRAs are looked up in by name, with all below it; may be given several times
-    #[arg(long = "lora-folder", value_name = "FOLDER")]
+    #[arg(long = "lora-folder", value_name = keys::LORAS.entry.form, help = keys::LORAS.entry.help())]
     pub lora_folders: Vec<PathBuf>,
-    /// The most bytes of LoRAs in memory; half as much again for compressed ones that clients sent
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "2GiB")]
-    pub lora_memory: u64,
-    /// The folder, or object store's URL, below which clients' pictures are saved; without it they may save none
-    #[arg(long, value_name = "FOLDER|URL")]
+    #[arg(long, value_name = keys::LORA_MEMORY.entry.form, help = keys::LORA_MEMORY.entry.help())]
+    #[arg(value_parser = read::<Bytes>)]
+    pub lora_memory: Option<Bytes>,
+    #[arg(long, value_name = keys::OUTPUT.entry.form, help = keys::OUTPUT.entry.help())]
     pub output: Option<PathBuf>,
-    /// Keep clients' durable save jobs in this folder until they are done, also beyond the daemon's end
-    #[arg(long, value_name = "FOLDER", requires = "output")]
+    #[arg(long, value_name = keys::SPOOL.entry.form, help = keys::SPOOL.entry.help())]
     pub spool: Option<PathBuf>,
-    /// The most bytes of conditionings that are remembered
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256MiB")]
-    pub conditioning_memory: u64,
-    /// A model to register at the start, under a name or its file's; may be given several times
-    #[arg(long = "model", value_name = "[NAME=]PATH")]
-    pub models: Vec<ModelSource>,
-    /// The most that weights may take in memory; idle models go first [default: 3/4 of the memory available]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub model_memory: Option<u64>,
-    /// Workers of a pool, such as vae=1..4; pools are load, text, vae, vision, diffusion, save
-    #[arg(long = "pool", value_name = "POOL=MIN..MAX")]
-    pub pools: Vec<String>,
-    /// Requests that may wait or run in each pool; past them a client is told `busy`
-    #[arg(long, value_name = "N", default_value = "256")]
-    pub queue: NonZeroU64,
-    /// Seconds without work after which a worker above the fewest ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub idle: u64,
-    /// Seconds for accepted work to finish when the daemon ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub drain: u64,
-    /// The most bytes of one frame
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "512MiB")]
-    pub max_frame: u64,
-    /// The most bytes that one client may have under way
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "1GiB")]
-    pub max_client: u64,
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub max_connections: usize,
-    /// Seconds that a client may take to say who it is
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub handshake: u64,
-    /// Seconds that a client may be slow in mid-frame, beside a second for each MiB
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub stall: u64,
-    /// Tell on standard error what happens, one JSON object a line
-    #[arg(long)]
-    pub log: bool,
-    /// Do not let clients end the daemon
-    #[arg(long)]
-    pub deny_shutdown: bool,
-    /// Do not let clients unload models
-    #[arg(long)]
-    pub deny_unload: bool,
+    #[arg(long, value_name = keys::CONDITIONING_MEMORY.entry.form, help = keys::CONDITIONING_MEMORY.entry.help())]
+    #[arg(value_parser = read::<Bytes>)]
+    pub conditioning_memory: Option<Bytes>,
+    #[arg(long = "model", value_name = keys::MODELS.entry.form, help = keys::MODELS.entry.help())]
+    #[arg(value_parser = read::<String>)]
+    pub models: Vec<String>,
+    #[arg(long, value_name = keys::MODEL_MEMORY.entry.form, help = keys::MODEL_MEMORY.entry.help())]
+    #[arg(value_parser = read::<Bytes>)]
+    pub model_memory: Option<Bytes>,
+    #[arg(long = "pool", value_name = "POOL=MIN..MAX", value_parser = parse_pool, help = pools())]
+    pub pools: Vec<(String, Workers)>,
+    #[arg(long, value_name = keys::QUEUE.entry.form, help = keys::QUEUE.entry.help(), value_parser = read::<NonZeroU64>)]
+    pub queue: Option<NonZeroU64>,
+    #[arg(long, value_name = keys::IDLE.entry.form, help = keys::IDLE.entry.help(), value_parser = read::<Seconds>)]
+    pub idle: Option<Seconds>,
+    #[arg(long, value_name = keys::DRAIN.entry.form, help = keys::DRAIN.entry.help(), value_parser = read::<Seconds>)]
+    pub drain: Option<Seconds>,
+    #[arg(long, value_name = keys::MAX_FRAME.entry.form, help = keys::MAX_FRAME.entry.help(), value_parser = read::<Bytes>)]
+    pub max_frame: Option<Bytes>,
+    #[arg(long, value_name = keys::MAX_CLIENT.entry.form, help = keys::MAX_CLIENT.entry.help(), value_parser = read::<Bytes>)]
+    pub max_client: Option<Bytes>,
+    #[arg(long, value_name = keys::MAX_CONNECTIONS.entry.form, help = keys::MAX_CONNECTIONS.entry.help())]
+    #[arg(value_parser = read::<NonZeroUsize>)]
+    pub max_connections: Option<NonZeroUsize>,
+    #[arg(long, value_name = keys::HANDSHAKE.entry.form, help = keys::HANDSHAKE.entry.help(), value_parser = read::<Seconds>)]
+    pub handshake: Option<Seconds>,
+    #[arg(long, value_name = keys::STALL.entry.form, help = keys::STALL.entry.help(), value_parser = read::<Seconds>)]
+    pub stall: Option<Seconds>,
+    #[arg(long, help = keys::DENY_SHUTDOWN.entry.help(), num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", hide_possible_values = true)]
+    pub deny_shutdown: Option<bool>,
+    #[arg(long, help = keys::DENY_UNLOAD.entry.help(), num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", hide_possible_values = true)]
+    pub deny_unload: Option<bool>,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Where and by whom the daemon can be watched.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Watching")]
+pub struct WatchArgs {
+    #[arg(long, value_name = keys::WATCH_LISTEN.entry.form, help = keys::WATCH_LISTEN.entry.help())]
+    #[arg(value_parser = read::<WatchAddress>)]
+    pub watch_listen: Option<WatchAddress>,
+    #[arg(long = "watch-host", value_name = keys::WATCH_HOSTS.entry.form, help = keys::WATCH_HOSTS.entry.help())]
+    pub watch_hosts: Vec<String>,
+    #[arg(long, value_name = keys::WATCH_CONNECTIONS.entry.form, help = keys::WATCH_CONNECTIONS.entry.help())]
+    #[arg(value_parser = read::<NonZeroUsize>)]
+    pub watch_connections: Option<NonZeroUsize>,
+}
+
+/// What is logged, how, and where.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    #[arg(long, value_name = keys::LOG_LEVEL.entry.form, help = keys::LOG_LEVEL.entry.help())]
+    #[arg(value_parser = read::<LogLevel>)]
+    pub log_level: Option<LogLevel>,
+    #[arg(long, value_name = keys::LOG_FORMAT.entry.form, help = keys::LOG_FORMAT.entry.help())]
+    #[arg(value_parser = read::<LogFormat>)]
+    pub log_format: Option<LogFormat>,
+    #[arg(long, value_name = keys::LOG_FILE.entry.form, help = keys::LOG_FILE.entry.help())]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Reads a setting's value.
+fn read<T: Setting>(text: &str) -> Result<T, String> {
+    T::read(text)
+}
+
+fn pools() -> String {
+    let usual = keys::WORKERS.map(|(name, key)| format!("{name}={}", key.entry.usual_in_words()));
+    format!("Fewest and most workers of a pool; may be given several times [default: {}]", usual.join(" "))
 }
 
 /// Start a daemon in the background

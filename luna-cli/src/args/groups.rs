@@ -103,7 +103,7 @@ pub struct TileArgs {
 }
 
 /// How and where to compute.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArgs {
     /// Precision of activations: f32, bf16 or f16 [default: f32]
@@ -140,7 +140,7 @@ pub struct WriteArgs {
 }
 
 /// How to tell what was done.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct ReportArgs {
     /// Print one JSON object on standard output, also for an error

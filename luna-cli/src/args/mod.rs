@@ -4,6 +4,7 @@
 // What stands here is the help of the program: `[batch]` is a shape, no link.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod config;
 mod daemon;
 mod describe;
 mod forward;
@@ -13,7 +14,10 @@ mod save;
 mod text;
 mod vision;
 
-pub use daemon::{AddressArgs, ConnectArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs};
+pub use config::{ConfigArgs, ConfigCheckArgs, ConfigCommand};
+pub use daemon::{
+    AddressArgs, ConnectArgs, LogArgs, ServeArgs, StartArgs, StatusArgs, StopArgs, UnloadArgs, WatchArgs,
+};
 pub use describe::{DescribeArgs, SamplingArgs};
 pub use forward::ForwardArgs;
 pub use groups::{
@@ -44,9 +48,8 @@ Examples:
   luna-cli save out.png --format webp -o gallery --template '%time:YYYY-mm-dd%/%counter:5%'";
 
 const ENVIRONMENT: &str = "\
-Environment (an option on the command line wins):
-  LUNA_VAE, LUNA_EMBEDDINGS, LUNA_LORAS, LUNA_DEVICE, LUNA_PRECISION, LUNA_THREADS, LUNA_MAX_MEMORY,
-  LUNA_CONNECT, LUNA_TOKEN_FILE
+Settings: options win over variables of the environment, these over the configuration file, which LUNA_CONFIG or --config
+names or which lies in the usual place; `luna-cli config show` tells all of them, their variables and defaults.
 
 Exit status:
   0 done; 2 wrong arguments or input; 3 damaged file; 4 unsupported file; 5 not found; 6 refused by the system;
@@ -58,6 +61,9 @@ Exit status:
 #[command(name = "luna-cli", version, about = ABOUT, max_term_width = 110)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}"))]
 pub struct Args {
+    /// Read settings from this file, not from the usual place
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -84,6 +90,7 @@ pub enum Command {
     Stop(StopArgs),
     Status(StatusArgs),
     Unload(UnloadArgs),
+    Config(ConfigArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

@@ -2,6 +2,7 @@
 //! prints nothing; progress goes through the `Output` it is handed.
 
 mod bench;
+mod config;
 mod decode;
 mod demo;
 mod describe;
@@ -22,6 +23,7 @@ mod tokenize;
 mod vision;
 
 pub use bench::{BenchOutcome, DenoiserBenchOutcome, LoraBenchOutcome, Timing};
+pub use config::{ConfigCheckOutcome, ConfigOutcome, SettingOutcome};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use describe::DescribeOutcome;
@@ -39,7 +41,7 @@ pub use tokenize::TokenizeOutcome;
 pub use vision::VisionOutcome;
 
 use crate::{
-    args::{Command, LoraCommand, LoraCommandArgs, ReportArgs},
+    args::{Command, ConfigCommand, LoraCommand, LoraCommandArgs, ReportArgs},
     interrupt,
     output::Output,
     settings::{self, DaemonAddress, DaemonSettings, Environment},
@@ -68,6 +70,8 @@ pub enum Outcome {
     Stop(StopOutcome),
     Status(StatusOutcome),
     Unload(UnloadOutcome),
+    ConfigShow(ConfigOutcome),
+    ConfigCheck(ConfigCheckOutcome),
     Text(TextOutcome),
     Tokenize(TokenizeOutcome),
     /// Text that is the result itself, such as a completion script.
@@ -107,6 +111,10 @@ impl Command {
             Self::Stop(args) => args.report,
             Self::Status(args) => args.report,
             Self::Unload(args) => args.report,
+            Self::Config(args) => match &args.command {
+                ConfigCommand::Show(args) => args.report,
+                ConfigCommand::Check(args) => args.report,
+            },
             Self::Completions(_) | Self::Man(_) => ReportArgs { json: false, quiet: false },
         }
     }
@@ -160,8 +168,8 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         }
         Command::Start(args) => {
             // What is wrong with the settings is told at once.
-            DaemonSettings::new(&args.serve, environment)?;
-            Outcome::Start(serve::start()?)
+            let settings = DaemonSettings::new(&args.serve, environment)?;
+            Outcome::Start(serve::start(settings.watch.is_some())?)
         }
         Command::Stop(args) => {
             Outcome::Stop(serve::stop(&DaemonAddress::new(args.address, environment)?, &interrupt::token()?)?)
@@ -173,6 +181,12 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
         Command::Unload(args) => {
             Outcome::Unload(status::unload(&DaemonAddress::new(args.address, environment)?, args.models)?)
         }
+        Command::Config(args) => match args.command {
+            ConfigCommand::Show(_) => Outcome::ConfigShow(config::show(settings::ConfigShow::new(environment))),
+            ConfigCommand::Check(args) => {
+                Outcome::ConfigCheck(config::check(settings::ConfigCheck::new(args, environment)?))
+            }
+        },
         Command::Completions(args) => Outcome::Script { text: manual::completions(args.shell)? },
         Command::Man(args) => Outcome::Script { text: manual::pages(args.folder.as_deref())? },
     })

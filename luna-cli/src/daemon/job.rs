@@ -128,6 +128,10 @@ impl Job {
     /// On a worker.
     fn run(&self, daemon: &Daemon, Load { request, message, held }: Load, admission: Admission) {
         let _working = daemon.pools.working();
+        let connection = self.peer.upgrade().map(|peer| peer.number);
+        // Whatever is logged below here bears the request's id.
+        let span = tracing::info_span!("request", connection, request = self.head.id, command = self.command);
+        let _span = span.enter();
         let queue_ms = self.waited();
         if self.token.is_cancelled() {
             drop(admission);

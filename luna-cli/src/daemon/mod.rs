@@ -1,5 +1,5 @@
 //! The daemon: one copy of each model for every process on the machine. Enters: settings. Leaves: a server that speaks
-//! `luna_core::protocol`, a cheap snapshot of its state and a stream of events for those who watch it. It prints nothing
+//! `luna_core::protocol`, and beside it one for those who watch. It prints nothing
 //! and reads no environment.
 //!
 //! A connection has a thread that reads requests and one that writes answers. What is quick is answered by the reader;
@@ -24,9 +24,10 @@ mod reply;
 mod roots;
 mod saves;
 mod status;
+mod watch;
 
-pub use events::DaemonEvent;
 pub use listener::Running;
+pub use watch::Watch;
 
 use crate::settings::DaemonSettings;
 use clients::Clients;
@@ -46,13 +47,14 @@ use pools::Pools;
 use roots::Roots;
 use saves::Saves;
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
-        mpsc::Receiver,
     },
     time::Instant,
 };
+use watch::Gpus;
 
 /// What samplings may leave behind for their next step, all clients' together.
 const FIRST_BLOCK_BYTES: usize = 512 << 20;
@@ -76,6 +78,9 @@ pub struct Daemon {
     counters: Counters,
     deadlines: Deadlines,
     events: Arc<Events>,
+    gpus: Gpus,
+    /// Where it can be watched, once it can.
+    watched_at: OnceLock<SocketAddr>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -106,6 +111,8 @@ impl Daemon {
             counters: Counters::default(),
             deadlines: Deadlines::default(),
             events,
+            gpus: Gpus::find(),
+            watched_at: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             settings,
@@ -129,15 +136,10 @@ impl Daemon {
         self.register_path(&real, name, models::Reading::default()).map(drop).map_err(luna_core::Error::from)
     }
 
-    /// Everything that happens from now on. A receiver that does not keep up loses events, never holds anything up.
-    pub fn events(&self) -> Receiver<DaemonEvent> {
-        self.events.subscribe()
-    }
-
     /// Takes no new work from now on; what was accepted is finished.
     pub fn drain(&self) {
         if !self.draining.swap(true, Ordering::SeqCst) {
-            self.events.tell(DaemonEvent::Draining);
+            self.events.tell(events::DaemonEvent::Draining);
         }
     }
 

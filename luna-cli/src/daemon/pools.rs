@@ -1,7 +1,7 @@
 //! The pools of workers, by cost. Enters: settings. Leaves: pools and their bounds. A worker is a thread; models and the
 //! threads that compute are shared by all.
 
-use super::events::{DaemonEvent, Events};
+use super::events::{DaemonEvent, Events, Scaled};
 use crate::settings::DaemonSettings;
 use luna_core::{
     Result,
@@ -70,7 +70,7 @@ impl Pools {
             let events = events.clone();
             Pool::new(kind.name(), scaling, bounds.queue, move |scaled| {
                 let (up, worker, workers) = (scaled.to > scaled.from, scaled.worker, scaled.to);
-                events.tell(DaemonEvent::Scaled { pool: kind.name(), up, worker, workers });
+                events.tell(DaemonEvent::Scaled(Scaled { pool: kind.name(), up, worker, workers }));
             })
         };
         let pools = PoolKind::ALL.into_iter().map(start).collect::<Result<_>>()?;

@@ -1,7 +1,7 @@
 //! Where clients' pictures are saved. Enters: settings, folders as clients know them. Leaves: the saver, and where below
 //! its folder a client's folder lies.
 
-use super::events::{DaemonEvent, Events};
+use super::events::{DaemonEvent, Events, Scaled};
 use crate::settings::DaemonSettings;
 use luna_core::{
     Error, ErrorKind, Result,
@@ -118,7 +118,7 @@ fn tell(events: &Events, event: &SaveEvent) {
     match event {
         SaveEvent::Threads(from, to) => {
             let (up, worker) = (to > from, (*from).min(*to));
-            events.tell(DaemonEvent::Scaled { pool: "save", up, worker, workers: *to });
+            events.tell(DaemonEvent::Scaled(Scaled { pool: "save", up, worker, workers: *to }));
         }
         SaveEvent::Finished(status) => {
             let (job, state) = (status.id.to_string(), status.state().name());

@@ -1,13 +1,13 @@
 //! The daemon's state at a moment, cheap to take. Enters: nothing. Leaves: models, pools, queues, counters, memory, clients.
 
-use super::{Daemon, counters::CommandCounters, pools::PoolKind};
+use super::{Daemon, counters::CommandCounters, pools::PoolKind, watch::GpuSnapshot};
 use luna_core::{
-    memory,
+    Device, memory,
     protocol::{LoraStats, ModelInfo},
     save::SavePool,
 };
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// Everything that `get_status` tells and that those who watch show.
 #[derive(Debug, Clone, Serialize)]
@@ -21,15 +21,32 @@ pub struct Snapshot {
     pub threads: usize,
     pub uptime_seconds: f64,
     pub total_requests: u64,
+    /// Where it can be watched.
+    pub watch: Option<SocketAddr>,
     pub connections: usize,
     pub clients: Vec<ClientSnapshot>,
     pub memory: MemorySnapshot,
+    /// NVIDIA GPUs of this machine, whether the daemon uses them or not.
+    pub gpus: Vec<GpuSnapshot>,
+    /// The one that it computes on.
+    #[serde(skip)]
+    pub gpu: Option<u32>,
     pub pools: Vec<PoolSnapshot>,
     /// Save jobs, where there is an output folder.
     pub saves: Option<SaveSnapshot>,
     pub loras: LoraStats,
     pub models: Vec<ModelInfo>,
-    pub commands: BTreeMap<&'static str, CommandCounters>,
+    pub commands: BTreeMap<&'static str, CommandSnapshot>,
+}
+
+/// A command.
+#[derive(Debug, Clone, Serialize)]
+pub struct CommandSnapshot {
+    #[serde(flatten)]
+    pub counters: CommandCounters,
+    /// Times within which half, and 19 of 20, of its requests were answered, since the start.
+    pub p50_ms: Option<f64>,
+    pub p95_ms: Option<f64>,
 }
 
 /// Bytes.
@@ -38,6 +55,8 @@ pub struct MemorySnapshot {
     pub resident: Option<u64>,
     pub peak_resident: Option<u64>,
     pub available: Option<u64>,
+    /// Of the system, or of the container.
+    pub total: Option<u64>,
     /// Weights of the models in memory.
     pub models: u64,
     /// The most that they may take.
@@ -105,7 +124,36 @@ pub struct ClientSnapshot {
     pub bytes: u64,
 }
 
+impl Snapshot {
+    /// Bytes in use and in all where models are computed: of the GPU by all processes, or of this process and the system.
+    pub fn device_memory(&self) -> (Option<u64>, Option<u64>) {
+        match self.gpu {
+            None => (self.memory.resident, self.memory.total),
+            Some(index) => {
+                let gpu = self.gpus.iter().find(|gpu| gpu.index == index);
+                (gpu.map(|gpu| gpu.used), gpu.map(|gpu| gpu.total))
+            }
+        }
+    }
+}
+
 impl Daemon {
+    /// The GPU that it computes on, as the driver counts them.
+    fn gpu(&self) -> Option<u32> {
+        match self.settings.compute.device {
+            Device::Cuda(ordinal) => u32::try_from(ordinal).ok(),
+            _ => None,
+        }
+    }
+
+    /// Bytes that are free where models are computed.
+    pub fn memory_available(&self) -> Option<u64> {
+        match self.gpu() {
+            None => memory::available(),
+            Some(index) => self.gpus.snapshots().into_iter().find(|gpu| gpu.index == index).map(|gpu| gpu.free),
+        }
+    }
+
     /// The state at this moment.
     pub fn snapshot(&self) -> Snapshot {
         let clients = self.clients.peers().into_iter().map(|peer| ClientSnapshot {
@@ -125,15 +173,19 @@ impl Daemon {
             threads: self.runtime.threads(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             total_requests: self.counters.requests(),
+            watch: self.watched_at.get().copied(),
             connections: self.clients.connections(),
             clients,
             memory: MemorySnapshot {
                 resident: memory::resident(),
                 peak_resident: memory::peak_resident(),
                 available: memory::available(),
+                total: memory::total(),
                 models: self.registry.bytes(),
                 models_budget: self.settings.model_bytes,
             },
+            gpus: self.gpus.snapshots(),
+            gpu: self.gpu(),
             pools: PoolKind::ALL
                 .into_iter()
                 .map(|kind| self.pool_snapshot(kind))
@@ -142,8 +194,16 @@ impl Daemon {
             saves: self.saves.pool().map(SaveSnapshot::of),
             loras: self.loras.stats(),
             models: self.models(),
-            commands: self.counters.of_commands(),
+            commands: self.commands_snapshot(),
         }
+    }
+
+    fn commands_snapshot(&self) -> BTreeMap<&'static str, CommandSnapshot> {
+        let commands = self.counters.of_commands().into_iter().map(|(name, counters)| {
+            let (p50_ms, p95_ms) = (counters.latency.quantile(0.5), counters.latency.quantile(0.95));
+            (name, CommandSnapshot { counters, p50_ms, p95_ms })
+        });
+        commands.collect()
     }
 
     /// The saver's threads. Its queue is bounded in bytes, not in jobs.

@@ -4,7 +4,7 @@ mod lora;
 mod text;
 mod vision;
 
-use super::{daemon, units};
+use super::{config, daemon, units};
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
     EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, Timing, VaeOutcome, lora_notes,
@@ -33,10 +33,12 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
         Outcome::BenchLora(outcome) => lora::bench(out, outcome),
         Outcome::Serve(outcome) => daemon::served(out, outcome),
-        Outcome::Start(outcome) => writeln!(out, "{}", outcome.address),
+        Outcome::Start(outcome) => daemon::started(out, outcome),
         Outcome::Stop(outcome) => writeln!(out, "the daemon at {} has ended", outcome.address),
         Outcome::Status(outcome) => daemon::status(out, outcome),
         Outcome::Unload(outcome) => daemon::unloaded(out, outcome),
+        Outcome::ConfigShow(outcome) => config::show(out, outcome),
+        Outcome::ConfigCheck(outcome) => config::checked(out, outcome),
         Outcome::Script { text } => out.write_all(text.as_bytes()),
     }
 }

@@ -1,15 +1,17 @@
 //! All that Luna prints. Enters: outcomes, errors, progress. Leaves: lines for a person, or one JSON object; progress
 //! on standard error, where that is a terminal. Computes nothing.
 
+mod config;
 mod daemon;
 mod human;
+mod log;
 mod progress;
 mod units;
 
 use crate::{
     args::ReportArgs,
     commands::{Outcome, StatusOutcome},
-    daemon::DaemonEvent,
+    settings::LogSettings,
 };
 use luna_core::{Call, CancelToken, Error, Progress, Result};
 use progress::ProgressBar;
@@ -77,10 +79,12 @@ impl Output {
         }
     }
 
-    /// Tells on standard error what happened.
-    pub fn log(&self, event: &DaemonEvent) {
-        // Nobody can be told that standard error is closed.
-        let _ = writeln!(io::stderr(), "{}", json!(event));
+    /// Logs what happens, from now on.
+    ///
+    /// # Errors
+    /// `Io` if the log's file cannot be opened.
+    pub fn log(&self, settings: &LogSettings) -> Result<()> {
+        log::start(settings)
     }
 
     /// Tells a daemon's state again: on a terminal in place of what stands there, else below it.
@@ -92,10 +96,10 @@ impl Output {
         match self.style {
             Style::Json => text = format!("{}\n", json!(status)).into_bytes(),
             _ => {
-                if io::stdout().is_terminal() {
-                    text.extend_from_slice(b"\x1b[H\x1b[2J");
-                }
                 daemon::status(&mut text, status).map_err(|error| Error::io("format", error))?;
+                if io::stdout().is_terminal() {
+                    text = daemon::in_place(&text, console::Term::stdout().size());
+                }
             }
         }
         print(&text)

@@ -2,7 +2,7 @@
 
 use super::{Compute, Environment, compute};
 use crate::args::{LoraArgs, LoraInspectArgs};
-use luna_core::{Error, ErrorKind, Result, lora::LoraFolders};
+use luna_core::{Error, ErrorKind, Result, config::keys, lora::LoraFolders};
 use std::path::{Path, PathBuf};
 
 /// LoRAs in their order, and what is asked of them.
@@ -90,12 +90,9 @@ impl LoraInspect {
     }
 }
 
-/// The folders that were given, else those of the environment.
-pub(super) fn folders(given: Vec<PathBuf>, environment: &Environment) -> Result<Option<Vec<PathBuf>>> {
-    let typed = (!given.is_empty()).then_some(given);
-    let listed =
-        |text: &str| Ok(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>());
-    environment.or_parsed(typed, "LUNA_LORAS", listed)
+/// The folders that were given, else those that are set.
+pub(super) fn folders(given: Vec<PathBuf>, environment: &Environment) -> Result<Vec<PathBuf>> {
+    environment.list(given, &keys::LORAS)
 }
 
 /// Where LoRAs are looked up by name; nowhere if no folder was given.
@@ -104,7 +101,8 @@ pub struct Folders(Option<LoraFolders>);
 
 impl Folders {
     fn new(given: Vec<PathBuf>, environment: &Environment) -> Result<Self> {
-        Ok(Self(folders(given, environment)?.map(LoraFolders::new).transpose()?))
+        let folders = folders(given, environment)?;
+        Ok(Self(if folders.is_empty() { None } else { Some(LoraFolders::new(folders)?) }))
     }
 
     /// The LoRA of this name.

@@ -107,7 +107,7 @@ pub(super) fn target(output: PathBuf, environment: &Environment) -> Result<Targe
     let Some(url) = output.to_str().filter(|text| text.contains("://")) else { return Ok(output.into()) };
     let variables =
         STORE_VARIABLES.iter().find(|(scheme, _)| url.starts_with(scheme)).map_or(&[][..], |(_, names)| *names);
-    let value = |name: &&str| (environment.0)(name).filter(|value| !value.is_empty());
+    let value = |name: &&str| (environment.variable)(name).filter(|value| !value.is_empty());
     Target::store(url, variables.iter().filter_map(|name| Some((name.to_ascii_lowercase(), value(name)?))))
 }
 
@@ -184,7 +184,7 @@ mod tests {
     fn save(options: &[&str]) -> Result<Save> {
         let line = ["luna-cli", "save", "a.png"].iter().chain(options);
         let Command::Save(args) = Args::try_parse_from(line).unwrap().command else { panic!("not save") };
-        Save::new(*args, &Environment(&|name| (name == "AWS_REGION").then(|| "here".to_owned())))
+        Save::new(*args, &Environment::new(None, &|name| (name == "AWS_REGION").then(|| "here".to_owned()))?)
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
     fn every_variable_is_an_option_of_its_store() {
         for (scheme, names) in STORE_VARIABLES {
             let all = |name: &str| names.contains(&name).then(|| "true".to_owned());
-            let target = target(format!("{scheme}bucket").into(), &Environment(&all));
+            let target = target(format!("{scheme}bucket").into(), &Environment::new(None, &all).unwrap());
             assert!(matches!(target, Ok(Target::Store(_))), "{target:?}");
         }
     }

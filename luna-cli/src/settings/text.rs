@@ -4,6 +4,7 @@ use super::{Compute, DaemonAddress, Environment, Loras, compute, if_exists, refu
 use crate::args::{EncoderArgs, ReadingArgs, SizeArgs, SyntaxArgs, TextArgs, TokenizeArgs};
 use luna_core::{
     AttentionMode, Error, ErrorKind, PictureSizes, Result,
+    config::keys,
     files::IfExists,
     text::{EncoderKind, Recipe},
     tokenizer::PromptOptions,
@@ -149,12 +150,8 @@ impl Encoders {
 impl Reading {
     fn new(args: SyntaxArgs, environment: &Environment) -> Result<Self> {
         let SyntaxArgs { embeddings, break_chunks, square_brackets, t5_tokens } = args;
-        let typed = if embeddings.is_empty() { None } else { Some(embeddings) };
-        let folders = environment.or_parsed(typed, "LUNA_EMBEDDINGS", |text| {
-            Ok(std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty()).collect())
-        })?;
         Ok(Self {
-            embeddings: folders.unwrap_or_default(),
+            embeddings: environment.list(embeddings, &keys::EMBEDDINGS)?,
             syntax: PromptOptions { break_chunks, square_brackets },
             t5_tokens,
         })
@@ -217,7 +214,7 @@ mod tests {
     fn text(options: &[&str]) -> Result<Text> {
         let words: Vec<_> = ["text", "-o", "c.safetensors"].iter().chain(options).copied().collect();
         let Command::Text(args) = parsed(&words).unwrap() else { panic!("not text") };
-        Text::new(*args, &Environment(&|name| (name == "LUNA_EMBEDDINGS").then(|| "a".to_owned())))
+        Text::new(*args, &Environment::new(None, &|name| (name == "LUNA_EMBEDDINGS").then(|| "a".to_owned()))?)
     }
 
     #[test]
@@ -272,7 +269,7 @@ mod tests {
         let tokenize = |options: &[&str]| {
             let words: Vec<_> = ["tokenize", "x"].iter().chain(options).copied().collect();
             let Command::Tokenize(args) = parsed(&words).unwrap() else { panic!("not tokenize") };
-            Tokenize::new(*args, &Environment(&|_| None))
+            Tokenize::new(*args, &Environment::new(None, &|_| None)?)
         };
         assert_eq!(tokenize(&[]).unwrap().encoder, EncoderKind::ClipL);
         assert!(tokenize(&["--encoder", "t5", "--tokenizer", "t"]).is_ok());

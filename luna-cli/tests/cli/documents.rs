@@ -40,7 +40,7 @@ fn the_commands_of_the_readme_work() {
     fs::copy(luna_tests::lora::path("sd15_ldm", "kohya"), bench.path("ink.safetensors")).unwrap();
     fs::write(bench.path("step.safetensors"), unet.step_file(false)).unwrap();
     // The documents' port may be taken on this machine.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = two_free_ports();
     let _stopped = StoppedAtLast(&bench, format!("stop --connect {free}"));
     let clip = luna_tests::text::clip(&luna_tests::text::CLIP_L);
     let checkpoint = luna_tests::text::file(&[("cond_stage_model.transformer.", &clip)], |_| safetensors::Dtype::F16);
@@ -62,10 +62,22 @@ fn the_commands_of_the_readme_work() {
     assert!(run >= 10, "only {run} commands were found");
 }
 
+/// An address whose port, and the one after it, are free.
+fn two_free_ports() -> String {
+    use std::net::TcpListener;
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        if address.port() < u16::MAX && TcpListener::bind((address.ip(), address.port() + 1)).is_ok() {
+            return address.to_string();
+        }
+    }
+}
+
 /// All that are documented.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "demo", "encode", "decode", "forward", "text", "tokenize", "vision", "describe", "inspect", "lora", "bench",
-    "serve", "start", "stop", "status", "unload", "save",
+    "serve", "start", "stop", "status", "unload", "save", "config",
 ];
 
 /// Ends the daemon that a document starts, also where a command after it fails.
@@ -111,7 +123,7 @@ fn every_option_is_documented() {
     let bench = Bench::new();
     let manual = workspace::text("docs/cli.md");
     let mut found = 0;
-    for command in COMMANDS.into_iter().chain(["lora inspect"]) {
+    for command in COMMANDS.into_iter().chain(["lora inspect", "config show", "config check"]) {
         let help = bench.ok(&format!("{command} --help"));
         for word in help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
             let Some(name) = word.strip_prefix("--").filter(|name| name.len() > 1 && *name != "help") else { continue };

@@ -1,5 +1,6 @@
 //! The command line as its users meet it: the built program, its files, its standard streams and its exit status.
 
+mod config;
 mod documents;
 mod errors;
 mod forward;
@@ -38,7 +39,9 @@ impl Bench {
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_luna-cli"));
         command.current_dir(&self.folder).args(line.split_whitespace());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LUNA_")) {
+        // Variables of these names lead to a configuration file.
+        let homes = ["HOME", "XDG_CONFIG_HOME", "APPDATA"];
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LUNA_") || homes.contains(&&**name)) {
             command.env_remove(name);
         }
         command

@@ -1,12 +1,16 @@
 //! A live daemon as its clients meet it: the built program, on a port of its own.
 
 mod commands;
+mod dashboard;
 mod forward;
 mod hostile;
+mod logs;
 mod python;
 mod save;
 mod text;
 mod vision;
+mod watch;
+mod watch_hostile;
 mod wire;
 mod work;
 
@@ -22,12 +26,16 @@ use std::{
 struct Server {
     child: Child,
     address: String,
+    /// Where it can be watched; empty if nowhere.
+    watch: String,
 }
 
 /// The program, untouched by the environment of whoever runs the tests.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_luna-cli"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LUNA_")) {
+    // Variables of these names lead to a configuration file.
+    let homes = ["HOME", "XDG_CONFIG_HOME", "APPDATA"];
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LUNA_") || homes.contains(&&**name)) {
         command.env_remove(name);
     }
     command
@@ -45,11 +53,23 @@ impl Server {
     fn listen(address: &str, options: &str) -> Self {
         let mut command = program();
         command.args(["serve", "--listen", address, "--threads", "2"]).args(options.split_whitespace());
+        if !options.contains("--watch-listen") {
+            command.args(["--watch-listen", "127.0.0.1:0"]);
+        }
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { child, address }
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut told = |start: &str| {
+            let line = lines.next()?.unwrap();
+            Some(line.strip_prefix(start).unwrap_or_else(|| panic!("{line:?}")).trim_end_matches('/').to_owned())
+        };
+        let address = told("listening on ").expect("a daemon that starts");
+        let off = command.get_args().any(|word| word == "off");
+        let watch = if off { String::new() } else { told("watched at http://").unwrap_or_default() };
+        Self { child, address, watch }
     }
 
     fn client(&self) -> Client {

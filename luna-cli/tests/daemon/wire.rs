@@ -298,7 +298,9 @@ fn paths_stay_below_the_roots() {
     let server = Server::start(&format!("--model-root {}", models.display()));
     let client = server.client();
     let register = |path: &str| {
-        client.call(&RegisterModelByPath { model_path: path.to_owned(), name: None }, &[]).map(|answer| answer.reply)
+        client
+            .call(&RegisterModelByPath { model_path: path.to_owned(), ..RegisterModelByPath::default() }, &[])
+            .map(|answer| answer.reply)
     };
     let model = register("own.safetensors").unwrap();
     assert_eq!(

@@ -19,6 +19,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 /// A model that a registry can hold.
@@ -277,8 +278,10 @@ impl Registry {
         drop(state);
         // From here on this thread owes the others an outcome, also if `build` panics.
         let claim = Claimed { registry: self, key };
+        let start = Instant::now();
         let model = Arc::new(build()?);
         let bytes = model.weight_bytes();
+        tracing::info!(%id, path = %path.display(), bytes, seconds = start.elapsed().as_secs_f64(), "model loaded");
         let mut state = self.lock();
         state.shelf.put(key, model.clone(), bytes, path);
         drop(state);
@@ -318,6 +321,9 @@ impl Registry {
         }
         // Freeing a model's memory takes time; other callers need not wait for it.
         drop(state);
+        if !freed.is_empty() {
+            tracing::info!(models = freed.len(), bytes, "idle models gave way");
+        }
         drop(freed);
         Ok(())
     }
@@ -331,6 +337,7 @@ impl Registry {
     pub fn unload(&self, id: ModelId) -> Unloaded {
         let models = self.lock().shelf.remove(|key| key.0 == id);
         let leases = models.iter().map(|model| Arc::strong_count(model) - 1).sum();
+        tracing::info!(%id, models = models.len(), leases, "unloaded");
         match (models.is_empty(), leases) {
             (true, _) => Unloaded::Absent,
             (false, 0) => Unloaded::Freed,

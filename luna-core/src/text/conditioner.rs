@@ -11,7 +11,8 @@ use super::{
     tokens::{EncoderTokens, tokenize},
 };
 use crate::{
-    Conditioning, Error, ErrorKind, Limits, PatchedRuns, PictureSizes, Precision, Result, Runtime, limits::check_at_most,
+    Conditioning, Error, ErrorKind, Limits, PatchedRuns, PictureSizes, Precision, Result, Runtime,
+    limits::check_at_most,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

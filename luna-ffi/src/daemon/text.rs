@@ -83,7 +83,10 @@ impl RemoteText {
     pub(crate) fn tokenize(&self, prompt: &str, asked: &TextAsked) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
         let request = ClipTokenize { text: prompt.to_owned(), with: self.wish(asked), ..ClipTokenize::default() };
         let told = self.daemon.client.clip_tokenize(&request, &Default::default())?.reply;
-        Ok((told.tokens.iter().flat_map(|(encoder, chunks)| TokenItem::told(encoder, chunks)).collect(), problems(&told.problems)))
+        Ok((
+            told.tokens.iter().flat_map(|(encoder, chunks)| TokenItem::told(encoder, chunks)).collect(),
+            problems(&told.problems),
+        ))
     }
 
     /// Encodes prompts, two with each request.

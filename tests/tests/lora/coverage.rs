@@ -53,7 +53,7 @@ fn every_adapter_is_accounted_for() {
     let coverage = stack.resolve(&model.denoiser, &ResolveOptions::default()).unwrap().coverage;
     let [found] = coverage.files.as_slice() else { panic!("{coverage:?}") };
     assert_eq!(found.applied.len(), 1);
-    assert_eq!((found.applied[0].key.as_str(), found.applied[0].kind), (Q, "lora"));
+    assert_eq!((found.applied[0].key.as_str(), found.applied[0].kind.as_ref()), (Q, "lora"));
     assert_eq!(found.applied[0].targets, ["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"]);
     assert_eq!(found.unmatched.len(), 1);
     let nearest = found.unmatched[0].nearest.as_deref().unwrap();

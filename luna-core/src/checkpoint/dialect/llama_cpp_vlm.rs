@@ -10,7 +10,7 @@ const PAIRED: &str = "llama";
 /// Canonical names, as [`super::vlm`] has them, → stored names.
 pub(super) fn names(checkpoint: &Checkpoint, component: &Component) -> impl Fn(&str) -> Stored + 'static {
     let number = |name: &str| checkpoint.config("").and_then(|config| config["text_config"][name].as_u64());
-    let heads = || Some(number("hidden_size")?.checked_div(number("num_attention_heads")?)?);
+    let heads = || number("hidden_size")?.checked_div(number("num_attention_heads")?);
     let is_paired = checkpoint.metadata().get("general.architecture").is_some_and(|name| name == PAIRED);
     let head = if is_paired { number("head_dim").or_else(heads).map(|head| head as usize) } else { None };
     let is_llava = component.family == Family::Llava;
