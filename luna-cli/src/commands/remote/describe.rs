@@ -69,9 +69,5 @@ pub fn describe(
     };
     let mut generated = answer.reply;
     generated.loras.iter_mut().for_each(|loras| rename(&mut loras.coverage, entries));
-    Ok(Made {
-        model: file_name(&settings.model),
-        fallbacks: fallbacks(&answer.head.fallbacks),
-        generated,
-    })
+    Ok(Made { model: file_name(&settings.model), fallbacks: fallbacks(&answer.head.fallbacks), generated })
 }

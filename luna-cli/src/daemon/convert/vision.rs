@@ -2,8 +2,7 @@
 
 use super::{Defaults, notice, precision};
 use luna_core::{
-    Call, Error, ErrorKind, Image, Result,
-    Patches as Added,
+    Call, Error, ErrorKind, Image, Patches as Added, Result,
     protocol::{LoraOutcome, Message, Notice, SamplingWish, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo},
     vision::{self, PixelValues, Region, VisionModel},
     vlm::{self, GenerateOptions, Generated, Patches, Question, Sampling, VlmModel},
@@ -110,12 +109,7 @@ pub fn vlm_notices(fallbacks: &[vlm::Fallback]) -> Vec<Notice> {
     fallbacks.iter().map(|fallback| notice(fallback.name(), fallback)).collect()
 }
 
-pub fn vlm_generated(
-    name: &str,
-    model: &VlmModel,
-    generated: Generated,
-    loras: Option<LoraOutcome>,
-) -> VlmGenerated {
+pub fn vlm_generated(name: &str, model: &VlmModel, generated: Generated, loras: Option<LoraOutcome>) -> VlmGenerated {
     VlmGenerated {
         model: VlmModelInfo { name: name.to_owned(), family: model.info().family.name().to_owned() },
         loras,

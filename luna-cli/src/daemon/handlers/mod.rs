@@ -52,6 +52,14 @@ pub fn place(request: &Request) -> Where {
     }
 }
 
+/// What `negotiate_ipc` tells, whoever asks.
+///
+/// # Errors
+/// `Internal` only.
+pub fn offer(daemon: &Daemon) -> Result<Reply, Fault> {
+    control::negotiate_ipc(daemon)
+}
+
 /// Does what is quick.
 ///
 /// # Errors
@@ -61,6 +69,7 @@ pub fn here(daemon: &Arc<Daemon>, peer: &Arc<Peer>, request: Request, message: M
         Request::Hello(_) => {
             Err(Error::new(ErrorKind::InvalidInput, "this connection has shaken hands already").into())
         }
+        Request::NegotiateIpc(_) => control::negotiate_ipc(daemon),
         Request::Ping(_) => control::ping(),
         Request::Echo(_) => control::echo(message),
         Request::GetInfo(_) => control::get_info(daemon),
