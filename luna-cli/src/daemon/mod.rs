@@ -26,6 +26,9 @@ mod saves;
 mod status;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use listener::Running;
 pub use watch::Watch;
 

@@ -63,12 +63,14 @@ fn memory_is_bounded_and_the_stream_takes_what_is_beyond() {
     let values = values(count, 0);
     let reader = std::thread::spawn(move || {
         let kept: Vec<_> = (0..6).map(|_| receive(&mut receiver).unwrap()).collect();
-        kept.iter().map(|message| message.tensor("a").unwrap().values().unwrap().len()).sum::<usize>()
+        let counts = kept.iter().map(|message| message.tensor("a").unwrap().values().unwrap().len());
+        (counts.sum::<usize>(), receiver)
     });
     for _ in 0..6 {
         sender.send(Role::Reply, "{}", &[TensorRef::f32("a", &[count], &values)], u64::MAX).unwrap();
     }
-    assert_eq!(reader.join().unwrap(), 6 * count);
+    let (got, _receiver) = reader.join().unwrap();
+    assert_eq!(got, 6 * count);
     assert_eq!(sender.segments(), 4, "64 MiB each, 256 MiB at most");
     // Smaller ones give way to a larger one as soon as they are free.
     let larger = vec![0.5; 20 << 20];

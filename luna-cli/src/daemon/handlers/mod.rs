@@ -16,6 +16,10 @@ use luna_core::{
 };
 use std::sync::Arc;
 
+/// The text that makes a worker panic when its tokens are asked for, in tests of this crate.
+#[cfg(test)]
+pub const PANIC: &str = "this worker panics";
+
 /// Who asks, for work that takes a worker.
 pub struct Caller<'a> {
     pub client: &'a Client,
@@ -95,6 +99,10 @@ pub fn here(daemon: &Arc<Daemon>, peer: &Arc<Peer>, request: Request, message: M
 /// # Errors
 /// The command's faults.
 pub fn work(daemon: &Daemon, request: Request, message: &Message, caller: &Caller) -> Result<Reply, Fault> {
+    #[cfg(test)]
+    if matches!(&request, Request::ClipTokenize(request) if request.text == PANIC) {
+        panic!("{PANIC}");
+    }
     match request {
         Request::RegisterModel(request) => models::register(daemon, &request, message),
         Request::RegisterModelByPath(request) => models::register_by_path(daemon, &request),
