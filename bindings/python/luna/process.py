@@ -11,7 +11,7 @@ from typing import Optional, Sequence
 
 from . import errors
 from .recipe import Path
-from .remote import RemoteSession
+from .remote_session import RemoteSession
 
 _READY = "listening on "
 

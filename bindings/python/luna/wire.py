@@ -48,7 +48,8 @@ def decode(body: bytearray) -> Tuple[str, Dict[str, Any], Dict[str, Tensor]]:
     end = 8 + struct.unpack_from("<Q", body)[0]
     header = json.loads(bytes(body[8:end]))
     [(role, text)] = header.pop("__metadata__").items()
-    memory, tensors = memoryview(body)[end:], {}
+    memory = memoryview(body)[end:]
+    tensors: Dict[str, Tensor] = {}
     for name, info in header.items():
         start, stop = info["data_offsets"]
         dtype = {"F32": "float32", "U8": "bool", "BOOL": "bool"}.get(info["dtype"])
