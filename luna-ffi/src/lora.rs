@@ -292,14 +292,16 @@ impl Loras {
         call: &Call,
     ) -> Result<Fitted> {
         let resolve = |stack: &LoraStack, options: &ResolveOptions| stack.resolve(denoiser, options);
-        let prepare = |copies: &MergedCopies, patches: &Arc<Patches>| copies.prepare(denoiser, patches, self.asked(), call);
+        let prepare =
+            |copies: &MergedCopies, patches: &Arc<Patches>| copies.prepare(denoiser, patches, self.asked(), call);
         self.for_one(model, denoiser.family().name(), resolve, prepare)
     }
 
     /// For a vision-language model, of which `model` is the object that callers hold.
     pub(crate) fn for_vlm<M: Any + Send + Sync>(&self, model: &Arc<M>, vlm: &VlmModel, call: &Call) -> Result<Fitted> {
         let resolve = |stack: &LoraStack, options: &ResolveOptions| stack.resolve_vlm(vlm, options);
-        let prepare = |copies: &MergedCopies, patches: &Arc<Patches>| copies.prepare_vlm(vlm, patches, self.asked(), call);
+        let prepare =
+            |copies: &MergedCopies, patches: &Arc<Patches>| copies.prepare_vlm(vlm, patches, self.asked(), call);
         self.for_one(model, vlm.info().family.name(), resolve, prepare)
     }
 

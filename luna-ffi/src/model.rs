@@ -18,7 +18,8 @@ use luna_core::{
     ArrayView, AttentionMode, Precision, Prediction,
     checkpoint::Family,
     diffusion::{
-        CacheOptions, CacheReport, Control, Denoiser, Fallback, FirstBlockCache, ForwardInput, ForwardOptions, LoadOptions, Predicted,
+        CacheOptions, CacheReport, Control, Denoiser, Fallback, FirstBlockCache, ForwardInput, ForwardOptions,
+        LoadOptions, Predicted,
     },
     protocol::{ForwardCache, ModelForward},
     registry::Lease,
@@ -144,7 +145,10 @@ pub(crate) struct LoadedModel {
 /// Where its weights are.
 enum Source {
     /// In this process, with the session's first-block cache.
-    Here { denoiser: Lease<Denoiser>, steps: FirstBlockCache },
+    Here {
+        denoiser: Lease<Denoiser>,
+        steps: FirstBlockCache,
+    },
     There(RemoteModel),
 }
 

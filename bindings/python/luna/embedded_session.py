@@ -13,7 +13,7 @@ from .embedded import EmbeddedClip, EmbeddedModel, EmbeddedVae, EmbeddedVision, 
 from .library import check, library, read_list, record
 from .models import Clip, Model, Vae, Vision, Vlm
 from .recipe import Path
-from .session import FORMATS, IF_EXISTS, Component, Resident, SavedPicture, SaveJob, SaveWish, Session
+from .session import FORMATS, IF_EXISTS, ClipWish, Component, Resident, SavedPicture, SaveJob, SaveWish, Session
 
 Log = Callable[[str, str], object]
 _LEVELS = ("info", "warning", "error")
@@ -97,17 +97,10 @@ class EmbeddedSession(Session):
     def vae(self, path: Path = "moonlet") -> Vae:
         return EmbeddedVae(self, os.fspath(path).encode())
 
-    def clip(
-        self,
-        *paths: Path,
-        recipe: Optional[str] = None,
-        embedding_folders: Sequence[Path] = (),
-        cache_bytes: int = 0,
-    ) -> Clip:
-        names = [os.fspath(path).encode() for path in paths or ("demo",)]
-        folders = [_bytes(folder) for folder in embedding_folders]
-        how = {"recipe": _bytes(recipe), "embedding_folders": folders, "cache_bytes": cache_bytes}
-        return EmbeddedClip(self, names, how)
+    def _clip(self, wish: ClipWish) -> Clip:
+        folders = [_bytes(folder) for folder in wish.embedding_folders]
+        how = {"recipe": _bytes(wish.recipe), "embedding_folders": folders, "cache_bytes": wish.cache_bytes}
+        return EmbeddedClip(self, [_bytes(path) for path in wish.paths], how)
 
     def model(self, path: Path, attention: str = "auto") -> Model:
         return EmbeddedModel(self, os.fspath(path).encode(), attention)

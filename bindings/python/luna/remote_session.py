@@ -15,7 +15,7 @@ from .arrays import pack
 from .models import Clip, Model, Vae, Vision, Vlm
 from .recipe import Lora, Path
 from .remote import RemoteClip, RemoteModel, RemoteVae, RemoteVision, RemoteVlm
-from .session import Resident, SavedPicture, SaveJob, SaveWish, Session
+from .session import ClipWish, Resident, SavedPicture, SaveJob, SaveWish, Session
 from .wire import Connection, Packed, Reply
 
 _BUNDLED = ("moonlet", "demo")
@@ -142,17 +142,10 @@ class RemoteSession(Session):
     def vae(self, path: Path = "moonlet") -> Vae:
         return RemoteVae(self, self._model(path))
 
-    def clip(
-        self,
-        *paths: Path,
-        recipe: Optional[str] = None,
-        embedding_folders: Sequence[Path] = (),
-        cache_bytes: int = 0,
-    ) -> Clip:
-        """As `Session.clip`; the daemon has folders of textual inversions and a cache of its own."""
-        if embedding_folders:
+    def _clip(self, wish: ClipWish) -> Clip:
+        if wish.embedding_folders:
             raise errors.Unsupported("a daemon has its own folders of textual inversions", remedy="leave them out")
-        return RemoteClip(self, [self._model(path) for path in paths or ("demo",)], recipe)
+        return RemoteClip(self, [self._model(path) for path in wish.paths], wish.recipe)
 
     def model(self, path: Path, attention: str = "auto") -> Model:
         return RemoteModel(self, self._model(path), attention)

@@ -53,6 +53,16 @@ class SavedPicture:
 
 
 @dataclass(frozen=True)
+class ClipWish:
+    """Which text encoders are wanted."""
+
+    paths: Sequence[Path]
+    recipe: Optional[str]
+    embedding_folders: Sequence[Path]
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
 class SaveWish:
     """How pictures are to be saved."""
 
@@ -113,7 +123,6 @@ class Session(ABC):
     def vae(self, path: Path = "moonlet") -> Vae:
         """A VAE: a file or folder, or `moonlet`, the demonstration model that Luna carries."""
 
-    @abstractmethod
     def clip(
         self,
         *paths: Path,
@@ -122,7 +131,12 @@ class Session(ABC):
         cache_bytes: int = 0,
     ) -> Clip:
         """The text encoders of a diffusion model: files or folders, or `demo`, the demonstration model with random
-        weights that Luna carries and that is taken if there are none."""
+        weights that Luna carries and that is taken if there are none. `cache_bytes` of conditionings are remembered, and
+        `embedding:name` in a prompt is looked up in the folders; a daemon has a cache and folders of its own."""
+        return self._clip(ClipWish(paths or ("demo",), recipe, embedding_folders, cache_bytes))
+
+    @abstractmethod
+    def _clip(self, wish: ClipWish) -> Clip: ...
 
     @abstractmethod
     def model(self, path: Path, attention: str = "auto") -> Model:

@@ -8,7 +8,7 @@ mod shelf;
 
 use crate::{
     Error, ErrorKind, Limits, Result,
-    checkpoint::{Checkpoint, ComponentKind},
+    checkpoint::{Checkpoint, ComponentKind, check_path},
     files::Stamp,
 };
 use shelf::{Claim, Shelf};
@@ -291,6 +291,7 @@ impl Registry {
 
     /// The content at a path. The checkpoint comes along where it had to be opened to know.
     fn identify(&self, path: &Path) -> Result<(ModelId, Option<Checkpoint>)> {
+        check_path(path)?;
         let stamps = stamps(path)?;
         if let Some((known, id)) = self.lock().paths.get(path)
             && *known == stamps
