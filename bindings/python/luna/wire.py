@@ -100,7 +100,11 @@ class Connection:
         self._lost: Optional[str] = None
         hello: Dict[str, Any] = {"protocol": VERSION}
         hello.update({key: value for key, value in (("client", name), ("token", token)) if value is not None})
-        self.welcome = self.ask("hello", hello)
+        try:
+            self.welcome = self.ask("hello", hello)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the connection, and what it has under way."""

@@ -116,9 +116,9 @@ class TestDaemon(unittest.TestCase):
             self.session.vlm("somewhere", tokenizer="tokenizer.json")
 
     def test_a_daemon_that_ends_is_an_io_error(self):
-        with luna.start_daemon(arguments=QUIET, token="hush") as daemon:
+        with luna.start_daemon(arguments=QUIET, token="hush hush hush hush") as daemon:
             session = daemon.connect()
-            with self.assertRaises(luna.LunaError):
+            with self.assertRaisesRegex(luna.LunaError, "token"):
                 luna.connect(daemon.address)
             vae = session.vae()
             daemon.process.kill()
