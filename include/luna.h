@@ -54,7 +54,7 @@
 /**
  * See `LUNA_ABI_MAJOR`.
  */
-#define LUNA_ABI_MINOR 1
+#define LUNA_ABI_MINOR 2
 
 /**
  * The most dimensions of an array.
@@ -816,6 +816,10 @@ typedef struct luna_open_options {
      * The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
      */
     uint64_t merged_bytes;
+    /**
+     * The most bytes of the first-block cache, which samplings ask for in `luna_forward_options`; 0 for 256 MiB.
+     */
+    uint64_t step_cache_bytes;
 } luna_open_options;
 
 /**
@@ -837,7 +841,41 @@ typedef struct luna_session {
 } luna_session;
 
 /**
- * What a session holds and has done.
+ * Options of `luna_connect`. All zeros but `size` is a good choice.
+ */
+typedef struct luna_connect_options {
+    /**
+     * `sizeof(luna_connect_options)`.
+     */
+    size_t size;
+    /**
+     * Who this is: connections of one name count as one client. NULL for none.
+     */
+    const char *name;
+    /**
+     * The daemon's token, where it asks for one; NULL for none.
+     */
+    const char *token;
+    /**
+     * For how many milliseconds a daemon that does not answer is tried again.
+     */
+    uint32_t connect_for_ms;
+    /**
+     * Whether calls wait where the daemon is busy, instead of `LUNA_STATUS_BUSY`: 0 or 1.
+     */
+    uint32_t wait_when_busy;
+    /**
+     * Hears what is done in this session; may be NULL.
+     */
+    luna_log_function log;
+    /**
+     * Handed to `log`.
+     */
+    void *user_data;
+} luna_connect_options;
+
+/**
+ * What a session holds and has done. What a daemon does not tell is 0.
  */
 typedef struct luna_stats {
     /**
@@ -900,6 +938,14 @@ typedef struct luna_stats {
      * Bytes of layers that are merged with LoRAs.
      */
     uint64_t merged_bytes;
+    /**
+     * Samplings in the first-block cache.
+     */
+    uint64_t step_sequences;
+    /**
+     * Bytes they take.
+     */
+    uint64_t step_cache_bytes;
 } luna_stats;
 
 /**
@@ -1058,7 +1104,8 @@ typedef struct luna_lora_file {
      */
     const char *name;
     /**
-     * The model: a denoiser's architecture, such as `Stable Diffusion UNet`, or text encoders, such as `clip_l`.
+     * The model: a denoiser's architecture, such as `Stable Diffusion UNet`, text encoders, such as `clip_l`, or the
+     * family of a vision-language model, such as `qwen3_vl`.
      */
     const char *model;
     /**
@@ -1187,11 +1234,11 @@ typedef struct luna_lora {
      */
     size_t data_bytes;
     /**
-     * Strength for the denoiser, or for a vision-language model.
+     * Strength for the denoiser.
      */
     double model;
     /**
-     * Strength for the text encoders.
+     * Strength for the text encoders, and for a vision-language model.
      */
     double clip;
 } luna_lora;
@@ -1444,6 +1491,43 @@ typedef struct luna_report {
      * Why `LUNA_LORA_MODE_AUTO` did not merge: a `luna_not_merged`.
      */
     int32_t not_merged;
+    /**
+     * Time that the call waited in a daemon's queue.
+     */
+    uint64_t queue_nanoseconds;
+    /**
+     * Whether the first-block cache answered for all blocks but the first: 0 or 1.
+     */
+    uint32_t cache_hit;
+    /**
+     * Its hits in a row, this one included.
+     */
+    uint32_t cache_hits;
+    /**
+     * Whether there was an earlier step to compare with, so that `cache_difference` counts: 0 or 1.
+     */
+    uint32_t cache_compared;
+    /**
+     * By how much the first block's addition differed from the last full step's: mean absolute difference over mean
+     * absolute value.
+     */
+    float cache_difference;
+    /**
+     * Layers that ran with the low-rank branch of LoRAs beside the frozen weight. These four are 0 for a daemon's models.
+     */
+    uint32_t layers_branch;
+    /**
+     * Layers that ran with a weight that was built just before and dropped just after.
+     */
+    uint32_t layers_built;
+    /**
+     * Layers that ran with a weight that was merged before the call.
+     */
+    uint32_t layers_merged;
+    /**
+     * Layers that ran with the frozen weight and another bias.
+     */
+    uint32_t layers_bias;
 } luna_report;
 
 /**
@@ -1534,6 +1618,32 @@ typedef struct luna_text {
 } luna_text;
 
 /**
+ * How text encoders' cache of conditionings is used. All zero without one.
+ */
+typedef struct luna_cache_usage {
+    /**
+     * `sizeof(luna_cache_usage)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * Conditionings held.
+     */
+    uint64_t entries;
+    /**
+     * Bytes they take.
+     */
+    uint64_t bytes;
+    /**
+     * How often a conditioning was there.
+     */
+    uint64_t hits;
+    /**
+     * How often it was not.
+     */
+    uint64_t misses;
+} luna_cache_usage;
+
+/**
  * What is known of one text encoder.
  */
 typedef struct luna_encoder_info {
@@ -1599,6 +1709,14 @@ typedef struct luna_text_options {
      * LoRAs for this call; all zero for none. Tokens are the same with and without.
      */
     struct luna_loras loras;
+    /**
+     * A `luna_attention`.
+     */
+    int32_t attention;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } luna_text_options;
 
 /**
@@ -1844,7 +1962,78 @@ typedef struct luna_forward_options {
      * LoRAs for this call; all zero for none.
      */
     struct luna_loras loras;
+    /**
+     * Names the sampling in the session's first-block cache: where the first block changed little since the last full
+     * step, what the later blocks added then is added again. Positive and negative prompt need a name each if they are
+     * called one after the other. NULL computes every step. `luna_steps_forget` drops what is kept.
+     */
+    const char *cache_sequence;
+    /**
+     * The most that the first block's addition may differ: mean absolute difference over mean absolute value; 0 for 0.12.
+     */
+    float cache_threshold;
+    /**
+     * How far the sampling must have come, 0 to 1, before the cache answers.
+     */
+    float cache_start_percent;
+    /**
+     * How far the sampling may have come, 0 to 1, for the cache to answer; 0 for 1.
+     */
+    float cache_end_percent;
+    /**
+     * How many steps in a row may be answered; 0 for any number.
+     */
+    uint32_t cache_max_hits;
 } luna_forward_options;
+
+/**
+ * The sizes that SDXL's denoiser is told beside the pooled text.
+ */
+typedef struct luna_picture_sizes {
+    /**
+     * `sizeof(luna_picture_sizes)`.
+     */
+    size_t size;
+    /**
+     * Width of the picture before cropping.
+     */
+    uint32_t width;
+    /**
+     * Height of the picture before cropping.
+     */
+    uint32_t height;
+    /**
+     * Columns that were cropped at the left.
+     */
+    uint32_t crop_left;
+    /**
+     * Rows that were cropped at the top.
+     */
+    uint32_t crop_top;
+    /**
+     * Width of the picture that is made; 0 for `width`.
+     */
+    uint32_t target_width;
+    /**
+     * Height of the picture that is made; 0 for `height`.
+     */
+    uint32_t target_height;
+} luna_picture_sizes;
+
+/**
+ * A timestep of Stable Diffusion 1.x, 2.x and SDXL, and how much noise stands in the latent there.
+ */
+typedef struct luna_noise_level {
+    /**
+     * What `luna_model_forward` takes, 0 to 999.
+     */
+    float timestep;
+    /**
+     * Standard deviation of the noise, where that of the latent is 1. The network sees the latent divided by
+     * `sqrt(1 + sigma * sigma)`.
+     */
+    float sigma;
+} luna_noise_level;
 
 /**
  * A vision encoder: pictures to embeddings. Given by `luna_vision_load`, freed by `luna_vision_free`.
@@ -1873,7 +2062,7 @@ typedef struct luna_vision_info {
      */
     size_t size;
     /**
-     * Its family: `clip_vision` or `siglip`; valid as long as the handle.
+     * Its family: `clip_vision` or `siglip`; valid for ever.
      */
     const char *kind;
     /**
@@ -1893,15 +2082,15 @@ typedef struct luna_vision_info {
      */
     uint64_t channels;
     /**
-     * Tokens of a picture.
+     * Tokens of a picture; 0 for a daemon's.
      */
     uint64_t tokens;
     /**
-     * Length of the projected embedding; 0 where there is none.
+     * Length of the projected embedding; 0 where there is none, and for a daemon's.
      */
     uint64_t embedding;
     /**
-     * Bytes of its weights.
+     * Bytes of its weights; 0 for a daemon's.
      */
     uint64_t weight_bytes;
 } luna_vision_info;
@@ -1979,6 +2168,11 @@ typedef struct luna_vlm_load_options {
      * The `tokenizer.json`; NULL for the one beside the weights. A model that is in memory keeps the one it has.
      */
     const char *tokenizer;
+    /**
+     * The vision part of a GGUF language model, `mmproj-*.gguf`; NULL for the one beside it that fits. With another one
+     * it is another model.
+     */
+    const char *projector;
 } luna_vlm_load_options;
 
 /**
@@ -2000,7 +2194,7 @@ typedef struct luna_vlm {
 } luna_vlm;
 
 /**
- * What is known of a vision-language model.
+ * What is known of a vision-language model. Of a daemon's, only the family.
  */
 typedef struct luna_vlm_info {
     /**
@@ -2008,7 +2202,7 @@ typedef struct luna_vlm_info {
      */
     size_t size;
     /**
-     * Its family: `qwen3_vl` or `llava`; valid as long as the handle.
+     * Its family: `qwen3_vl` or `llava`; valid for ever.
      */
     const char *family;
     /**
@@ -2143,6 +2337,10 @@ typedef struct luna_generate_options {
      * Cancellation, heard between tokens, progress in tokens, and log; all zero for none.
      */
     struct luna_call call;
+    /**
+     * LoRAs for this call; all zero for none. Their strength is that for text encoders.
+     */
+    struct luna_loras loras;
 } luna_generate_options;
 
 /**
@@ -2452,6 +2650,17 @@ luna_status luna_call_free(struct luna_call call);
 luna_status luna_open(const struct luna_open_options *options, struct luna_session *session);
 
 /**
+ * Connects to a daemon: the same handle, and the same functions on the daemon's models. `address` is such as
+ * `127.0.0.1:19283`, or NULL for that. `options` may be NULL. Paths are read by the daemon where it may, and are sent
+ * where it may not; a name that the daemon knows stands before a path. What a daemon does not do is
+ * `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions, LoRAs on
+ * vision-language models.
+ */
+luna_status luna_connect(const char *address,
+                         const struct luna_connect_options *options,
+                         struct luna_session *session);
+
+/**
  * Ends a session; save jobs that were taken in are finished first. Models, tensors and lists that it gave stay valid
  * until they are freed themselves.
  */
@@ -2639,6 +2848,18 @@ luna_status luna_text_load(struct luna_session session,
                            struct luna_text *text);
 
 /**
+ * Tells how the cache is used that `cache_bytes` of `luna_text_load_options` asked for. A daemon has one of its own, and
+ * does not tell.
+ */
+luna_status luna_text_get_cache_usage(struct luna_text text,
+                                      struct luna_cache_usage *usage);
+
+/**
+ * Forgets the conditionings that are remembered.
+ */
+luna_status luna_text_clear_cache(struct luna_text text);
+
+/**
  * Lists the encoders that were loaded.
  */
 luna_status luna_text_list_encoders(struct luna_text text, struct luna_list *list);
@@ -2709,9 +2930,10 @@ luna_status luna_model_load(struct luna_session session,
                             struct luna_model *model);
 
 /**
- * Tells what a denoiser takes and gives.
+ * Tells what a denoiser takes and gives. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED` before.
  */
-luna_status luna_model_get_info(struct luna_model model, struct luna_model_info *info);
+luna_status luna_model_get_info(struct luna_model model,
+                                struct luna_model_info *info);
 
 /**
  * One forward step: the network's raw prediction, `[batch, channels, height, width]`. `options` and `report` may be
@@ -2729,6 +2951,31 @@ luna_status luna_model_forward(struct luna_model model,
 luna_status luna_model_free(struct luna_model model);
 
 /**
+ * Makes the `y` of a denoiser from pooled text, `[batch, width]`: the pooled text for Flux; for SDXL the pooled text with
+ * the sines and cosines of the sizes, as ComfyUI embeds them. `y` is all zero for a model that takes none. `sizes` may be
+ * NULL for a model that is told none. Not for a daemon's models.
+ */
+luna_status luna_model_pooled(struct luna_model model,
+                              const struct luna_view *pooled,
+                              const struct luna_picture_sizes *sizes,
+                              struct luna_tensor *y);
+
+/**
+ * The noise levels of so many steps, evenly from timestep 999 to 0, and behind them the end without noise: `steps + 1`
+ * places. For UNets of Stable Diffusion; ComfyUI's schedule "normal".
+ */
+luna_status luna_noise_levels(size_t steps,
+                              struct luna_noise_level *levels);
+
+/**
+ * Drops what the first-block cache keeps of samplings whose names start so, and tells how many there were. `dropped` may
+ * be NULL. A daemon drops a client's with its last connection.
+ */
+luna_status luna_steps_forget(struct luna_session session,
+                              const char *prefix,
+                              size_t *dropped);
+
+/**
  * Loads a vision encoder (CLIP or SigLIP), or shares the one in memory. `path` is a file, a checkpoint with one in it or
  * a folder.
  */
@@ -2737,9 +2984,10 @@ luna_status luna_vision_load(struct luna_session session,
                              struct luna_vision *vision);
 
 /**
- * Tells what is known of a vision encoder.
+ * Tells what is known of a vision encoder. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED` before.
  */
-luna_status luna_vision_get_info(struct luna_vision vision, struct luna_vision_info *info);
+luna_status luna_vision_get_info(struct luna_vision vision,
+                                 struct luna_vision_info *info);
 
 /**
  * Encodes pictures of any size, each `[batch, height, width, channels]` in 0..1, as one batch. `options` and `report`
@@ -2782,9 +3030,11 @@ luna_status luna_vlm_load(struct luna_session session,
                           struct luna_vlm *vlm);
 
 /**
- * Tells what is known of a vision-language model.
+ * Tells what is known of a vision-language model. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED`
+ * before.
  */
-luna_status luna_vlm_get_info(struct luna_vlm vlm, struct luna_vlm_info *info);
+luna_status luna_vlm_get_info(struct luna_vlm vlm,
+                              struct luna_vlm_info *info);
 
 /**
  * Answers a question about pictures, or without any. `answer` gets a list of one `luna_generated`. `options` and
@@ -2807,11 +3057,11 @@ luna_status luna_list_generated(struct luna_list list, size_t index, struct luna
 luna_status luna_vlm_free(struct luna_vlm vlm);
 
 /**
- * Takes pictures in to be saved below the session's output folder, and returns before they are. `id` gets the job's
+ * Takes pictures in to be saved below the session's output folder, or a daemon's, and returns before they are. `id` gets the job's
  * number, which is never given twice.
  */
 luna_status luna_save_submit(struct luna_session session,
-                             const struct luna_save_job *job,
+                             const struct luna_save_job *save_job,
                              uint64_t *id);
 
 /**

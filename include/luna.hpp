@@ -3,191 +3,16 @@
 #ifndef LUNA_HPP
 #define LUNA_HPP
 
-#include "luna.h"
+#include "luna_base.hpp"
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <functional>
-#include <initializer_list>
-#include <memory>
-#include <mutex>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace luna {
-
-/// What a call failed with. `what()` is the whole sentence.
-class Error : public std::runtime_error {
-public:
-    Error(luna_status status, const luna_error &told)
-        : std::runtime_error(told.text ? told.text : luna_status_name(status)), status_(status),
-          remedy_(told.remedy ? told.remedy : "") {}
-
-    /// Whose fault it is.
-    luna_status status() const noexcept { return status_; }
-    /// What the caller can do; empty where there is nothing to say.
-    const std::string &remedy() const noexcept { return remedy_; }
-
-private:
-    luna_status status_;
-    std::string remedy_;
-};
-
-/// Throws what a function of luna.h failed with.
-inline void check(luna_status status) {
-    if (status == LUNA_STATUS_OK) return;
-    luna_error told{};
-    told.size = sizeof told;
-    luna_last_error(&told);
-    throw Error(status, told);
-}
-
-/// A struct of luna.h, all zeros but its size.
-template <typename Record> Record make() {
-    Record record{};
-    record.size = sizeof record;
-    return record;
-}
-
-/// A handle that frees itself. Moves, but does not copy.
-template <typename Handle, luna_status (*Free)(Handle)> class Owned {
-public:
-    Owned() = default;
-    explicit Owned(Handle handle) noexcept : handle_(handle) {}
-    Owned(Owned &&other) noexcept : handle_(std::exchange(other.handle_, Handle{})) {}
-    Owned &operator=(Owned &&other) noexcept {
-        std::swap(handle_, other.handle_);
-        return *this;
-    }
-    Owned(const Owned &) = delete;
-    Owned &operator=(const Owned &) = delete;
-    ~Owned() {
-        if (handle_.table != 0) Free(handle_);
-    }
-
-    /// The handle of luna.h; it stays this object's.
-    Handle get() const noexcept { return handle_; }
-    /// Where a function of luna.h puts a new handle.
-    Handle *out() noexcept { return &handle_; }
-    /// Whether there is one.
-    explicit operator bool() const noexcept { return handle_.table != 0; }
-
-protected:
-    Handle handle_{};
-};
-
-/// A caller's row-major floats of this shape; the memory stays the caller's.
-inline luna_view view(const float *data, std::initializer_list<std::int64_t> shape) {
-    luna_view view{};
-    if (shape.size() > LUNA_MAX_RANK) throw std::invalid_argument("too many dimensions");
-    view.data = data;
-    for (std::int64_t side : shape) view.shape[view.rank++] = side;
-    return view;
-}
-
-/// Numbers that Luna computed, viewed where they are.
-class Tensor : public Owned<luna_tensor, luna_tensor_free> {
-public:
-    using Owned::Owned;
-
-    /// Where they lie, for as long as this lives; hand it to other calls.
-    luna_view view() const {
-        luna_view view{};
-        check(luna_tensor_view(handle_, &view));
-        return view;
-    }
-    /// The shape.
-    std::vector<std::int64_t> shape() const {
-        luna_view own = view();
-        return {own.shape, own.shape + own.rank};
-    }
-    /// How many there are.
-    std::size_t size() const {
-        std::size_t count = 1;
-        for (std::int64_t side : shape()) count *= static_cast<std::size_t>(side);
-        return count;
-    }
-    /// The values, row-major; not for masks, which are bytes.
-    const float *data() const {
-        luna_view own = view();
-        if (own.dtype != LUNA_DTYPE_F32) throw std::logic_error("the tensor holds no floats");
-        return static_cast<const float *>(own.data);
-    }
-    const float *begin() const { return data(); }
-    const float *end() const { return data() + size(); }
-};
-
-/// Cancels calls and hears their progress. What the listener throws cancels the call, which throws it in turn.
-class Call {
-public:
-    using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
-
-    explicit Call(Progress progress = {}) : state_(std::make_unique<State>()) {
-        state_->progress = std::move(progress);
-        auto options = make<luna_call_options>();
-        if (state_->progress) options.progress = &Call::hear;
-        options.user_data = state_.get();
-        check(luna_call_new(&options, state_->handle.out()));
-    }
-    /// Asks every call that has this to stop, from any thread.
-    void cancel() { check(luna_call_cancel(state_->handle.get())); }
-    /// The handle of luna.h, for options.
-    luna_call get() const noexcept { return state_->handle.get(); }
-    /// Throws what a call with this failed with, what the listener threw first of all.
-    void check_status(luna_status status) {
-        std::exception_ptr thrown;
-        {
-            std::lock_guard<std::mutex> lock(state_->mutex);
-            std::swap(thrown, state_->thrown);
-        }
-        if (thrown) std::rethrow_exception(thrown);
-        check(status);
-    }
-
-    /// Runs a listener: what it throws is kept for `check_status`, and cancels the call.
-    template <typename Listener> void guard(Listener listener) noexcept { run(*state_, listener); }
-
-private:
-    struct State {
-        Progress progress;
-        Owned<luna_call, luna_call_free> handle;
-        std::mutex mutex;
-        std::exception_ptr thrown;
-    };
-    // No exception may leave a callback.
-    static void hear(std::uint64_t done, std::uint64_t total, void *user_data) noexcept {
-        auto *state = static_cast<State *>(user_data);
-        run(*state, [&] { state->progress(done, total); });
-    }
-    template <typename Listener> static void run(State &state, Listener listener) noexcept {
-        try {
-            listener();
-        } catch (...) {
-            std::lock_guard<std::mutex> lock(state.mutex);
-            if (!state.thrown) state.thrown = std::current_exception();
-            luna_call_cancel(state.handle.get());
-        }
-    }
-    std::unique_ptr<State> state_;
-};
-
-/// Items of a list of luna.h: `get` is such as `luna_list_resident`, `make` makes a value of each. Frees the list.
-template <typename Record, typename Get, typename Make> auto read_list(luna_list handle, Get get, Make make_value) {
-    Owned<luna_list, luna_list_free> list(handle);
-    std::vector<decltype(make_value(Record{}))> items;
-    std::size_t count = 0;
-    check(luna_list_count(handle, &count));
-    for (std::size_t index = 0; index < count; index++) {
-        auto record = make<Record>();
-        check(get(handle, index, &record));
-        items.push_back(make_value(record));
-    }
-    return items;
-}
 
 /// One LoRA of a stack: a path, a name in the session's `lora_folders`, or the bytes of a file.
 struct Lora {
@@ -323,6 +148,13 @@ public:
         check(luna_model_get_info(handle_, &info));
         return info;
     }
+    /// The `y` that belongs to pooled text: empty for a model that takes none. SDXL is told `sizes`.
+    Tensor pooled(const luna_view &text, luna_picture_sizes sizes = {}) const {
+        Tensor y;
+        sizes.size = sizeof sizes;
+        check(luna_model_pooled(handle_, &text, sizes.width ? &sizes : nullptr, y.out()));
+        return y;
+    }
     /// One step of a sampler: the network's raw prediction.
     Result forward(luna_forward_input input, luna_forward_options options = {}, Call *call = nullptr) const {
         Result made;
@@ -418,9 +250,17 @@ private:
     }
 };
 
-/// One copy of each model, in this process.
+/// One copy of each model, in this process or in a daemon.
 class Session : public Owned<luna_session, luna_close> {
 public:
+    /// A daemon's models: the same functions. `address` is such as `127.0.0.1:19283`; that if it is empty.
+    static Session connect(const std::string &address = {},
+                           luna_connect_options options = make<luna_connect_options>()) {
+        luna_session handle{};
+        options.size = sizeof options;
+        check(luna_connect(address.empty() ? nullptr : address.c_str(), &options, &handle));
+        return Session(handle);
+    }
     explicit Session(luna_open_options options = make<luna_open_options>()) {
         options.size = sizeof options;
         check(luna_open(&options, &handle_));
@@ -483,7 +323,30 @@ public:
         check(luna_get_stats(handle_, &stats));
         return stats;
     }
+    /// Takes pictures in, to be saved; gives the job's number.
+    std::uint64_t save(luna_save_job job) const {
+        std::uint64_t id = 0;
+        job.size = sizeof job;
+        check(luna_save_submit(handle_, &job, &id));
+        return id;
+    }
+    /// Waits for a job, for so many milliseconds or until it is finished, and tells how it stands.
+    luna_save_status wait(std::uint64_t id, std::int64_t milliseconds = -1) const {
+        auto status = make<luna_save_status>();
+        check(luna_save_wait(handle_, id, milliseconds, &status));
+        return status;
+    }
+
+private:
+    explicit Session(luna_session handle) noexcept : Owned(handle) {}
 };
+
+/// The noise levels of so many steps of a Stable Diffusion UNet, and behind them the end without noise.
+inline std::vector<luna_noise_level> noise_levels(std::size_t steps) {
+    std::vector<luna_noise_level> levels(steps + 1);
+    check(luna_noise_levels(steps, levels.data()));
+    return levels;
+}
 
 /// A PNG, JPEG or WebP as [1, height, width, channels] in 0..1.
 inline Tensor read_picture(const std::string &path) {

@@ -4,7 +4,7 @@
 use std::{error::Error, path::Path};
 
 /// In the order in which a reader needs them.
-const SOURCES: [&str; 23] = [
+const SOURCES: [&str; 24] = [
     "version",
     "status",
     "error",
@@ -24,6 +24,7 @@ const SOURCES: [&str; 23] = [
     "text",
     "tokens",
     "model",
+    "sampling",
     "vision",
     "vlm",
     "save",

@@ -65,7 +65,8 @@ pub struct luna_lora_file {
     pub size: usize,
     /// The file's name.
     pub name: *const c_char,
-    /// The model: a denoiser's architecture, such as `Stable Diffusion UNet`, or text encoders, such as `clip_l`.
+    /// The model: a denoiser's architecture, such as `Stable Diffusion UNet`, text encoders, such as `clip_l`, or the
+    /// family of a vision-language model, such as `qwen3_vl`.
     pub model: *const c_char,
     /// What its names and shapes look made for; NULL where they do not tell.
     pub made_for: *const c_char,

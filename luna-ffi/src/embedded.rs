@@ -8,6 +8,7 @@ use crate::{
 use luna_core::{
     Device, Error, ErrorKind, Limits, Runtime,
     checkpoint::Checkpoint,
+    diffusion::FirstBlockCache,
     lora::{LoraCache, LoraCacheUsage, LoraFolders, MergedCopies},
     memory,
     registry::{Lease, Model, ModelId, Registry},
@@ -23,6 +24,9 @@ use std::{
 /// Bytes of LoRAs that are kept where the caller does not say.
 const USUAL_LORA_BYTES: u64 = 2 << 30;
 
+/// Bytes of the first-block cache where the caller does not say.
+const USUAL_STEP_BYTES: u64 = 256 << 20;
+
 /// What a session is opened with.
 pub(crate) struct Settings {
     pub(crate) device: Device,
@@ -33,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) lora_folders: Vec<PathBuf>,
     pub(crate) lora_cache: Option<u64>,
     pub(crate) merged: Option<u64>,
+    pub(crate) steps: Option<u64>,
 }
 
 /// What it holds and has done.
@@ -44,6 +49,8 @@ pub(crate) struct Counts {
     pub(crate) saves: SaveCounters,
     pub(crate) loras: LoraCacheUsage,
     pub(crate) merged_bytes: u64,
+    pub(crate) sequences: usize,
+    pub(crate) sequence_bytes: u64,
 }
 
 /// One copy of each model, in this process.
@@ -60,6 +67,8 @@ pub(crate) struct Embedded {
     pub(crate) loras: LoraCache,
     pub(crate) lora_folders: LoraFolders,
     merged: MergedCopies,
+    /// What samplings left for their next steps.
+    pub(crate) steps: FirstBlockCache,
     pub(crate) log: Log,
 }
 
@@ -80,6 +89,9 @@ impl Embedded {
             loras: LoraCache::new(settings.lora_cache.unwrap_or(USUAL_LORA_BYTES), 0, Limits::default()),
             lora_folders: LoraFolders::new(settings.lora_folders)?,
             merged: MergedCopies::new(settings.merged.unwrap_or_else(available)),
+            steps: FirstBlockCache::new(
+                usize::try_from(settings.steps.unwrap_or(USUAL_STEP_BYTES)).unwrap_or(usize::MAX),
+            ),
             log,
         };
         if settings.device != Device::Cpu {
@@ -116,19 +128,39 @@ impl Embedded {
         bundled: (&str, fn() -> luna_core::Result<Checkpoint>),
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        let runtime = self.runtime()?;
-        let start = Instant::now();
-        let mut loaded = false;
-        let load = |checkpoint: &Checkpoint| {
-            loaded = true;
-            load(checkpoint, &runtime)
-        };
-        let lease = if path == bundled.0 {
-            self.registry.adopt(&bundled.1()?, load)?
-        } else {
-            self.registry.acquire(Path::new(path), load)?
-        };
-        if loaded {
+        self.told(path, load, |load| {
+            if path == bundled.0 {
+                self.registry.adopt(&bundled.1()?, load)
+            } else {
+                self.registry.acquire(Path::new(path), load)
+            }
+        })
+    }
+
+    /// A share in the model of an opened checkpoint; `path` is what the log calls it.
+    pub(crate) fn adopt<M: Model>(
+        &self,
+        path: &str,
+        checkpoint: &Checkpoint,
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+    ) -> Result<Lease<M>> {
+        self.told(path, load, |load| self.registry.adopt(checkpoint, load))
+    }
+
+    /// Shares a model by `share`, and tells of it if that loaded it.
+    fn told<M: Model>(
+        &self,
+        path: &str,
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+        share: impl FnOnce(&mut dyn FnMut(&Checkpoint) -> luna_core::Result<M>) -> luna_core::Result<Lease<M>>,
+    ) -> Result<Lease<M>> {
+        let (runtime, start) = (self.runtime()?, Instant::now());
+        let mut load = Some(load);
+        let lease = share(&mut |checkpoint| match load.take() {
+            Some(load) => load(checkpoint, &runtime),
+            None => Err(Error::new(ErrorKind::Internal, "a model was to be loaded twice")),
+        })?;
+        if load.is_none() {
             let (mib, time) = (lease.weight_bytes() >> 20, start.elapsed().as_millis());
             self.log.tell(luna_log_level::Info, &format!("loaded {path}: {mib} MiB in {time} ms"));
         }
@@ -154,6 +186,8 @@ impl Embedded {
             saves,
             loras,
             merged_bytes: self.merged.bytes(),
+            sequences: self.steps.sequences(),
+            sequence_bytes: self.steps.bytes() as u64,
         }
     }
 

@@ -1,15 +1,16 @@
 //! Stacks of LoRAs. Enters: files with strengths; then models. Leaves: what a call of a model takes along, worked out
 //! once for each model, and what became of every adapter.
 
+mod entry;
+
 use crate::{
     coverage::{Fate, list_adapters, list_files, luna_lora_mode, mode_name, mode_number, not_merged_number},
-    daemon::{Daemon, not_remote},
-    embedded::Embedded,
+    daemon::not_remote,
     error::{Failure, Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
     options::{choose, luna_report, yes},
-    session::{Place, Session, not_empty},
+    session::{Place, Session},
     status::luna_status,
     table::{self, Object},
     types::{luna_list, luna_loras, luna_session},
@@ -17,16 +18,18 @@ use crate::{
 use luna_core::{
     Call, Error, ErrorKind, Patches,
     diffusion::Denoiser,
-    lora::{ApplyMode, DoraConvention, LoraFile, LoraStack, MergedCopies, NotMerged, ResolveOptions, ResolvedText},
+    lora::{
+        ApplyMode, DoraConvention, LoraStack, MergedCopies, NotMerged, Prepared, ResolveOptions, Resolved, ResolvedText,
+    },
     protocol::{LoraUse, ModelForward},
     text::{EncoderKind, TextModel},
+    vlm::VlmModel,
 };
 use std::{
     any::Any,
     collections::BTreeMap,
     ffi::{CString, c_char, c_void},
     num::NonZeroUsize,
-    path::Path,
     ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -50,9 +53,9 @@ pub struct luna_lora {
     pub data: *const c_void,
     /// How many there are.
     pub data_bytes: usize,
-    /// Strength for the denoiser, or for a vision-language model.
+    /// Strength for the denoiser.
     pub model: f64,
-    /// Strength for the text encoders.
+    /// Strength for the text encoders, and for a vision-language model.
     pub clip: f64,
 }
 
@@ -124,8 +127,19 @@ struct Known {
 /// What calls take along.
 #[derive(Clone)]
 pub(crate) enum Ready {
-    Denoiser(Arc<Patches>),
+    /// Of a denoiser, or of a vision-language model.
+    Model(Arc<Patches>),
     Text(BTreeMap<EncoderKind, Arc<Patches>>),
+}
+
+impl Ready {
+    /// What a model of one part takes along.
+    pub(crate) fn model(&self) -> Option<Arc<Patches>> {
+        match self {
+            Self::Model(patches) => Some(patches.clone()),
+            Self::Text(_) => None,
+        }
+    }
 }
 
 impl Object for Loras {
@@ -188,7 +202,7 @@ impl Loras {
             Place::Here(embedded) => {
                 let mut stack = LoraStack::new();
                 for entry in entries {
-                    stack = stack.with(file(caller, embedded, entry)?, entry.model, entry.clip)?;
+                    stack = stack.with(entry::file(caller, embedded, entry)?, entry.model, entry.clip)?;
                 }
                 Where::Here(stack, embedded.merged_copies())
             }
@@ -196,7 +210,7 @@ impl Loras {
                 if resolve.allow_nothing || resolve.dora.is_some() {
                     return Err(not_remote("`allow_nothing` or `dora`").into());
                 }
-                Where::There(entries.iter().map(|entry| remote(caller, daemon, entry)).collect::<Result<_>>()?)
+                Where::There(entries.iter().map(|entry| entry::remote(caller, daemon, entry)).collect::<Result<_>>()?)
             }
         };
         Ok(Self { place, resolve, mode, known: Mutex::default() })
@@ -277,18 +291,40 @@ impl Loras {
         denoiser: &Denoiser,
         call: &Call,
     ) -> Result<Fitted> {
+        let resolve = |stack: &LoraStack, options: &ResolveOptions| stack.resolve(denoiser, options);
+        let prepare =
+            |copies: &MergedCopies, patches: &Arc<Patches>| copies.prepare(denoiser, patches, self.asked(), call);
+        self.for_one(model, denoiser.family().name(), resolve, prepare)
+    }
+
+    /// For a vision-language model, of which `model` is the object that callers hold.
+    pub(crate) fn for_vlm<M: Any + Send + Sync>(&self, model: &Arc<M>, vlm: &VlmModel, call: &Call) -> Result<Fitted> {
+        let resolve = |stack: &LoraStack, options: &ResolveOptions| stack.resolve_vlm(vlm, options);
+        let prepare =
+            |copies: &MergedCopies, patches: &Arc<Patches>| copies.prepare_vlm(vlm, patches, self.asked(), call);
+        self.for_one(model, vlm.info().family.name(), resolve, prepare)
+    }
+
+    /// For a model of one part, by its name.
+    fn for_one<M: Any + Send + Sync>(
+        &self,
+        model: &Arc<M>,
+        name: &str,
+        resolve: impl Fn(&LoraStack, &ResolveOptions) -> luna_core::Result<Resolved>,
+        prepare: impl FnOnce(&MergedCopies, &Arc<Patches>) -> luna_core::Result<Prepared>,
+    ) -> Result<Fitted> {
         let (stack, copies) = self.here()?;
         self.fitted(model, || {
-            let resolved = stack.resolve(denoiser, &self.lenient())?;
-            let mut fates = vec![Fate::new(denoiser.family().name(), resolved.coverage)];
+            let resolved = resolve(stack, &self.lenient())?;
+            let mut fates = vec![Fate::new(name, resolved.coverage)];
             if self.is_refused(stack, &fates) {
-                let refusal = stack.resolve(denoiser, &self.resolve).err();
+                let refusal = resolve(stack, &self.resolve).err();
                 return Ok((fates, Err(refusal.unwrap_or_else(refused_in_vain).into())));
             }
-            let prepared = copies.prepare(denoiser, &resolved.patches, self.asked(), call)?;
+            let prepared = prepare(copies, &resolved.patches)?;
             fates[0].merging(prepared.mode, prepared.not_merged);
             let merged = self.check_merged(prepared.not_merged);
-            Ok((fates, merged.map(|()| Ready::Denoiser(prepared.patches))))
+            Ok((fates, merged.map(|()| Ready::Model(prepared.patches))))
         })
     }
 
@@ -382,50 +418,6 @@ fn elsewhere(place: &str) -> Failure {
         .expected(format!("LoRAs of a session in {place}"))
         .remedy("make the stack with the model's own session")
         .into()
-}
-
-/// How an entry says what it is.
-enum Named<'a> {
-    Path(&'a str),
-    Name(&'a str),
-    Bytes(&'a str, &'a [u8]),
-}
-
-fn named<'a>(caller: &'a Caller, entry: &luna_lora) -> Result<Named<'a>> {
-    let path = caller.optional_text("a LoRA's path", entry.path)?;
-    let name = caller.optional_text("a LoRA's name", entry.name)?;
-    Ok(match (path, name, entry.data.is_null()) {
-        (Some(path), None, true) => Named::Path(not_empty("a LoRA's path", path)?),
-        (None, Some(name), true) => Named::Name(name),
-        (None, name, false) => {
-            let bytes = caller.memory(entry.data, 0, entry.data_bytes)?;
-            Named::Bytes(name.unwrap_or("a LoRA in memory"), bytes)
-        }
-        _ => {
-            return Err(wrong("a LoRA of the stack is not clear")
-                .expected("one of `path`, `name` and `data`, or `data` with a `name`")
-                .into());
-        }
-    })
-}
-
-/// The file of an entry.
-fn file(caller: &Caller, embedded: &Embedded, entry: &luna_lora) -> Result<Arc<LoraFile>> {
-    Ok(match named(caller, entry)? {
-        Named::Path(path) => embedded.loras.open(path)?.lora,
-        Named::Name(name) => embedded.loras.open(embedded.lora_folders.find(name)?)?.lora,
-        Named::Bytes(name, bytes) => embedded.loras.put(name, bytes.to_vec())?,
-    })
-}
-
-/// What a daemon knows the file of an entry by.
-fn remote(caller: &Caller, daemon: &Daemon, entry: &luna_lora) -> Result<LoraUse> {
-    let lora = match named(caller, entry)? {
-        Named::Path(path) => daemon.client.put_lora(Path::new(path))?.lora_id,
-        Named::Name(name) => name.to_owned(),
-        Named::Bytes(name, bytes) => daemon.put_lora(name, bytes)?,
-    };
-    Ok(LoraUse { lora, model: entry.model, clip: entry.clip })
 }
 
 struct NameItem(CString);

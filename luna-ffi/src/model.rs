@@ -5,7 +5,7 @@ use crate::{
     daemon::RemoteModel,
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
-    lora::{Ready, stack_of},
+    lora::stack_of,
     options::{LUNA_FALLBACK_WIDENED, attention, attention_number, luna_report, precision},
     session::{Place, Session},
     status::luna_status,
@@ -15,10 +15,13 @@ use crate::{
     view::{Floats, Meaning, floats, luna_view, optional_floats},
 };
 use luna_core::{
-    ArrayView, Prediction,
+    ArrayView, AttentionMode, Precision, Prediction,
     checkpoint::Family,
-    diffusion::{Control, Denoiser, Fallback, ForwardInput, ForwardOptions, LoadOptions, Predicted},
-    protocol::ModelForward,
+    diffusion::{
+        CacheOptions, CacheReport, Control, Denoiser, Fallback, FirstBlockCache, ForwardInput, ForwardOptions,
+        LoadOptions, Predicted,
+    },
+    protocol::{ForwardCache, ModelForward},
     registry::Lease,
 };
 use std::{
@@ -117,24 +120,50 @@ pub struct luna_forward_options {
     pub call: luna_call,
     /// LoRAs for this call; all zero for none.
     pub loras: luna_loras,
+    /// Names the sampling in the session's first-block cache: where the first block changed little since the last full
+    /// step, what the later blocks added then is added again. Positive and negative prompt need a name each if they are
+    /// called one after the other. NULL computes every step. `luna_steps_forget` drops what is kept.
+    pub cache_sequence: *const c_char,
+    /// The most that the first block's addition may differ: mean absolute difference over mean absolute value; 0 for 0.12.
+    pub cache_threshold: f32,
+    /// How far the sampling must have come, 0 to 1, before the cache answers.
+    pub cache_start_percent: f32,
+    /// How far the sampling may have come, 0 to 1, for the cache to answer; 0 for 1.
+    pub cache_end_percent: f32,
+    /// How many steps in a row may be answered; 0 for any number.
+    pub cache_max_hits: u32,
 }
 
 /// The object behind `luna_model`.
 pub(crate) struct LoadedModel {
     source: Source,
     /// As this handle was loaded with, whoever loaded the model first.
-    attention: luna_core::AttentionMode,
+    attention: AttentionMode,
     log: Log,
 }
 
 /// Where its weights are.
 enum Source {
-    Here(Lease<Denoiser>),
+    /// In this process, with the session's first-block cache.
+    Here {
+        denoiser: Lease<Denoiser>,
+        steps: FirstBlockCache,
+    },
     There(RemoteModel),
 }
 
 impl Object for LoadedModel {
     const NAME: &'static str = "luna_model";
+}
+
+impl LoadedModel {
+    /// Its weights, where they are in this process.
+    pub(crate) fn here(&self) -> Option<&Denoiser> {
+        match &self.source {
+            Source::Here { denoiser, .. } => Some(denoiser),
+            Source::There(_) => None,
+        }
+    }
 }
 
 /// An architecture's name, which is valid for ever.
@@ -174,6 +203,31 @@ fn one_each<'a>(what: &str, floats: &'a Floats) -> Result<&'a [f32]> {
     Err(wrong(format!("{what} has a wrong shape")).expected("[batch]").found(format!("{:?}", floats.shape)).into())
 }
 
+/// How a step is to be done.
+struct Asked {
+    precision: Precision,
+    attention: AttentionMode,
+    /// The sampling's name in the first-block cache.
+    sequence: Option<(String, CacheOptions)>,
+}
+
+impl Asked {
+    fn new(caller: &Caller, options: &luna_forward_options, usual: AttentionMode) -> Result<Self> {
+        let or = |number: f32, usual: f32| if number == 0.0 { usual } else { number };
+        let mut cache = CacheOptions::default();
+        cache.threshold = or(options.cache_threshold, cache.threshold);
+        cache.start_percent = options.cache_start_percent;
+        cache.end_percent = or(options.cache_end_percent, cache.end_percent);
+        cache.max_consecutive_hits = Some(options.cache_max_hits).filter(|&most| most > 0);
+        let name = caller.optional_text("cache_sequence", options.cache_sequence)?;
+        Ok(Self {
+            precision: precision(options.precision)?,
+            attention: attention(options.attention)?.unwrap_or(usual),
+            sequence: name.map(|name| (name.to_owned(), cache)),
+        })
+    }
+}
+
 impl LoadedModel {
     fn load(session: &Session, path: &str, options: &luna_model_load_options) -> Result<Self> {
         let own = LoadOptions {
@@ -181,9 +235,11 @@ impl LoadedModel {
             precision: precision(options.precision)?,
         };
         let source = match session.place() {
-            Place::Here(embedded) => Source::Here(
-                embedded.acquire_file(path, |checkpoint, runtime| Denoiser::load(checkpoint, runtime, &own))?,
-            ),
+            Place::Here(embedded) => Source::Here {
+                denoiser: embedded
+                    .acquire_file(path, |checkpoint, runtime| Denoiser::load(checkpoint, runtime, &own))?,
+                steps: embedded.steps.clone(),
+            },
             Place::There(daemon) => Source::There(RemoteModel::load(daemon, path)?),
         };
         Ok(Self { source, attention: own.attention, log: session.log })
@@ -191,7 +247,7 @@ impl LoadedModel {
 
     fn info(&self) -> Result<luna_model_info> {
         Ok(match &self.source {
-            Source::Here(denoiser) => {
+            Source::Here { denoiser, .. } => {
                 let facts = denoiser.facts();
                 luna_model_info {
                     size: 0,
@@ -230,25 +286,20 @@ impl LoadedModel {
     fn step(
         self: &Arc<Self>,
         step: &ForwardInput,
+        asked: &Asked,
         options: &luna_forward_options,
         watch: &Watch,
     ) -> Result<(Prediction, luna_report)> {
-        let (precision, stack) = (precision(options.precision)?, stack_of(options.loras)?);
-        let attention = attention(options.attention)?.unwrap_or(self.attention);
+        let stack = stack_of(options.loras)?;
         match &self.source {
-            Source::Here(denoiser) => {
+            Source::Here { denoiser, steps } => {
                 let fitted = stack.map(|stack| stack.for_denoiser(self, denoiser, &watch.call)).transpose()?;
-                let patches = fitted.as_ref().and_then(|fitted| match &fitted.ready {
-                    Ready::Denoiser(patches) => Some(patches.clone()),
-                    Ready::Text(_) => None,
-                });
-                let call = watch.call.clone();
                 let own = ForwardOptions {
-                    precision,
-                    patches,
-                    attention: Some(attention),
-                    call,
-                    ..ForwardOptions::default()
+                    precision: asked.precision,
+                    attention: Some(asked.attention),
+                    patches: fitted.as_ref().and_then(|fitted| fitted.ready.model()),
+                    cache: asked.sequence.as_ref().map(|(name, options)| steps.sequence(name, *options)),
+                    call: watch.call.clone(),
                 };
                 let predicted = denoiser.forward(step, &own)?;
                 let mut told = told(&predicted, watch);
@@ -256,11 +307,21 @@ impl LoadedModel {
                 Ok((predicted.prediction, told))
             }
             Source::There(remote) => {
-                let asked =
+                let request =
                     stack.as_ref().map_or_else(|| Ok(ModelForward::default()), |stack| stack.asked_of_denoiser())?;
-                let (precision, attention) = (Some(precision.name().to_owned()), Some(attention.name().to_owned()));
-                let asked = ModelForward { precision, attention, ..asked };
-                let (prediction, mut told, fate) = remote.forward(step, asked, watch)?;
+                let request = ModelForward {
+                    precision: Some(asked.precision.name().to_owned()),
+                    attention: Some(asked.attention.name().to_owned()),
+                    cache: asked.sequence.as_ref().map(|(name, options)| ForwardCache {
+                        sequence: name.clone(),
+                        threshold: Some(options.threshold),
+                        start_percent: Some(options.start_percent),
+                        end_percent: Some(options.end_percent),
+                        max_consecutive_hits: options.max_consecutive_hits,
+                    }),
+                    ..request
+                };
+                let (prediction, mut told, fate) = remote.forward(step, request, watch)?;
                 if let (Some(stack), Some(fate)) = (stack, fate) {
                     stack.told(self, vec![fate]).tell(&mut told);
                 }
@@ -294,7 +355,8 @@ impl LoadedModel {
             control: Control { input: input?, middle: middle?, output: output? },
             ..ForwardInput::new(array(&x)?, one_each("timesteps", &timesteps)?, array(&context)?)
         };
-        let (prediction, mut told) = self.step(&step, options, &watch)?;
+        let asked = Asked::new(caller, options, self.attention)?;
+        let (prediction, mut told) = self.step(&step, &asked, options, &watch)?;
         let single = [Some(&x), Some(&timesteps), Some(&context), y.as_ref(), guidance.as_ref()];
         let all = single.into_iter().flatten().chain(added.iter().flatten().flatten());
         told.copied_bytes = all.map(|floats| floats.copied).sum();
@@ -306,6 +368,10 @@ fn told(predicted: &Predicted, watch: &Watch) -> luna_report {
     let report = &predicted.report;
     let mut told = luna_report::new(report.precision, report.elapsed);
     told.attention = attention_number(report.attention);
+    told.ran(&report.patched);
+    if let Some(CacheReport { hit, consecutive_hits, difference, .. }) = report.cache {
+        told.cached_steps(hit, consecutive_hits, difference);
+    }
     for fallback in &report.fallbacks {
         watch.warn("denoiser", fallback);
         if let Fallback::Widened { non_finite, .. } = fallback {

@@ -1,7 +1,7 @@
 //! What options and reports of several calls have in common. Enters: numbers of the header. Leaves: `luna-core`'s.
 
 use crate::error::{Result, wrong};
-use luna_core::{AttentionMode, Precision};
+use luna_core::{AttentionMode, PatchedRuns, Precision};
 use std::time::Duration;
 
 crate::handle::records!(luna_report);
@@ -82,6 +82,23 @@ pub struct luna_report {
     pub not_merged: i32,
     /// Time that the call waited in a daemon's queue.
     pub queue_nanoseconds: u64,
+    /// Whether the first-block cache answered for all blocks but the first: 0 or 1.
+    pub cache_hit: u32,
+    /// Its hits in a row, this one included.
+    pub cache_hits: u32,
+    /// Whether there was an earlier step to compare with, so that `cache_difference` counts: 0 or 1.
+    pub cache_compared: u32,
+    /// By how much the first block's addition differed from the last full step's: mean absolute difference over mean
+    /// absolute value.
+    pub cache_difference: f32,
+    /// Layers that ran with the low-rank branch of LoRAs beside the frozen weight. These four are 0 for a daemon's models.
+    pub layers_branch: u32,
+    /// Layers that ran with a weight that was built just before and dropped just after.
+    pub layers_built: u32,
+    /// Layers that ran with a weight that was merged before the call.
+    pub layers_merged: u32,
+    /// Layers that ran with the frozen weight and another bias.
+    pub layers_bias: u32,
 }
 
 impl luna_report {
@@ -107,7 +124,31 @@ impl luna_report {
             lora_mode: 0,
             not_merged: 0,
             queue_nanoseconds: 0,
+            cache_hit: 0,
+            cache_hits: 0,
+            cache_compared: 0,
+            cache_difference: 0.0,
+            layers_branch: 0,
+            layers_built: 0,
+            layers_merged: 0,
+            layers_bias: 0,
         }
+    }
+
+    /// Adds how layers ran that LoRAs change.
+    pub(crate) fn ran(&mut self, runs: &PatchedRuns) {
+        let [branch, built, merged, bias] = runs.counts().map(|count| count as u32);
+        self.layers_branch += branch;
+        self.layers_built += built;
+        self.layers_merged += merged;
+        self.layers_bias += bias;
+    }
+
+    /// Notes what the first-block cache did.
+    pub(crate) fn cached_steps(&mut self, hit: bool, in_a_row: u32, difference: Option<f32>) {
+        (self.cache_hit, self.cache_hits) = (hit.into(), in_a_row);
+        self.cache_compared = difference.is_some().into();
+        self.cache_difference = difference.unwrap_or_default();
     }
 }
 
@@ -133,6 +174,11 @@ pub(crate) fn attention(number: i32) -> Result<Option<AttentionMode>> {
 /// The number of a way of computing attention.
 pub(crate) fn attention_number(mode: AttentionMode) -> i32 {
     AttentionMode::ALL.iter().position(|known| *known == mode).map_or(0, |index| index as i32 + 1)
+}
+
+/// The number of a way of computing attention that a daemon told of.
+pub(crate) fn attention_of(name: &str) -> i32 {
+    name.parse().map_or(0, attention_number)
 }
 
 /// The one of this number.

@@ -3,7 +3,7 @@
 use crate::{
     call::{Log, luna_log_function},
     daemon::{Daemon, not_remote},
-    embedded::{Counts, Embedded, Settings},
+    embedded::{Embedded, Settings},
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, object},
     list::{self, Item},
@@ -58,6 +58,8 @@ pub struct luna_open_options {
     pub lora_cache_bytes: u64,
     /// The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
     pub merged_bytes: u64,
+    /// The most bytes of the first-block cache, which samplings ask for in `luna_forward_options`; 0 for 256 MiB.
+    pub step_cache_bytes: u64,
 }
 
 /// Options of `luna_connect`. All zeros but `size` is a good choice.
@@ -114,6 +116,10 @@ pub struct luna_stats {
     pub lora_bytes: u64,
     /// Bytes of layers that are merged with LoRAs.
     pub merged_bytes: u64,
+    /// Samplings in the first-block cache.
+    pub step_sequences: u64,
+    /// Bytes they take.
+    pub step_cache_bytes: u64,
 }
 
 /// One model in memory.
@@ -176,6 +182,7 @@ impl Session {
             lora_folders: folders.into_iter().map(PathBuf::from).collect(),
             lora_cache: stated(options.lora_cache_bytes),
             merged: stated(options.merged_bytes),
+            steps: stated(options.step_cache_bytes),
         };
         let log = Log::new(options.log, options.user_data);
         Ok(Self { place: Place::Here(Box::new(Embedded::new(settings, log)?)), log })
@@ -212,22 +219,23 @@ impl Session {
         let zeros = luna_stats { size: 0, handles, ..NO_STATS };
         Ok(match &self.place {
             Place::Here(embedded) => {
-                let Counts { models, weight_bytes, budget_bytes, threads, saves, loras, merged_bytes } =
-                    embedded.stats();
+                let counts = embedded.stats();
                 luna_stats {
-                    models: models as u64,
-                    weight_bytes,
-                    budget_bytes,
+                    models: counts.models as u64,
+                    weight_bytes: counts.weight_bytes,
+                    budget_bytes: counts.budget_bytes,
                     resident_bytes: memory::resident().unwrap_or_default(),
                     available_bytes: memory::available().unwrap_or_default(),
-                    threads: threads as u64,
-                    save_jobs: saves.jobs,
-                    save_jobs_finished: saves.jobs_finished,
-                    pictures_written: saves.written,
-                    pictures_failed: saves.failed,
-                    loras: loras.parsed as u64,
-                    lora_bytes: loras.parsed_bytes,
-                    merged_bytes,
+                    threads: counts.threads as u64,
+                    save_jobs: counts.saves.jobs,
+                    save_jobs_finished: counts.saves.jobs_finished,
+                    pictures_written: counts.saves.written,
+                    pictures_failed: counts.saves.failed,
+                    loras: counts.loras.parsed as u64,
+                    lora_bytes: counts.loras.parsed_bytes,
+                    merged_bytes: counts.merged_bytes,
+                    step_sequences: counts.sequences as u64,
+                    step_cache_bytes: counts.sequence_bytes,
                     ..zeros
                 }
             }
@@ -290,6 +298,8 @@ const NO_STATS: luna_stats = luna_stats {
     loras: 0,
     lora_bytes: 0,
     merged_bytes: 0,
+    step_sequences: 0,
+    step_cache_bytes: 0,
 };
 
 struct ResidentItem {
@@ -351,7 +361,8 @@ pub unsafe extern "C" fn luna_open(options: *const luna_open_options, session: *
 /// Connects to a daemon: the same handle, and the same functions on the daemon's models. `address` is such as
 /// `127.0.0.1:19283`, or NULL for that. `options` may be NULL. Paths are read by the daemon where it may, and are sent
 /// where it may not; a name that the daemon knows stands before a path. What a daemon does not do is
-/// `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions.
+/// `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions, LoRAs on
+/// vision-language models.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_connect(
     address: *const c_char,

@@ -8,7 +8,7 @@ use crate::{
     types::luna_tensor,
     view::{luna_dtype, luna_view},
 };
-use luna_core::{Conditioning, Image, Latent, Prediction, vision::Features};
+use luna_core::{Conditioning, Image, Latent, Prediction, diffusion::Pooled, vision::Features};
 use std::sync::Arc;
 
 /// The object behind `luna_tensor`: a share in what was computed.
@@ -21,6 +21,7 @@ pub(crate) enum Tensor {
     Pooled(Arc<Conditioning>),
     Mask(Arc<Conditioning>),
     Features(Arc<Features>),
+    Vectors(Arc<Pooled>),
 }
 
 impl Object for Tensor {
@@ -35,6 +36,7 @@ impl Tensor {
             Self::Latent(latent) => floats(latent.data(), &latent.shape()),
             Self::Prediction(prediction) => floats(prediction.data(), &prediction.shape()),
             Self::Features(features) => floats(features.data(), features.shape()),
+            Self::Vectors(vectors) => floats(vectors.view().data(), vectors.view().shape()),
             Self::Tokens(conditioning) => floats(conditioning.data(), &conditioning.shape()),
             Self::Pooled(conditioning) => {
                 let width = conditioning.pooled_channels().unwrap_or_default();

@@ -2,13 +2,13 @@
 
 use crate::{
     call::{Log, Watch},
-    daemon::{RemoteText, TextAsked, refuse_folders},
+    daemon::{RemoteText, TextAsked, not_remote, refuse_folders},
     embedded::Embedded,
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
     lora::{Fitted, Ready, stack_of},
-    options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
+    options::{LUNA_FALLBACK_WIDENED, attention, attention_number, luna_report, precision, yes},
     session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
@@ -34,7 +34,7 @@ use std::{
 };
 
 crate::handle::plain!(luna_conditioning);
-crate::handle::records!(luna_text_load_options, luna_encoder_info, luna_text_options);
+crate::handle::records!(luna_text_load_options, luna_encoder_info, luna_text_options, luna_cache_usage);
 
 /// The name that stands for the text encoder that the library carries, in `luna_text_load`.
 const DEMO: &str = "demo";
@@ -94,6 +94,10 @@ pub struct luna_text_options {
     pub call: luna_call,
     /// LoRAs for this call; all zero for none. Tokens are the same with and without.
     pub loras: luna_loras,
+    /// A `luna_attention`.
+    pub attention: i32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// An encoded prompt. Freed by `luna_conditioning_free`. What it does not have is all zero.
@@ -108,6 +112,22 @@ pub struct luna_conditioning {
     pub mask: luna_tensor,
     /// Textual inversions that were left out: a list of `luna_problem`, where there are any.
     pub problems: luna_list,
+}
+
+/// How text encoders' cache of conditionings is used. All zero without one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_cache_usage {
+    /// `sizeof(luna_cache_usage)`, set by the caller.
+    pub size: usize,
+    /// Conditionings held.
+    pub entries: u64,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// How often a conditioning was there.
+    pub hits: u64,
+    /// How often it was not.
+    pub misses: u64,
 }
 
 /// The object behind `luna_text`.
@@ -181,7 +201,7 @@ impl LoadedText {
                     }
                     Wanted::Ids(ids) => Ok(conditioner.encode_ids(&[TokenIds { ids, mask: None }], &own)?),
                 })?;
-                let report = told(&encoded, options.precision, fitted, &watch)?;
+                let report = told(&encoded, &own, fitted, &watch);
                 let problems = |prompt: &EncodedPrompt| prompt.problems.iter().map(ProblemItem::new).collect();
                 let prompts = encoded.prompts.into_iter();
                 Ok((prompts.map(|prompt| (prompt.conditioning.clone(), problems(&prompt))).collect(), report))
@@ -267,6 +287,7 @@ fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOption
         },
         t5_mask: yes(options.t5_mask),
         t5_tokens: NonZeroUsize::new(options.t5_tokens as usize),
+        attention: attention(options.attention)?.unwrap_or_default(),
         call: watch.call.clone(),
         ..TextOptions::default()
     })
@@ -282,8 +303,12 @@ fn open((conditioning, problems): (Arc<Conditioning>, Vec<ProblemItem>)) -> luna
     }
 }
 
-fn told(encoded: &Encoded, asked: i32, fitted: Option<Fitted>, watch: &Watch) -> Result<luna_report> {
-    let mut told = luna_report::new(precision(asked)?, encoded.elapsed);
+fn told(encoded: &Encoded, asked: &TextOptions, fitted: Option<Fitted>, watch: &Watch) -> luna_report {
+    let mut told = luna_report::new(asked.precision, encoded.elapsed);
+    told.attention = attention_number(asked.attention);
+    for runs in encoded.patched.values() {
+        told.ran(runs);
+    }
     told.cached = encoded.prompts.iter().filter(|prompt| prompt.cached).count() as u32;
     told.sequences = encoded.sequences as u32;
     fitted.inspect(|fitted| fitted.fates.tell(&mut told));
@@ -297,7 +322,7 @@ fn told(encoded: &Encoded, asked: i32, fitted: Option<Fitted>, watch: &Watch) ->
     for problem in encoded.prompts.iter().flat_map(|prompt| &prompt.problems) {
         watch.warn("prompt", problem);
     }
-    Ok(told)
+    told
 }
 
 struct EncoderItem {
@@ -328,6 +353,14 @@ impl LoadedText {
                 infos.map(|info| item(&info.encoder, [info.layers, info.channels, info.vocabulary])).collect()
             }
         })
+    }
+
+    /// The cache of conditionings, if there is one.
+    fn cache(&self) -> Result<Option<&ConditioningCache>> {
+        match &self.source {
+            Source::Here(encoders) => Ok(encoders.cache.as_ref()),
+            Source::There(_) => Err(not_remote("how its conditioning cache is used").into()),
+        }
     }
 
     fn tokenize(&self, prompt: &str, options: &luna_text_options) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
@@ -362,6 +395,30 @@ pub unsafe extern "C" fn luna_text_load(
         let session = object::<Session>(session)?;
         let paths = caller.texts("paths", paths, path_count)?;
         place.put(table::insert(LoadedText::load(caller, &session, &paths, options)?));
+        Ok(())
+    })
+}
+
+/// Tells how the cache is used that `cache_bytes` of `luna_text_load_options` asked for. A daemon has one of its own, and
+/// does not tell.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_text_get_cache_usage(text: luna_text, usage: *mut luna_cache_usage) -> luna_status {
+    boundary(|caller| {
+        caller.output("usage", usage)?;
+        let mut place = caller.report(usage)?;
+        let text = object::<LoadedText>(text)?;
+        let told = text.cache()?.map(ConditioningCache::usage).unwrap_or_default();
+        let [entries, bytes] = [told.entries, told.bytes].map(|number| number as u64);
+        place.put(luna_cache_usage { size: 0, entries, bytes, hits: told.hits, misses: told.misses });
+        Ok(())
+    })
+}
+
+/// Forgets the conditionings that are remembered.
+#[unsafe(no_mangle)]
+pub extern "C" fn luna_text_clear_cache(text: luna_text) -> luna_status {
+    boundary(|_| {
+        object::<LoadedText>(text)?.cache()?.inspect(|cache| cache.clear());
         Ok(())
     })
 }

@@ -6,16 +6,18 @@ use crate::{
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
     list::{self, Item},
+    lora::stack_of,
     options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
     picture::images,
     session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
-    types::{luna_call, luna_list, luna_session, luna_vlm},
+    types::{luna_call, luna_list, luna_loras, luna_session, luna_vlm},
     view::luna_view,
 };
 use luna_core::{
-    Image,
+    Image, Runtime,
+    checkpoint::Checkpoint,
     protocol::{SamplingWish, VlmGenerate, VlmGenerated},
     registry::Lease,
     vlm::{
@@ -26,6 +28,7 @@ use luna_core::{
 use std::{
     ffi::{CStr, CString, c_char, c_void},
     ptr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -44,6 +47,9 @@ pub struct luna_vlm_load_options {
     pub size: usize,
     /// The `tokenizer.json`; NULL for the one beside the weights. A model that is in memory keeps the one it has.
     pub tokenizer: *const c_char,
+    /// The vision part of a GGUF language model, `mmproj-*.gguf`; NULL for the one beside it that fits. With another one
+    /// it is another model.
+    pub projector: *const c_char,
 }
 
 /// What is known of a vision-language model. Of a daemon's, only the family.
@@ -123,6 +129,8 @@ pub struct luna_generate_options {
     pub user_data: *mut c_void,
     /// Cancellation, heard between tokens, progress in tokens, and log; all zero for none.
     pub call: luna_call,
+    /// LoRAs for this call; all zero for none. Their strength is that for text encoders.
+    pub loras: luna_loras,
 }
 
 /// Why generation ended.
@@ -192,15 +200,22 @@ impl LoadedVlm {
     fn load(caller: &Caller, session: &Session, path: &str, options: *const luna_vlm_load_options) -> Result<Self> {
         let options = caller.options(options)?;
         let tokenizer = caller.optional_path("tokenizer", options.tokenizer)?;
+        let projector = caller.optional_path("projector", options.projector)?;
         let path = not_empty("path", path)?;
         let source = match session.place() {
             Place::Here(embedded) => {
-                let own = VlmLoadOptions { tokenizer, ..VlmLoadOptions::default() };
-                Source::Here(
-                    embedded.acquire_file(path, |checkpoint, runtime| VlmModel::load(checkpoint, runtime, &own))?,
-                )
+                let own = VlmLoadOptions { tokenizer, projector, ..VlmLoadOptions::default() };
+                let load = |checkpoint: &Checkpoint, runtime: &Runtime| VlmModel::load(checkpoint, runtime, &own);
+                Source::Here(match &own.projector {
+                    None => embedded.acquire_file(path, load)?,
+                    Some(projector) => {
+                        let both = Checkpoint::open_with_projector(path, projector, &own.limits)?;
+                        embedded.adopt(path, &both, load)?
+                    }
+                })
             }
             Place::There(_) if tokenizer.is_some() => return Err(not_remote("a tokenizer's path").into()),
+            Place::There(_) if projector.is_some() => return Err(not_remote("a projector's path").into()),
             Place::There(daemon) => Source::There(RemoteVlm::load(daemon, path)?),
         };
         Ok(Self { source, log: session.log })
@@ -239,13 +254,14 @@ impl LoadedVlm {
     }
 
     fn generate(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         question: &luna_question,
         options: &luna_generate_options,
     ) -> Result<(GeneratedItem, luna_report)> {
         let watch = Watch::new(options.call, self.log)?;
-        let own = generate_options(caller, options, &watch)?;
+        let mut own = generate_options(caller, options, &watch)?;
+        let stack = stack_of(options.loras)?;
         let asked = Question {
             prompt: caller.text("prompt", question.prompt)?.to_owned(),
             system: caller.optional_text("system", question.system)?.map(str::to_owned),
@@ -259,9 +275,15 @@ impl LoadedVlm {
         };
         let (item, told) = match &self.source {
             Source::Here(model) => {
+                let fitted = stack.map(|stack| stack.for_vlm(self, model, &watch.call)).transpose()?;
+                own.lora = fitted.as_ref().and_then(|fitted| fitted.ready.model());
                 let generated = model.describe(&pictures, &asked, &own, &mut listener)?;
-                let told = told(&generated, &watch);
+                let mut told = told(&generated, &watch);
+                fitted.inspect(|fitted| fitted.fates.tell(&mut told));
                 (GeneratedItem::here(generated), told)
+            }
+            Source::There(_) if stack.is_some() => {
+                return Err(not_remote("LoRAs of a vision-language model").into());
             }
             Source::There(remote) => {
                 let request = wish(asked, &own, piece.is_some());
@@ -282,6 +304,7 @@ fn told(generated: &Generated, watch: &Watch) -> luna_report {
         let Fallback::Widened { .. } = fallback else { continue };
         told.fallbacks |= LUNA_FALLBACK_WIDENED;
     }
+    told.ran(&generated.patched);
     told
 }
 

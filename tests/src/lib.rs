@@ -1,6 +1,7 @@
 //! What the tests share: where the workspace lies, files made on the spot, models whose weights follow from their names.
 //! Enters: nothing from outside the repository. Leaves: paths, bytes and expectations for tests.
 
+pub mod conformance;
 pub mod diffusion;
 pub mod fuzz;
 pub mod gguf_file;

@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from .arrays import Tensor
 from .calls import Call
+from .embedded_session import EmbeddedSession, inspect, noise_levels, read_picture
 from .errors import (
     Busy, Cancelled, DeviceError, Internal, InvalidFile, InvalidHandle, InvalidInput, Io, LibraryMismatch,
     LimitExceeded, LunaError, NonFinite, NotFound, OutOfMemory, Unsupported,
@@ -22,16 +23,17 @@ from .errors import (
 from .library import library as _library
 from .models import Clip, Conditioning, Features, Generated, Model, Token, Vae, Vision, Vlm
 from .process import Daemon, start_daemon
-from .recipe import Lora, LoraAdapter, LoraFile, Report
-from .remote import RemoteSession
-from .session import Component, EmbeddedSession, Resident, SavedPicture, SaveJob, Session, inspect, read_picture
+from .recipe import Lora, LoraAdapter, LoraFile, Report, StepCache
+from .remote_session import RemoteSession
+from .session import Component, Resident, SavedPicture, SaveJob, Session
 
 __all__ = [
     "Busy", "Call", "Cancelled", "Clip", "Component", "Conditioning", "Daemon", "DeviceError", "EmbeddedSession",
     "Features", "Generated", "Internal", "InvalidFile", "InvalidHandle", "InvalidInput", "Io", "LibraryMismatch",
     "LimitExceeded", "Lora", "LoraAdapter", "LoraFile", "LunaError", "Model", "NonFinite", "NotFound", "OutOfMemory",
-    "RemoteSession", "Report", "Resident", "SaveJob", "SavedPicture", "Session", "Tensor", "Token", "Unsupported",
-    "Vae", "Vision", "Vlm", "auto", "connect", "inspect", "library_version", "open", "read_picture", "start_daemon",
+    "RemoteSession", "Report", "Resident", "SaveJob", "SavedPicture", "Session", "StepCache", "Tensor", "Token", "Unsupported",
+    "Vae", "Vision", "Vlm", "auto", "connect", "inspect", "library_version", "noise_levels",
+    "open", "read_picture", "start_daemon",
 ]
 
 

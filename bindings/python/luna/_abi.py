@@ -6,7 +6,7 @@ from typing import Any
 
 # fmt: off
 LUNA_ABI_MAJOR = 1
-LUNA_ABI_MINOR = 1
+LUNA_ABI_MINOR = 2
 LUNA_MAX_RANK = 8
 LUNA_FALLBACK_TILED = 1
 LUNA_FALLBACK_WIDENED = 2
@@ -136,6 +136,7 @@ class luna_open_options(ctypes.Structure):
         ("lora_folder_count", ctypes.c_size_t),
         ("lora_cache_bytes", ctypes.c_uint64),
         ("merged_bytes", ctypes.c_uint64),
+        ("step_cache_bytes", ctypes.c_uint64),
     ]
 
 
@@ -144,6 +145,18 @@ class luna_session(ctypes.Structure):
         ("table", ctypes.c_uint64),
         ("slot", ctypes.c_uint32),
         ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_connect_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
+        ("token", ctypes.c_char_p),
+        ("connect_for_ms", ctypes.c_uint32),
+        ("wait_when_busy", ctypes.c_uint32),
+        ("log", luna_log_function),
+        ("user_data", ctypes.c_void_p),
     ]
 
 
@@ -164,6 +177,8 @@ class luna_stats(ctypes.Structure):
         ("loras", ctypes.c_uint64),
         ("lora_bytes", ctypes.c_uint64),
         ("merged_bytes", ctypes.c_uint64),
+        ("step_sequences", ctypes.c_uint64),
+        ("step_cache_bytes", ctypes.c_uint64),
     ]
 
 
@@ -352,6 +367,15 @@ class luna_report(ctypes.Structure):
         ("adapters_missed", ctypes.c_uint32),
         ("lora_mode", ctypes.c_int32),
         ("not_merged", ctypes.c_int32),
+        ("queue_nanoseconds", ctypes.c_uint64),
+        ("cache_hit", ctypes.c_uint32),
+        ("cache_hits", ctypes.c_uint32),
+        ("cache_compared", ctypes.c_uint32),
+        ("cache_difference", ctypes.c_float),
+        ("layers_branch", ctypes.c_uint32),
+        ("layers_built", ctypes.c_uint32),
+        ("layers_merged", ctypes.c_uint32),
+        ("layers_bias", ctypes.c_uint32),
     ]
 
 
@@ -387,6 +411,16 @@ class luna_text(ctypes.Structure):
     ]
 
 
+class luna_cache_usage(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("entries", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("hits", ctypes.c_uint64),
+        ("misses", ctypes.c_uint64),
+    ]
+
+
 class luna_encoder_info(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t),
@@ -408,6 +442,8 @@ class luna_text_options(ctypes.Structure):
         ("t5_tokens", ctypes.c_uint32),
         ("call", luna_call),
         ("loras", luna_loras),
+        ("attention", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
     ]
 
 
@@ -497,6 +533,30 @@ class luna_forward_options(ctypes.Structure):
         ("attention", ctypes.c_int32),
         ("call", luna_call),
         ("loras", luna_loras),
+        ("cache_sequence", ctypes.c_char_p),
+        ("cache_threshold", ctypes.c_float),
+        ("cache_start_percent", ctypes.c_float),
+        ("cache_end_percent", ctypes.c_float),
+        ("cache_max_hits", ctypes.c_uint32),
+    ]
+
+
+class luna_picture_sizes(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("crop_left", ctypes.c_uint32),
+        ("crop_top", ctypes.c_uint32),
+        ("target_width", ctypes.c_uint32),
+        ("target_height", ctypes.c_uint32),
+    ]
+
+
+class luna_noise_level(ctypes.Structure):
+    _fields_ = [
+        ("timestep", ctypes.c_float),
+        ("sigma", ctypes.c_float),
     ]
 
 
@@ -548,6 +608,7 @@ class luna_vlm_load_options(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t),
         ("tokenizer", ctypes.c_char_p),
+        ("projector", ctypes.c_char_p),
     ]
 
 
@@ -601,6 +662,7 @@ class luna_generate_options(ctypes.Structure):
         ("piece", luna_piece_function),
         ("user_data", ctypes.c_void_p),
         ("call", luna_call),
+        ("loras", luna_loras),
     ]
 
 
@@ -704,6 +766,8 @@ def declare(library: Any) -> None:
     library.luna_call_free.restype = ctypes.c_int32
     library.luna_open.argtypes = [ctypes.POINTER(luna_open_options), ctypes.POINTER(luna_session)]
     library.luna_open.restype = ctypes.c_int32
+    library.luna_connect.argtypes = [ctypes.c_char_p, ctypes.POINTER(luna_connect_options), ctypes.POINTER(luna_session)]
+    library.luna_connect.restype = ctypes.c_int32
     library.luna_close.argtypes = [luna_session]
     library.luna_close.restype = ctypes.c_int32
     library.luna_get_stats.argtypes = [luna_session, ctypes.POINTER(luna_stats)]
@@ -764,6 +828,10 @@ def declare(library: Any) -> None:
     library.luna_vae_free.restype = ctypes.c_int32
     library.luna_text_load.argtypes = [luna_session, ctypes.POINTER(ctypes.c_char_p), ctypes.c_size_t, ctypes.POINTER(luna_text_load_options), ctypes.POINTER(luna_text)]
     library.luna_text_load.restype = ctypes.c_int32
+    library.luna_text_get_cache_usage.argtypes = [luna_text, ctypes.POINTER(luna_cache_usage)]
+    library.luna_text_get_cache_usage.restype = ctypes.c_int32
+    library.luna_text_clear_cache.argtypes = [luna_text]
+    library.luna_text_clear_cache.restype = ctypes.c_int32
     library.luna_text_list_encoders.argtypes = [luna_text, ctypes.POINTER(luna_list)]
     library.luna_text_list_encoders.restype = ctypes.c_int32
     library.luna_list_encoder.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_encoder_info)]
@@ -790,6 +858,12 @@ def declare(library: Any) -> None:
     library.luna_model_forward.restype = ctypes.c_int32
     library.luna_model_free.argtypes = [luna_model]
     library.luna_model_free.restype = ctypes.c_int32
+    library.luna_model_pooled.argtypes = [luna_model, ctypes.POINTER(luna_view), ctypes.POINTER(luna_picture_sizes), ctypes.POINTER(luna_tensor)]
+    library.luna_model_pooled.restype = ctypes.c_int32
+    library.luna_noise_levels.argtypes = [ctypes.c_size_t, ctypes.POINTER(luna_noise_level)]
+    library.luna_noise_levels.restype = ctypes.c_int32
+    library.luna_steps_forget.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(ctypes.c_size_t)]
+    library.luna_steps_forget.restype = ctypes.c_int32
     library.luna_vision_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vision)]
     library.luna_vision_load.restype = ctypes.c_int32
     library.luna_vision_get_info.argtypes = [luna_vision, ctypes.POINTER(luna_vision_info)]

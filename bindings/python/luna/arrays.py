@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array as array_module
 import ctypes
+import importlib
 import math
 import weakref
 from typing import Any, Iterator, Optional, Sequence, Tuple
@@ -192,8 +193,7 @@ class Tensor:
 
     def torch(self) -> Any:
         """A torch tensor over the same memory; do not write to it."""
-        import torch
-
+        torch: Any = importlib.import_module("torch")
         return torch.from_dlpack(self)
 
     def tolist(self) -> Any:
@@ -300,12 +300,13 @@ def pack(array: Any) -> "Tuple[str, Tuple[int, ...], memoryview]":
     if (code, view.itemsize) not in _FORMATS:
         raise _unfit(f"format {code!r} of {view.itemsize} bytes")
     names = {"f": "F32", "e": "F16", "d": "F64"}
+    shape = tuple(view.shape or ())
     if code in names:
-        return names[code], view.shape, view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
-    numbers = memoryview(view.tobytes()).cast(code)
+        return names[code], shape, view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    numbers: Any = memoryview(view.tobytes()).cast(code)  # type: ignore[call-overload]
     divisor = 255.0 if code == "B" else 1.0
     floats = array_module.array("f", [number / divisor for number in numbers])
-    return "F32", view.shape, memoryview(floats).cast("B")
+    return "F32", shape, memoryview(floats).cast("B")
 
 
 def _pack_dlpack(address: int, owner: Any) -> "Tuple[str, Tuple[int, ...], memoryview]":
@@ -321,7 +322,7 @@ def _pack_dlpack(address: int, owner: Any) -> "Tuple[str, Tuple[int, ...], memor
     size = managed.bits // 8
     data = _gather(managed.data + managed.byte_offset, shape, strides, size)
     if names[kind] in ("U8", "I64"):
-        return pack(memoryview(data).cast("B").cast("B" if size == 1 else "q", shape))  # type: ignore[call-overload]
+        return pack(memoryview(data).cast("B").cast("B" if size == 1 else "q", shape))
     del owner
     return names[kind], shape, memoryview(data)
 

@@ -112,9 +112,10 @@ def call_of(call: Optional[Call], progress: Optional[Progress]) -> Call:
     return call if call is not None else Call(progress)
 
 
-async def in_thread(call: Call, work: Callable[[], T]) -> T:
+async def beside(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Runs `work` beside the event loop; a task that is cancelled cancels the call and waits for its end."""
-    running = asyncio.get_running_loop().run_in_executor(None, work)
+    call = call_of(options.pop("call", None), options.pop("progress", None))
+    running = asyncio.get_running_loop().run_in_executor(None, lambda: work(*arguments, call=call, **options))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from . import _abi
 from .arrays import Borrowed, LibraryTensor, Tensor
-from .calls import Call, Progress, call_of
+from .calls import Call
 from .library import check, library, read_list, record
-from .models import Clip, Conditioning, Features, Generated, Model, Part, Piece, Token, Vae, Vision, Vlm
+from .models import (
+    Clip, CodeWish, Conditioning, Features, Generated, Model, Part, Question, Step, Token, Vae, Vision, Vlm,
+)
 from .recipe import (
     ATTENTION, FINISHES, MODES, NOT_MERGED, OUTCOMES, PRECISIONS, SIZES, Lora, LoraAdapter, LoraFile, LoraRecipe,
-    Report, choice, group_adapters,
+    Recipe, Report, choice, group_adapters,
 )
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .embedded_session import EmbeddedSession
+
+T = TypeVar("T")
 
 
 def _text(value: Optional[bytes]) -> Optional[str]:
@@ -40,6 +44,11 @@ def report_of(told: Any) -> Report:
         adapters_missed=told.adapters_missed,
         lora_mode=MODES[told.lora_mode],
         not_merged=NOT_MERGED[told.not_merged],
+        queue_seconds=told.queue_nanoseconds / 1e9,
+        cache_hit=bool(told.cache_hit),
+        cache_hits=told.cache_hits,
+        cache_difference=told.cache_difference if told.cache_compared else None,
+        layers=(told.layers_branch, told.layers_built, told.layers_merged, told.layers_bias),
     )
 
 
@@ -73,7 +82,7 @@ def _views(images: Sequence[Any]) -> Tuple[Any, List[Borrowed]]:
 class _Stack:
     """A stack of the library's, with the Python objects that it was made of."""
 
-    def __init__(self, session: "Session", recipe: LoraRecipe) -> None:
+    def __init__(self, session: "EmbeddedSession", recipe: LoraRecipe) -> None:
         entries = (_abi.luna_lora * len(recipe.lora_stack))()
         self._keep = [self._fill(entry, lora) for entry, lora in zip(entries, recipe.lora_stack)]
         mode = MODES.index(recipe.lora_mode)
@@ -90,7 +99,7 @@ class _Stack:
         entry.name = None if lora.name is None else lora.name.encode()
         entry.model, entry.clip = lora.strength, lora.clip_strength
         if lora.data is not None:
-            entry.data = ctypes.cast(lora.data, ctypes.c_void_p).value
+            entry.data = ctypes.cast(ctypes.c_char_p(lora.data), ctypes.c_void_p).value
             entry.data_bytes = len(lora.data)
         return lora.data
 
@@ -120,16 +129,46 @@ class _Stack:
         return tuple(read_list(handle, _abi.luna_lora_file, (library().luna_list_lora_file, file)))
 
 
-class _Handle:
-    """A handle that is freed with its object."""
+class _Handle(Recipe):
+    """A handle that is freed with its object. `_family` is its part of the functions' names; what it is loaded from is
+    `_source`."""
 
-    _session: "Session"
+    _family = ""
+    _session: "EmbeddedSession"
     _handle: Any
     _end: Any
 
-    def _own(self, session: "Session", handle: Any, free: str) -> None:
-        self._session, self._handle = session, handle
-        self._end = weakref.finalize(self, getattr(library(), free), handle)
+    def __init__(self, session: "EmbeddedSession", *source: Any) -> None:
+        super().__init__()
+        self._session, self._source = session, source
+        self._handle = getattr(_abi, f"luna_{self._family}")()
+        check(self._function("load")(session._handle, *self._load(*source), ctypes.byref(self._handle)))
+        self._end = weakref.finalize(self, self._function("free"), self._handle)
+
+    def _function(self, name: str) -> Any:
+        return getattr(library(), f"luna_{self._family}_{name}")
+
+    def _load(self, *source: Any) -> Sequence[Any]:
+        """What the function takes between session and handle."""
+        return source
+
+    def _info(self) -> Any:
+        info = record(getattr(_abi, f"luna_{self._family}_info"))
+        check(self._function("get_info")(self._handle, ctypes.byref(info)))
+        return info
+
+    def _again(self) -> Any:
+        return type(self)(self._session, *self._source)
+
+    def _call(self, name: str, arguments: Sequence[Any], made: Tuple[Any, Callable[[], T]], call: Call) -> Tuple[T, Report]:
+        """Calls a function: `made` is the place of its result and what is made of it. What is made is made before a
+        listener's exception is raised, so that nothing is left behind."""
+        told = record(_abi.luna_report)
+        status = self._function(name)(self._handle, *arguments, made[0], ctypes.byref(told))
+        result = made[1]() if status == 0 else None
+        call.check(status)
+        assert result is not None
+        return result, report_of(told)
 
     def close(self) -> None:
         """Frees the handle. The weights stay in memory for the next one, as the session's budget allows."""
@@ -157,87 +196,56 @@ class _Patched(_Handle, LoraRecipe):
 
 
 class EmbeddedVae(_Handle, Vae):
-    def __init__(self, session: "Session", path: bytes) -> None:
-        super().__init__()
-        handle, info, self._path = _abi.luna_vae(), record(_abi.luna_vae_info), path
-        check(library().luna_vae_load(session._handle, path, ctypes.byref(handle)))
-        self._own(session, handle, "luna_vae_free")
-        check(library().luna_vae_get_info(handle, ctypes.byref(info)))
+    _family = "vae"
+
+    def __init__(self, session: "EmbeddedSession", path: bytes) -> None:
+        super().__init__(session, path)
+        info = self._info()
         self.latent_channels = info.latent_channels
         self.factor = info.factor
         self.scale = info.scale if info.has_scale else None
         self.shift = info.shift if info.has_scale else None
         self.weight_bytes: int = info.weight_bytes
 
-    def clone(self) -> "EmbeddedVae":
-        twin = EmbeddedVae(self._session, self._path)
-        twin._precision = self._precision
-        return twin
+    def _encode(self, image: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]:
+        options = self._options(_abi.luna_encode_options, wish, call)
+        options.sizes, options.sample = SIZES.index(wish.sizes), wish.seed is not None
+        options.seed = wish.seed or 0
+        return self._run("encode", image, options, call)
 
-    def encode(
-        self,
-        image: Any,
-        *,
-        sizes: str = "crop",
-        seed: Optional[int] = None,
-        scaled: bool = False,
-        tile: int = 0,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Tensor:
-        own = call_of(call, progress)
-        options = record(_abi.luna_encode_options, precision=self._precision, call=own._handle, scaled=int(scaled))
-        options.sizes, options.sample, options.seed = choice("size rule", sizes, SIZES), seed is not None, seed or 0
-        options.tiling, options.tile = 2 if tile else 0, tile
-        return self._run(library().luna_vae_encode, image, options, own)
+    def _decode(self, latent: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]:
+        return self._run("decode", latent, self._options(_abi.luna_decode_options, wish, call), call)
 
-    def decode(
-        self,
-        latent: Any,
-        *,
-        scaled: bool = False,
-        tile: int = 0,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Tensor:
-        own = call_of(call, progress)
-        options = record(_abi.luna_decode_options, precision=self._precision, call=own._handle, scaled=int(scaled))
-        options.tiling, options.tile = 2 if tile else 0, tile
-        return self._run(library().luna_vae_decode, latent, options, own)
+    def _options(self, kind: Any, wish: CodeWish, call: Call) -> Any:
+        options = record(kind, precision=self._precision, call=call._handle, scaled=int(wish.scaled), tile=wish.tile)
+        options.tiling = 2 if wish.tile else 0
+        return options
 
-    def _run(self, function: Any, array: Any, options: Any, call: Call) -> Tensor:
-        borrowed, handle, told = Borrowed(array), _abi.luna_tensor(), record(_abi.luna_report)
-        places = (ctypes.byref(options), ctypes.byref(handle), ctypes.byref(told))
-        status = function(self._handle, ctypes.byref(borrowed.view), *places)
-        if status == 0:
-            self.last_report = report_of(told)
-            tensor = LibraryTensor(handle)
-        call.check(status)
-        return tensor
+    def _run(self, name: str, array: Any, options: Any, call: Call) -> Tuple[Tensor, Report]:
+        borrowed, handle = Borrowed(array), _abi.luna_tensor()
+        arguments = (ctypes.byref(borrowed.view), ctypes.byref(options))
+        return self._call(name, arguments, (ctypes.byref(handle), lambda: LibraryTensor(handle)), call)
 
 
 class EmbeddedClip(_Patched, Clip):
-    def __init__(self, session: "Session", paths: Sequence[bytes], how: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._source = (paths, how)
+    _family = "text"
+
+    def _load(self, paths: Sequence[bytes], how: Mapping[str, Any]) -> Sequence[Any]:
         folders = how["embedding_folders"]
         options = record(_abi.luna_text_load_options, recipe=how["recipe"], cache_bytes=how["cache_bytes"])
         options.embedding_folders = (ctypes.c_char_p * len(folders))(*folders)
         options.embedding_folder_count = len(folders)
-        handle, names = _abi.luna_text(), (ctypes.c_char_p * len(paths))(*paths)
-        place = ctypes.byref(handle)
-        check(library().luna_text_load(session._handle, names, len(paths), ctypes.byref(options), place))
-        self._own(session, handle, "luna_text_free")
+        return (ctypes.c_char_p * len(paths))(*paths), len(paths), ctypes.byref(options)
 
-    def clone(self) -> "EmbeddedClip":
-        twin = EmbeddedClip(self._session, *self._source)
-        twin._take_recipe(self)
-        twin.clip_skip = self.clip_skip
-        return twin
+    def _options(self, call: Optional[Call] = None) -> Any:
+        options = record(_abi.luna_text_options, precision=self._precision, clip_skip=self.clip_skip)
+        options.attention = self._attention
+        if call is not None:
+            options.call, options.loras = call._handle, self._loras_handle()
+        return options
 
     def tokenize(self, prompt: str) -> List[Token]:
-        handle = _abi.luna_list()
-        options = record(_abi.luna_text_options, clip_skip=self.clip_skip)
+        handle, options = _abi.luna_list(), self._options()
         place = ctypes.byref(handle)
         check(library().luna_text_tokenize(self._handle, prompt.encode(), ctypes.byref(options), place, None))
 
@@ -247,23 +255,11 @@ class EmbeddedClip(_Patched, Clip):
 
         return read_list(handle, _abi.luna_token, (library().luna_list_token, token))
 
-    def encode(
-        self, *prompts: str, progress: Optional[Progress] = None, call: Optional[Call] = None
-    ) -> List[Conditioning]:
-        own = call_of(call, progress)
-        options = record(_abi.luna_text_options, precision=self._precision, clip_skip=self.clip_skip, call=own._handle)
-        options.loras = self._loras_handle()
+    def _encode(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]:
         texts = (ctypes.c_char_p * len(prompts))(*[prompt.encode() for prompt in prompts])
-        places, told = (_abi.luna_conditioning * len(prompts))(), record(_abi.luna_report)
-        status = library().luna_text_encode(
-            self._handle, texts, len(prompts), ctypes.byref(options), places, ctypes.byref(told)
-        )
-        encoded = []
-        if status == 0:
-            self.last_report = report_of(told)
-            encoded = [self._conditioning(place) for place in places]
-        own.check(status)
-        return encoded
+        places, options = (_abi.luna_conditioning * len(prompts))(), self._options(call)
+        made = (places, lambda: [self._conditioning(place) for place in places])
+        return self._call("encode", (texts, len(prompts), ctypes.byref(options)), made, call)
 
     @staticmethod
     def _conditioning(place: Any) -> Conditioning:
@@ -273,36 +269,29 @@ class EmbeddedClip(_Patched, Clip):
             problems = read_list(place.problems, _abi.luna_problem, read)
         return Conditioning(_needed(place.tokens), _tensor(place.pooled), _tensor(place.mask), tuple(problems))
 
+    def cache_usage(self) -> Dict[str, int]:
+        """How the cache of `cache_bytes` is used: entries, bytes, hits, misses."""
+        usage = record(_abi.luna_cache_usage)
+        check(library().luna_text_get_cache_usage(self._handle, ctypes.byref(usage)))
+        return _facts(usage)
+
+    def clear_cache(self) -> None:
+        """Forgets the conditionings that are remembered."""
+        check(library().luna_text_clear_cache(self._handle))
+
 
 class EmbeddedModel(_Patched, Model):
-    def __init__(self, session: "Session", path: bytes, attention: str) -> None:
-        super().__init__()
-        self._source = (path, attention)
+    _family = "model"
+
+    def __init__(self, session: "EmbeddedSession", path: bytes, attention: str) -> None:
+        super().__init__(session, path, attention)
+        self.info = _facts(self._info(), "family")
+
+    def _load(self, path: bytes, attention: str) -> Sequence[Any]:
         options = record(_abi.luna_model_load_options, attention=choice("attention", attention, ATTENTION))
-        handle, info = _abi.luna_model(), record(_abi.luna_model_info)
-        check(library().luna_model_load(session._handle, path, ctypes.byref(options), ctypes.byref(handle)))
-        self._own(session, handle, "luna_model_free")
-        check(library().luna_model_get_info(handle, ctypes.byref(info)))
-        self.info = _facts(info, "family")
+        return path, ctypes.byref(options)
 
-    def clone(self) -> "EmbeddedModel":
-        twin = EmbeddedModel(self._session, *self._source)
-        twin._take_recipe(self)
-        return twin
-
-    def __call__(
-        self,
-        x: Any,
-        timesteps: Any,
-        context: Any,
-        *,
-        y: Any = None,
-        guidance: Any = None,
-        control: Optional[Mapping[str, Sequence[Any]]] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Tensor:
-        own = call_of(call, progress)
+    def _forward(self, step: Step, call: Call) -> Tuple[Tensor, Report]:
         keep: List[Any] = []
 
         def pointer(array: Any) -> Any:
@@ -311,126 +300,102 @@ class EmbeddedModel(_Patched, Model):
             keep.append(Borrowed(array))
             return ctypes.pointer(keep[-1].view)
 
-        step = record(_abi.luna_forward_input)
-        step.x, step.timesteps, step.context = pointer(x), pointer(timesteps), pointer(context)
-        step.y, step.guidance = pointer(y), pointer(guidance)
-        for side, arrays in (control or {}).items():
-            choice("side of a control", side, ("input", "middle", "output"))
+        given = record(_abi.luna_forward_input)
+        for name in ("x", "timesteps", "context", "y", "guidance"):
+            setattr(given, name, pointer(getattr(step, name)))
+        for side, arrays in step.control.items():
             pointers = [pointer(array) for array in arrays]
             array = (ctypes.POINTER(_abi.luna_view) * len(pointers))(*pointers)
             keep.append(array)
-            setattr(step, f"control_{side}", array)
-            setattr(step, f"control_{side}_count", len(pointers))
-        options = record(_abi.luna_forward_options, precision=self._precision, call=own._handle)
-        options.loras = self._loras_handle()
-        handle, told = _abi.luna_tensor(), record(_abi.luna_report)
-        places = (ctypes.byref(options), ctypes.byref(handle), ctypes.byref(told))
-        status = library().luna_model_forward(self._handle, ctypes.byref(step), *places)
-        if status == 0:
-            self.last_report = report_of(told)
-            prediction = LibraryTensor(handle)
-        own.check(status)
-        return prediction
+            setattr(given, f"control_{side}", array)
+            setattr(given, f"control_{side}_count", len(pointers))
+        options, handle = self._options(step, call), _abi.luna_tensor()
+        made = (ctypes.byref(handle), lambda: LibraryTensor(handle))
+        return self._call("forward", (ctypes.byref(given), ctypes.byref(options)), made, call)
+
+    def _options(self, step: Step, call: Call) -> Any:
+        options = record(_abi.luna_forward_options, precision=self._precision, attention=self._attention)
+        options.call, options.loras = call._handle, self._loras_handle()
+        cache = step.cache
+        if cache is not None:
+            # 0 stands for the usual there; here it is what it says.
+            options.cache_sequence, options.cache_threshold = cache.name.encode(), cache.threshold or 1e-30
+            options.cache_start_percent, options.cache_end_percent = cache.start, cache.end or 1e-30
+            options.cache_max_hits = cache.most_hits or 0
+        return options
+
+    def pooled(self, conditioning: Conditioning, sizes: Optional[Sequence[int]] = None) -> Optional[Tensor]:
+        if conditioning.pooled is None:
+            return None
+        told, handle, borrowed = None, _abi.luna_tensor(), Borrowed(conditioning.pooled)
+        if sizes is not None:
+            names = ("width", "height", "crop_left", "crop_top", "target_width", "target_height")
+            told = ctypes.byref(record(_abi.luna_picture_sizes, **dict(zip(names, sizes))))
+        check(library().luna_model_pooled(self._handle, ctypes.byref(borrowed.view), told, ctypes.byref(handle)))
+        return _tensor(handle)
 
 
 class EmbeddedVision(_Handle, Vision):
-    def __init__(self, session: "Session", path: bytes) -> None:
-        super().__init__()
-        handle, info, self._path = _abi.luna_vision(), record(_abi.luna_vision_info), path
-        check(library().luna_vision_load(session._handle, path, ctypes.byref(handle)))
-        self._own(session, handle, "luna_vision_free")
-        check(library().luna_vision_get_info(handle, ctypes.byref(info)))
-        self.info = _facts(info, "kind")
+    _family = "vision"
 
-    def clone(self) -> "EmbeddedVision":
-        twin = EmbeddedVision(self._session, self._path)
-        twin._precision = self._precision
-        return twin
+    def __init__(self, session: "EmbeddedSession", path: bytes) -> None:
+        super().__init__(session, path)
+        self.info = _facts(self._info(), "kind")
 
-    def encode(
-        self,
-        *images: Any,
-        part: Optional[Part] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Features:
-        own = call_of(call, progress)
-        options = record(_abi.luna_vision_options, precision=self._precision, call=own._handle)
+    def _encode(self, images: Sequence[Any], part: Optional[Part], call: Call) -> Tuple[Features, Report]:
+        options = record(_abi.luna_vision_options, precision=self._precision, call=call._handle)
         if part is not None:
             options.part, (options.top, options.left, options.height, options.width) = 1, part
-        views, _keep = _views(images)
-        made, told = _abi.luna_features(), record(_abi.luna_report)
-        places = (ctypes.byref(options), ctypes.byref(made), ctypes.byref(told))
-        status = library().luna_vision_encode(self._handle, views, len(images), *places)
-        if status == 0:
-            self.last_report = report_of(told)
-            features = Features(
+        (views, _keep), made = _views(images), _abi.luna_features()
+
+        def features() -> Features:
+            return Features(
                 _needed(made.last_hidden_state), _needed(made.penultimate), _tensor(made.pooler_output),
                 _tensor(made.image_embeds),
             )
-        own.check(status)
-        return features
+
+        arguments = (views, len(images), ctypes.byref(options))
+        return self._call("encode", arguments, (ctypes.byref(made), features), call)
 
 
-class EmbeddedVlm(_Handle, Vlm):
-    def __init__(self, session: "Session", path: bytes, tokenizer: Optional[bytes]) -> None:
-        super().__init__()
-        self._source = (path, tokenizer)
-        handle, info = _abi.luna_vlm(), record(_abi.luna_vlm_info)
-        options = record(_abi.luna_vlm_load_options, tokenizer=tokenizer)
-        check(library().luna_vlm_load(session._handle, path, ctypes.byref(options), ctypes.byref(handle)))
-        self._own(session, handle, "luna_vlm_free")
-        check(library().luna_vlm_get_info(handle, ctypes.byref(info)))
-        self.info = _facts(info, "family")
+class EmbeddedVlm(_Patched, Vlm):
+    _family = "vlm"
 
-    def clone(self) -> "EmbeddedVlm":
-        twin = EmbeddedVlm(self._session, *self._source)
-        twin._precision = self._precision
-        return twin
+    def __init__(
+        self, session: "EmbeddedSession", path: bytes, tokenizer: Optional[bytes], projector: Optional[bytes]
+    ) -> None:
+        super().__init__(session, path, tokenizer, projector)
+        self.info = _facts(self._info(), "family")
 
-    def generate(
-        self,
-        prompt: str,
-        *images: Any,
-        system: Optional[str] = None,
-        max_tokens: int = 512,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        on_text: Optional[Piece] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Generated:
-        own = call_of(call, progress)
-        views, _keep = _views(images)
-        question = record(_abi.luna_question, prompt=prompt.encode(), images=views, image_count=len(images))
-        question.system = None if system is None else system.encode()
-        options = record(
-            _abi.luna_generate_options, precision=self._precision, max_tokens=max_tokens, temperature=temperature,
-            top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, call=own._handle,
-        )
-        options.stop, options.stop_count = (ctypes.c_char_p * len(stop))(*[text.encode() for text in stop]), len(stop)
+    def _load(self, path: bytes, tokenizer: Optional[bytes], projector: Optional[bytes]) -> Sequence[Any]:
+        return path, ctypes.byref(record(_abi.luna_vlm_load_options, tokenizer=tokenizer, projector=projector))
+
+    def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]:
+        views, _keep = _views(question.images)
+        asked = record(_abi.luna_question, prompt=question.prompt.encode(), images=views)
+        asked.image_count = len(question.images)
+        asked.system = None if question.system is None else question.system.encode()
+        options = record(_abi.luna_generate_options, precision=self._precision, **question.sampling)
+        options.max_tokens, options.call, options.loras = question.max_tokens, call._handle, self._loras_handle()
+        options.stop = (ctypes.c_char_p * len(question.stop))(*[text.encode() for text in question.stop])
+        options.stop_count = len(question.stop)
 
         def hear(_: int, text: bytes, __: Any) -> None:
             if text:
-                own._guard(on_text, text.decode())
+                call._guard(question.on_text, text.decode())
 
         piece = _abi.luna_piece_function(hear)
-        if on_text is not None:
+        if question.on_text is not None:
             options.piece = piece
-        handle, told = _abi.luna_list(), record(_abi.luna_report)
-        places = (ctypes.byref(options), ctypes.byref(handle), ctypes.byref(told))
-        status = library().luna_vlm_generate(self._handle, ctypes.byref(question), *places)
-        answers = []
-        if status == 0:
-            self.last_report = report_of(told)
-            answers = read_list(handle, _abi.luna_generated, (library().luna_list_generated, _generated))
-        own.check(status)
-        return answers[0]
+        handle = _abi.luna_list()
+
+        def answer() -> Generated:
+            [told] = read_list(handle, _abi.luna_generated, (library().luna_list_generated, _generated))
+            assert isinstance(told, Generated)
+            return told
+
+        arguments = (ctypes.byref(asked), ctypes.byref(options))
+        return self._call("generate", arguments, (ctypes.byref(handle), answer), call)
 
 
 def _generated(item: Any) -> Generated:

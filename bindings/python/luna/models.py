@@ -1,18 +1,29 @@
 """Models as callers see them, in this process or of a daemon. Enters: arrays and options. Leaves: tensors, each call with
-a report of how it was done."""
+a report of how it was done. What a place does with a wish stands in `embedded` and `remote`."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .arrays import Tensor
-from .calls import Call, Progress, call_of, in_thread
-from .recipe import LoraRecipe, Recipe
+from .calls import Call, Progress, beside, call_of
+from .recipe import SIZES, AttentionRecipe, LoraRecipe, Recipe, Report, StepCache, choice
 
 Piece = Callable[[str], object]
 Part = Tuple[int, int, int, int]
+SIDES = ("input", "middle", "output")
+
+
+@dataclass(frozen=True)
+class CodeWish:
+    """What a VAE is asked for beside the array; `sizes` and `seed` are for encoding."""
+
+    scaled: bool
+    tile: int
+    sizes: str = "crop"
+    seed: Optional[int] = None
 
 
 class Vae(Recipe):
@@ -23,7 +34,6 @@ class Vae(Recipe):
     scale: Optional[float]
     shift: Optional[float]
 
-    @abstractmethod
     def encode(
         self,
         image: Any,
@@ -37,8 +47,9 @@ class Vae(Recipe):
     ) -> Tensor:
         """Pictures, [batch, height, width, channels] in 0..1 (bytes: 0..255), to latents. `seed` asks for a sample
         instead of the mean, `scaled` for the latent as a sampler sees it, `tile` for tiles of that many latent pixels."""
+        choice("size rule", sizes, SIZES)
+        return self._report(self._encode(image, CodeWish(scaled, tile, sizes, seed), call_of(call, progress)))
 
-    @abstractmethod
     def decode(
         self,
         latent: Any,
@@ -49,20 +60,21 @@ class Vae(Recipe):
         call: Optional[Call] = None,
     ) -> Tensor:
         """Latents, [batch, channels, height, width], to pictures, [batch, 8 height, 8 width, 3] in 0..1."""
+        return self._report(self._decode(latent, CodeWish(scaled, tile), call_of(call, progress)))
 
     @abstractmethod
-    def clone(self) -> "Vae":
-        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+    def _encode(self, image: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]: ...
 
-    async def encode_async(self, image: Any, **options: Any) -> Tensor:
+    @abstractmethod
+    def _decode(self, latent: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]: ...
+
+    def encode_async(self, image: Any, **options: Any) -> Awaitable[Tensor]:
         """As `encode`, beside the event loop. Cancelling the task cancels the call."""
-        call = call_of(options.pop("call", None), options.pop("progress", None))
-        return await in_thread(call, lambda: self.encode(image, call=call, **options))
+        return beside(self.encode, image, **options)
 
-    async def decode_async(self, latent: Any, **options: Any) -> Tensor:
+    def decode_async(self, latent: Any, **options: Any) -> Awaitable[Tensor]:
         """As `decode`, beside the event loop. Cancelling the task cancels the call."""
-        call = call_of(options.pop("call", None), options.pop("progress", None))
-        return await in_thread(call, lambda: self.decode(latent, call=call, **options))
+        return beside(self.decode, latent, **options)
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Token:
     embedding: Optional[str]
 
 
-class Clip(LoraRecipe):
+class Clip(AttentionRecipe):
     """The text encoders of a diffusion model. Made by `session.clip()`."""
 
     def __init__(self) -> None:
@@ -97,29 +109,43 @@ class Clip(LoraRecipe):
     def tokenize(self, prompt: str) -> List[Token]:
         """The tokens that each encoder reads, with ComfyUI's weights such as `(red:1.3)`."""
 
-    @abstractmethod
     def encode(
         self, *prompts: str, progress: Optional[Progress] = None, call: Optional[Call] = None
     ) -> List[Conditioning]:
         """Prompts, positive and negative or any others, in one batch."""
+        return self._report(self._encode(prompts, call_of(call, progress)))
 
     @abstractmethod
-    def clone(self) -> "Clip":
-        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+    def _encode(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]: ...
 
-    async def encode_async(self, *prompts: str, **options: Any) -> List[Conditioning]:
+    def encode_async(self, *prompts: str, **options: Any) -> Awaitable[List[Conditioning]]:
         """As `encode`, beside the event loop. Cancelling the task cancels the call."""
-        call = call_of(options.pop("call", None), options.pop("progress", None))
-        return await in_thread(call, lambda: self.encode(*prompts, call=call, **options))
+        return beside(self.encode, *prompts, **options)
+
+    def _take_recipe(self, other: Any) -> None:
+        super()._take_recipe(other)
+        self.clip_skip = other.clip_skip
 
 
-class Model(LoraRecipe):
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampler."""
+
+    x: Any
+    timesteps: Any
+    context: Any
+    y: Any
+    guidance: Any
+    control: Mapping[str, Sequence[Any]]
+    cache: Optional[StepCache]
+
+
+class Model(AttentionRecipe):
     """A denoiser: `model(x, timesteps, context, y=..., guidance=..., control=...)` is one step of a sampler. Made by
     `session.model()`."""
 
     info: Dict[str, Any]
 
-    @abstractmethod
     def __call__(
         self,
         x: Any,
@@ -129,20 +155,32 @@ class Model(LoraRecipe):
         y: Any = None,
         guidance: Any = None,
         control: Optional[Mapping[str, Sequence[Any]]] = None,
+        cache: Union[StepCache, str, None] = None,
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Tensor:
         """The network's raw prediction, [batch, channels, height, width]. `control` has ComfyUI's lists `input`,
-        `middle` and `output`, with None for a place that nothing is added at."""
+        `middle` and `output`, with None for a place that nothing is added at. `cache` names the sampling in the
+        first-block cache, which answers for later blocks while steps differ little."""
+        for side in control or {}:
+            choice("side of a control", side, SIDES)
+        sequence = StepCache(cache) if isinstance(cache, str) else cache
+        step = Step(x, timesteps, context, y, guidance, control or {}, sequence)
+        return self._report(self._forward(step, call_of(call, progress)))
 
     @abstractmethod
-    def clone(self) -> "Model":
-        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+    def _forward(self, step: Step, call: Call) -> Tuple[Tensor, Report]: ...
 
-    async def forward_async(self, x: Any, timesteps: Any, context: Any, **options: Any) -> Tensor:
+    def pooled(self, conditioning: Conditioning, sizes: Optional[Sequence[int]] = None) -> Optional[Tensor]:
+        """The `y` that belongs to a conditioning: None for a model that takes none. SDXL is told `sizes`: width and
+        height, then, if they differ from none and the same, crop at the left and top, and width and height after it."""
+        from .errors import Unsupported
+
+        raise Unsupported("a daemon's denoiser makes no `y`", remedy="make it with a session of luna.open()")
+
+    def forward_async(self, x: Any, timesteps: Any, context: Any, **options: Any) -> Awaitable[Tensor]:
         """As a call, beside the event loop. Cancelling the task cancels the call."""
-        call = call_of(options.pop("call", None), options.pop("progress", None))
-        return await in_thread(call, lambda: self(x, timesteps, context, call=call, **options))
+        return beside(self, x, timesteps, context, **options)
 
 
 @dataclass(frozen=True)
@@ -160,7 +198,6 @@ class Vision(Recipe):
 
     info: Dict[str, Any]
 
-    @abstractmethod
     def encode(
         self,
         *images: Any,
@@ -170,15 +207,14 @@ class Vision(Recipe):
     ) -> Features:
         """Pictures of any size, each [batch, height, width, channels], as one batch. `part` is (top, left, height,
         width) in pixels, of each picture."""
+        return self._report(self._encode(images, part, call_of(call, progress)))
 
     @abstractmethod
-    def clone(self) -> "Vision":
-        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+    def _encode(self, images: Sequence[Any], part: Optional[Part], call: Call) -> Tuple[Features, Report]: ...
 
-    async def encode_async(self, *images: Any, **options: Any) -> Features:
+    def encode_async(self, *images: Any, **options: Any) -> Awaitable[Features]:
         """As `encode`, beside the event loop. Cancelling the task cancels the call."""
-        call = call_of(options.pop("call", None), options.pop("progress", None))
-        return await in_thread(call, lambda: self.encode(*images, call=call, **options))
+        return beside(self.encode, *images, **options)
 
 
 @dataclass(frozen=True)
@@ -195,12 +231,26 @@ class Generated:
     token_seconds: float
 
 
-class Vlm(Recipe):
-    """A vision-language model: pictures and a prompt to text. Made by `session.vlm()`."""
+@dataclass(frozen=True)
+class Question:
+    """What a vision-language model is asked, and how it is to answer. `sampling` has the fields of the header's
+    options and of the wire: temperature, top_k, top_p, min_p, repetition_penalty, seed."""
+
+    prompt: str
+    images: Sequence[Any]
+    system: Optional[str]
+    max_tokens: int
+    sampling: Mapping[str, Any]
+    stop: Sequence[str]
+    on_text: Optional[Piece]
+
+
+class Vlm(LoraRecipe):
+    """A vision-language model: pictures and a prompt to text. Made by `session.vlm()`. The strength of its LoRAs is the
+    `clip_strength`."""
 
     info: Dict[str, Any]
 
-    @abstractmethod
     def generate(
         self,
         prompt: str,
@@ -220,12 +270,18 @@ class Vlm(Recipe):
     ) -> Generated:
         """Answers a question about pictures, or without any; greedy unless a temperature is given. `on_text` hears the
         text piece by piece, as it comes; what it raises ends the call."""
+        sampling = {
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+            "repetition_penalty": repetition_penalty, "seed": seed,
+        }
+        question = Question(prompt, images, system, max_tokens, sampling, stop, on_text)
+        return self._report(self._generate(question, call_of(call, progress)))
 
     @abstractmethod
-    def clone(self) -> "Vlm":
-        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+    def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]: ...
 
-    async def generate_async(self, prompt: str, *images: Any, **options: Any) -> Generated:
+    def generate_async(self, prompt: str, *images: Any, **options: Any) -> Awaitable[Generated]:
         """As `generate`, beside the event loop. Cancelling the task cancels the call."""
-        call = call_of(options.pop("call", None), options.pop("progress", None))
-        return await in_thread(call, lambda: self.generate(prompt, *images, call=call, **options))
+        return beside(self.generate, prompt, *images, **options)
+
+

@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import weakref
-from typing import Optional, Sequence
+from typing import IO, Deque, Optional, Sequence
 
 from . import errors
 from .recipe import Path
-from .remote import RemoteSession
+from .remote_session import RemoteSession
 
 _READY = "listening on "
+
+
+class _Words:
+    """What a process says, read as it comes so that it never waits; the last lines are kept."""
+
+    def __init__(self, stream: "IO[bytes]") -> None:
+        self._lines: Deque[str] = collections.deque(maxlen=200)
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _read(self, stream: "IO[bytes]") -> None:
+        with stream:
+            for line in stream:
+                self._lines.append(line.decode(errors="replace").rstrip())
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+    def whole(self) -> str:
+        """All of them, once the process has ended."""
+        self._thread.join(5)
+        return str(self)
 
 
 class Daemon:
     """A daemon that was started here. `stop()`, the end of a `with` block or of the object ends it."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", address: str, token: Optional[str]) -> None:
-        self.process, self.address, self._token = process, address, token
+    def __init__(self, process: "subprocess.Popen[bytes]", address: str, token: Optional[str], words: _Words) -> None:
+        self.process, self.address, self._token, self._words = process, address, token, words
         self._end = weakref.finalize(self, _end, process)
 
     def connect(self, name: Optional[str] = None) -> RemoteSession:
         """A session with it."""
         return RemoteSession(self.address, name, self._token, 10.0)
+
+    @property
+    def log(self) -> str:
+        """The last lines of its log."""
+        return str(self._words)
 
     def stop(self) -> None:
         """Ends it and waits for that."""
@@ -46,6 +75,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def start_daemon(
@@ -72,14 +103,11 @@ def start_daemon(
             with open(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as stream:
                 stream.write(token)
             command += ["--token-file", file]
-        said = open(os.path.join(folder, "stderr"), "w+b")
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
-        assert process.stdout is not None
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None and process.stderr is not None
+        said = _Words(process.stderr)
         line = process.stdout.readline().decode(errors="replace").strip()
-        with said:
-            if line.startswith(_READY):
-                return Daemon(process, line[len(_READY) :], token)
-            _end(process)
-            said.seek(0)
-            words = said.read().decode(errors="replace").strip()
-    raise errors.Io(f"the daemon did not start: {words or line or 'it said nothing'}")
+    if line.startswith(_READY):
+        return Daemon(process, line[len(_READY) :], token, said)
+    _end(process)
+    raise errors.Io(f"the daemon did not start: {said.whole() or line or 'it said nothing'}")

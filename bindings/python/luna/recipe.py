@@ -20,6 +20,7 @@ NOT_MERGED = (None, "few_forwards", "no_room", "in_use")
 OUTCOMES = ("applied", "unmatched", "wrong_shape", "unsupported")
 FINISHES = ("end_of_turn", "stop_string", "max_tokens", "context_full")
 Own = TypeVar("Own", bound="Recipe")
+T = TypeVar("T")
 
 
 def choice(what: str, value: str, known: Sequence[str]) -> int:
@@ -52,6 +53,25 @@ class Report:
     lora_mode: str = "functional"
     not_merged: Optional[str] = None
     queue_seconds: float = 0.0
+    #: What the first-block cache did, where one was asked for.
+    cache_hit: bool = False
+    cache_hits: int = 0
+    cache_difference: Optional[float] = None
+    #: Layers that LoRAs changed: with a branch beside the weight, a built weight, a merged one, another bias.
+    layers: Tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class StepCache:
+    """A sampling's place in the first-block cache. Positive and negative prompt need a name each if they are called one
+    after the other. `threshold` is the most that the first block's addition may differ from the last full step's; the
+    cache answers while the sampling has come from `start` to `end`, 0 to 1, at most `most_hits` times in a row."""
+
+    name: str
+    threshold: float = 0.12
+    start: float = 0.0
+    end: float = 1.0
+    most_hits: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +137,24 @@ class Recipe:
     @dtype.setter
     def dtype(self, dtype: Any) -> None:
         self._precision = precision_of(dtype)
+
+    def clone(self: Own) -> Own:
+        """Another object over the same weights, with the same recipe, that goes its own way from here on."""
+        twin = self._again()
+        twin._take_recipe(self)
+        return twin
+
+    def _again(self: Own) -> Own:
+        """The same model for another object."""
+        raise NotImplementedError
+
+    def _take_recipe(self, other: Any) -> None:
+        self._precision = other._precision
+
+    def _report(self, made: Tuple[T, Report]) -> T:
+        """Keeps a call's report, and gives what it made."""
+        self.last_report = made[1]
+        return made[0]
 
     def close(self) -> None:
         """Lets go of the model. The weights stay in memory for the next one, as the session's budget allows."""
@@ -203,9 +241,30 @@ class LoraRecipe(Recipe):
     def _changed(self) -> None:
         """The stack is another one from here on."""
 
-    def _take_recipe(self, other: "LoraRecipe") -> None:
-        self._precision, self._loras, self._strict = other._precision, other._loras, other._strict
+    def _take_recipe(self, other: Any) -> None:
+        super()._take_recipe(other)
+        self._loras, self._strict = other._loras, other._strict
         self._lora_mode, self._forwards = other._lora_mode, other._forwards
+
+
+class AttentionRecipe(LoraRecipe):
+    """An object that takes LoRAs and says how attention is computed."""
+
+    _attention = 0
+
+    @property
+    def attention(self) -> str:
+        """How attention is computed: `auto`, `flash`, `split` or `pytorch`, or `default` for what the model was loaded
+        with. All give the same within rounding."""
+        return ATTENTION[self._attention]
+
+    @attention.setter
+    def attention(self, attention: str) -> None:
+        self._attention = choice("attention", attention, ATTENTION)
+
+    def _take_recipe(self, other: Any) -> None:
+        super()._take_recipe(other)
+        self._attention = other._attention
 
 
 def group_adapters(rows: Sequence[Tuple[Tuple[str, int], LoraAdapter]]) -> Dict[Tuple[str, int], List[LoraAdapter]]:

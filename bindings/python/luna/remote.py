@@ -1,33 +1,30 @@
 """A daemon's models, by the standard library alone. Enters: arrays and options. Leaves: what the daemon gives, as `models`
-and `session` have it. Works on machines without the library."""
+has it. Works on machines without the library."""
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
-import pathlib
-import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+import array
+import dataclasses
+import functools
+import struct
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import errors
-from .arrays import Tensor, pack
-from .calls import Call, Progress, call_of
-from .models import Clip, Conditioning, Features, Generated, Model, Part, Piece, Token, Vae, Vision, Vlm
-from .recipe import LONG, MODES, SHORT, SIZES, LoraAdapter, LoraFile, LoraRecipe, Lora, Path, Recipe, Report, choice
-from .session import Resident, SavedPicture, SaveJob, Session
-from .wire import Connection, Heard, Packed, Reply
+from .arrays import BytesTensor, Tensor, pack
+from .calls import Call
+from .models import (
+    Clip, CodeWish, Conditioning, Features, Generated, Model, Part, Question, Step, Token, Vae, Vision, Vlm,
+)
+from .recipe import LONG, SHORT, LoraAdapter, LoraFile, LoraRecipe, Recipe, Report
+from .wire import Heard, Reply
 
-_BUNDLED = ("moonlet", "demo")
-_FORMATS = {"png": "png", "png16": "png16", "webp": "webp", "webp-lossless": "webp_lossless", "jpeg": "jpeg"}
-_STATES = {"waiting": "queued", "written": "done"}
-#: Reasons for which a daemon may be sent what it cannot read.
-_UNREADABLE = ("not_found", "io")
+if TYPE_CHECKING:
+    from .remote_session import RemoteSession
 
 
 def _report(reply: Reply, told: Mapping[str, Any], lora: Optional[Mapping[str, Any]] = None) -> Report:
     files = lora["files"] if lora else ()
-    tiling = told.get("tiling") or {}
+    tiling, cache = told.get("tiling") or {}, told.get("cache") or {}
     missed = ("unmatched", "wrong_shape", "unsupported")
     return Report(
         dtype=SHORT.get(told.get("precision", "f32"), "float32"),
@@ -42,6 +39,9 @@ def _report(reply: Reply, told: Mapping[str, Any], lora: Optional[Mapping[str, A
         lora_mode=(lora or {}).get("mode", "functional"),
         not_merged=(lora or {}).get("not_merged"),
         queue_seconds=reply.words.get("queue_ms", 0.0) / 1000,
+        cache_hit=cache.get("hit", False),
+        cache_hits=cache.get("consecutive_hits", 0),
+        cache_difference=cache.get("difference"),
     )
 
 
@@ -67,32 +67,21 @@ def _lora_files(model: str, outcome: Mapping[str, Any]) -> List[LoraFile]:
     return files
 
 
-def _tensors_of(path: str) -> Tuple[Dict[str, Packed], Dict[str, str]]:
-    """Tensors and metadata of a .safetensors file, mapped into memory."""
-    try:
-        with open(path, "rb") as stream:
-            memory = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        kind = errors.NotFound if isinstance(error, (FileNotFoundError, IsADirectoryError)) else errors.Io
-        raise kind(f"open {path}: {error}", remedy="give a file that the daemon can read, or a .safetensors file") from None
-    try:
-        end = 8 + int.from_bytes(memory[:8], "little")
-        header = json.loads(bytes(memory[8:end]))
-        metadata = header.pop("__metadata__", {})
-        data = memory[end:]
-        return {
-            name: (info["dtype"], tuple(info["shape"]), data[slice(*info["data_offsets"])])
-            for name, info in header.items()
-        }, metadata
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise errors.InvalidFile(f"{path} is no .safetensors file: {error}") from None
-
-
 class _Remote(Recipe):
-    """A model of a daemon's."""
+    """A model of a daemon's; what it is known by is `_source`."""
 
-    _session: "RemoteSession"
-    _name: str
+    def __init__(self, session: "RemoteSession", *source: Any) -> None:
+        super().__init__()
+        self._session, self._source = session, source
+        #: What the daemon told of it with the last call; empty before.
+        self.info: Dict[str, Any] = {}
+
+    def _again(self) -> Any:
+        return type(self)(self._session, *self._source)
+
+    def _take_recipe(self, other: Any) -> None:
+        super()._take_recipe(other)
+        self.info = dict(other.info)
 
     def _ask(
         self,
@@ -140,70 +129,35 @@ class _RemotePatched(_Remote, LoraRecipe):
 
 class RemoteVae(_Remote, Vae):
     def __init__(self, session: "RemoteSession", name: str) -> None:
-        super().__init__()
-        self._session, self._name = session, name
+        super().__init__(session, name)
+        self._name = name
         # A daemon tells of a VAE with a call's answer.
         grey = ("F32", (1, 32, 32, 3), memoryview(bytes(32 * 32 * 3 * 4)))
-        self._learn(self._ask("vae_encode", {"vae": name}, {"pixels": grey}, Call()))
-
-    def _learn(self, reply: Reply) -> None:
-        told = reply["vae"]
+        told = self._ask("vae_encode", {"vae": name}, {"pixels": grey}, Call())["vae"]
         self.latent_channels, self.factor = told["latent_channels"], told["factor"]
         self.scale, self.shift = told["scale_factor"], told["shift_factor"]
 
-    def clone(self) -> "RemoteVae":
-        twin = RemoteVae(self._session, self._name)
-        twin._precision = self._precision
-        return twin
-
-    def encode(
-        self,
-        image: Any,
-        *,
-        sizes: str = "crop",
-        seed: Optional[int] = None,
-        scaled: bool = False,
-        tile: int = 0,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Tensor:
-        own = call_of(call, progress)
-        choice("size rule", sizes, SIZES)
-        if scaled and self.scale is None:
+    def _encode(self, image: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]:
+        if wish.scaled and self.scale is None:
             raise errors.Unsupported("the VAE's file does not tell the factors of its latents")
-        fields = {"vae": self._name, "size_rule": sizes, "seed": seed, "precision": self._wire_precision}
-        fields.update(self._tiles(tile * self.factor))
-        reply = self._ask("vae_encode", fields, {"pixels": image}, own)
-        self.last_report = _report(reply, reply["report"])
+        fields = {"size_rule": wish.sizes, "seed": wish.seed, **self._fields(wish.tile * self.factor)}
+        reply = self._ask("vae_encode", fields, {"pixels": image}, call)
         latent = reply.tensors["latents"]
-        return _scaled(latent, self.scale or 1.0, self.shift or 0.0) if scaled else latent
+        if wish.scaled:
+            latent = _scaled(latent, self.scale or 1.0, self.shift or 0.0)
+        return latent, _report(reply, reply["report"])
 
-    def decode(
-        self,
-        latent: Any,
-        *,
-        scaled: bool = False,
-        tile: int = 0,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Tensor:
-        own = call_of(call, progress)
-        fields = {"vae": self._name, "scaled": scaled, "precision": self._wire_precision, **self._tiles(tile)}
-        reply = self._ask("vae_decode", fields, {"latents": latent}, own)
-        self.last_report = _report(reply, reply["report"])
-        return reply.tensors["pixels"]
+    def _decode(self, latent: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]:
+        fields = {"scaled": wish.scaled, **self._fields(wish.tile)}
+        reply = self._ask("vae_decode", fields, {"latents": latent}, call)
+        return reply.tensors["pixels"], _report(reply, reply["report"])
 
-    @staticmethod
-    def _tiles(tile: int) -> Dict[str, Any]:
-        return {"tiled": True, "tile_size": tile} if tile else {}
+    def _fields(self, tile: int) -> Dict[str, Any]:
+        tiles = {"tiled": True, "tile_size": tile} if tile else {}
+        return {"vae": self._name, "precision": self._wire_precision, **tiles}
 
 
 def _scaled(latent: Tensor, scale: float, shift: float) -> Tensor:
-    import array
-    import struct
-
-    from .arrays import BytesTensor
-
     def f32(number: float) -> float:
         rounded: float = struct.unpack("f", struct.pack("f", number))[0]
         return rounded
@@ -217,19 +171,15 @@ def _scaled(latent: Tensor, scale: float, shift: float) -> Tensor:
 
 class RemoteClip(_RemotePatched, Clip):
     def __init__(self, session: "RemoteSession", names: Sequence[str], recipe: Optional[str]) -> None:
-        super().__init__()
-        self._session, self._names, self._recipe_name = session, list(names), recipe
+        super().__init__(session, names, recipe)
+        self._names, self._recipe_name = list(names), recipe
         # Whether these encoders work together is told now, as it is in this process.
         self.tokenize("")
 
-    def clone(self) -> "RemoteClip":
-        twin = RemoteClip(self._session, self._names, self._recipe_name)
-        twin._take_recipe(self)
-        twin.clip_skip = self.clip_skip
-        return twin
-
     def _with(self) -> Dict[str, Any]:
         wish: Dict[str, Any] = {"models": self._names, "precision": self._wire_precision}
+        if self.attention != "default":
+            wish["attention"] = self.attention
         if self._recipe_name is not None:
             wish["recipe"] = self._recipe_name
         if self.clip_skip:
@@ -245,310 +195,108 @@ class RemoteClip(_RemotePatched, Clip):
             for place in places
         ]
 
-    def encode(
-        self, *prompts: str, progress: Optional[Progress] = None, call: Optional[Call] = None
-    ) -> List[Conditioning]:
-        own, made = call_of(call, progress), []
-        wish = {**self._with(), "loras": self._stack(), "strict": self.strict}
+    def _encode(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]:
         if not prompts:
             raise errors.InvalidInput("there is no prompt")
-        for first in range(0, len(prompts), 2):
-            fields: Dict[str, Any] = {"positive": prompts[first], "with": wish}
-            if first + 1 < len(prompts):
-                fields["negative"] = prompts[first + 1]
-            reply = self._ask("clip_encode", fields, {}, own)
-            names = (("cond", "pooled", "mask"), ("uncond", "pooled_neg", "mask_neg"))
-            for told, (tokens, pooled, mask) in zip(reply["prompts"], names):
-                problems = tuple(problem["message"] for problem in told["problems"])
-                tensors = reply.tensors
-                made.append(Conditioning(tensors[tokens], tensors.get(pooled), tensors.get(mask), problems))
-            every = {"files": [file for one in reply["loras"] for file in one["files"]]}
-            self._told = tuple(file for one in reply["loras"] for file in _lora_files(one["model"], one))
-            self.last_report = _report(reply, reply.words, every)
-        return made
+        pairs = [self._encode_pair(prompts[first : first + 2], call) for first in range(0, len(prompts), 2)]
+        together = functools.reduce(_together, [told for _, told in pairs])
+        return [one for made, _ in pairs for one in made], together
+
+    def _encode_pair(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]:
+        """A positive and a negative prompt, or one alone, as a request has them."""
+        fields: Dict[str, Any] = dict(zip(("positive", "negative"), prompts))
+        fields["with"] = {**self._with(), "loras": self._stack(), "strict": self.strict}
+        reply, made = self._ask("clip_encode", fields, {}, call), []
+        names = (("cond", "pooled", "mask"), ("uncond", "pooled_neg", "mask_neg"))
+        for told, (tokens, pooled, mask) in zip(reply["prompts"], names):
+            problems = tuple(problem["message"] for problem in told["problems"])
+            tensors = reply.tensors
+            made.append(Conditioning(tensors[tokens], tensors.get(pooled), tensors.get(mask), problems))
+        every = {"files": [file for one in reply["loras"] for file in one["files"]]}
+        self._told = tuple(file for one in reply["loras"] for file in _lora_files(one["model"], one))
+        return made, _report(reply, reply.words, every)
+
+
+def _together(first: Report, then: Report) -> Report:
+    """The report of a call that took several requests."""
+    return dataclasses.replace(
+        first,
+        fallbacks=tuple(dict.fromkeys(first.fallbacks + then.fallbacks)),
+        cached=first.cached + then.cached,
+        seconds=first.seconds + then.seconds,
+        queue_seconds=first.queue_seconds + then.queue_seconds,
+    )
 
 
 class RemoteModel(_RemotePatched, Model):
     def __init__(self, session: "RemoteSession", name: str, attention: str) -> None:
-        super().__init__()
-        self._session, self._name, self._attention = session, name, attention
-        #: What the daemon told of it with the last call; empty before.
-        self.info = {}
+        super().__init__(session, name, attention)
+        self._name, self._usual = name, attention
 
-    def clone(self) -> "RemoteModel":
-        twin = RemoteModel(self._session, self._name, self._attention)
-        twin._take_recipe(self)
-        twin.info = dict(self.info)
-        return twin
-
-    def __call__(
-        self,
-        x: Any,
-        timesteps: Any,
-        context: Any,
-        *,
-        y: Any = None,
-        guidance: Any = None,
-        control: Optional[Mapping[str, Sequence[Any]]] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Tensor:
-        own = call_of(call, progress)
-        tensors = {"x": x, "timesteps": timesteps, "context": context, "y": y, "guidance": guidance}
-        for side, arrays in (control or {}).items():
-            choice("side of a control", side, ("input", "middle", "output"))
+    def _forward(self, step: Step, call: Call) -> Tuple[Tensor, Report]:
+        single = ("x", "timesteps", "context", "y", "guidance")
+        tensors = {name: getattr(step, name) for name in single}
+        for side, arrays in step.control.items():
             tensors.update({f"control/{side}/{index}": array for index, array in enumerate(arrays)})
+        attention = self._usual if self.attention == "default" else self.attention
         fields: Dict[str, Any] = {
-            "model": self._name, "loras": self._stack(), "strict": self.strict, "attention": self._attention,
+            "model": self._name, "loras": self._stack(), "strict": self.strict, "attention": attention,
             "precision": self._wire_precision, "lora_mode": self.lora_mode,
         }
-        if self.lora_mode == MODES[2] and self.forwards:
+        if self.lora_mode == "auto" and self.forwards:
             fields["forwards"] = self.forwards
+        if step.cache is not None:
+            fields["cache"] = {
+                "sequence": step.cache.name, "threshold": step.cache.threshold, "start_percent": step.cache.start,
+                "end_percent": step.cache.end, "max_consecutive_hits": step.cache.most_hits,
+            }
         given = {name: array for name, array in tensors.items() if array is not None}
-        reply = self._ask("model_forward", fields, given, own)
+        reply = self._ask("model_forward", fields, given, call)
         self.info = dict(reply["model"])
         told = reply.words.get("loras")
         outcome = {**told["coverage"], "mode": told["mode"], "not_merged": told["not_merged"]} if told else None
         self._told = tuple(_lora_files(self.info["family"], outcome)) if outcome else ()
-        self.last_report = _report(reply, reply["report"], outcome)
-        return reply.tensors["out"]
+        return reply.tensors["out"], _report(reply, reply["report"], outcome)
 
 
 class RemoteVision(_Remote, Vision):
-    def __init__(self, session: "RemoteSession", name: str) -> None:
-        super().__init__()
-        self._session, self._name = session, name
-        #: What the daemon told of it with the last call; empty before.
-        self.info = {}
-
-    def clone(self) -> "RemoteVision":
-        twin = RemoteVision(self._session, self._name)
-        twin._precision, twin.info = self._precision, dict(self.info)
-        return twin
-
-    def encode(
-        self,
-        *images: Any,
-        part: Optional[Part] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Features:
-        own = call_of(call, progress)
-        fields = {"model": self._name, "precision": self._wire_precision, "regions": [part] if part else []}
+    def _encode(self, images: Sequence[Any], part: Optional[Part], call: Call) -> Tuple[Features, Report]:
+        fields = {"model": self._source[0], "precision": self._wire_precision, "regions": [part] if part else []}
         pictures = {f"image_{index}": image for index, image in enumerate(images)}
-        reply = self._ask("encode_vision", fields, pictures, own)
+        reply = self._ask("encode_vision", fields, pictures, call)
         self.info = dict(reply["model"])
-        self.last_report = _report(reply, reply.words)
         tensors = reply.tensors
-        return Features(
+        features = Features(
             tensors["last_hidden_state"], tensors["penultimate"], tensors.get("pooler_output"),
             tensors.get("image_embeds"),
         )
+        return features, _report(reply, reply.words)
 
 
-class RemoteVlm(_Remote, Vlm):
-    def __init__(self, session: "RemoteSession", name: str) -> None:
-        super().__init__()
-        self._session, self._name = session, name
-        #: What the daemon told of it with the last call; empty before.
-        self.info = {}
-
-    def clone(self) -> "RemoteVlm":
-        twin = RemoteVlm(self._session, self._name)
-        twin._precision, twin.info = self._precision, dict(self.info)
-        return twin
-
-    def generate(
-        self,
-        prompt: str,
-        *images: Any,
-        system: Optional[str] = None,
-        max_tokens: int = 512,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        on_text: Optional[Piece] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Generated:
-        own = call_of(call, progress)
-        sampling = {
-            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-            "repetition_penalty": repetition_penalty, "seed": seed,
-        }
+class RemoteVlm(_RemotePatched, Vlm):
+    def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]:
+        if self.lora_stack:
+            raise errors.Unsupported(
+                "LoRAs of a vision-language model cannot be had from a daemon", remedy="ask a session of luna.open()"
+            )
+        on_text = question.on_text
         fields: Dict[str, Any] = {
-            "model": self._name, "prompt": prompt, "max_tokens": max_tokens, "sampling": sampling, "stop": list(stop),
-            "precision": self._wire_precision, "stream": on_text is not None,
+            "model": self._source[0], "prompt": question.prompt, "max_tokens": question.max_tokens,
+            "sampling": question.sampling, "stop": list(question.stop), "precision": self._wire_precision,
+            "stream": on_text is not None,
         }
-        if system is not None:
-            fields["system"] = system
+        if question.system is not None:
+            fields["system"] = question.system
 
         def hear(event: Dict[str, Any]) -> None:
             if event.get("event") == "text" and event["text"]:
-                own._guard(on_text, event["text"])
+                call._guard(on_text, event["text"])
 
-        pictures = {f"image_{index}": image for index, image in enumerate(images)}
-        reply = self._ask("vlm_generate", fields, pictures, own, hear if on_text is not None else None)
+        pictures = {f"image_{index}": image for index, image in enumerate(question.images)}
+        reply = self._ask("vlm_generate", fields, pictures, call, hear if on_text is not None else None)
         self.info = dict(reply["model"])
-        self.last_report = _report(reply, reply.words)
-        return Generated(
+        generated = Generated(
             reply["text"] or "", tuple(reply["ids"]), reply["prompt_tokens"], reply["picture_tokens"],
             reply["finish"], reply["prompt_seconds"], reply["generation_seconds"],
         )
-
-
-class RemoteSaveJob(SaveJob):
-    def __init__(self, session: "RemoteSession", id: str) -> None:
-        self._session, self.id = session, id
-
-    def _status(self) -> Reply:
-        return self._session._connection.ask("job_status", {"job_id": self.id})
-
-    def wait(self, timeout: Optional[float] = None) -> str:
-        until, pause = None if timeout is None else time.monotonic() + timeout, 0.002
-        while True:
-            told = self._status()
-            left = 1.0 if until is None else until - time.monotonic()
-            if told["finished"] or left <= 0:
-                return str(told["state"])
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, 0.1)
-
-    def cancel(self) -> None:
-        self._session._connection.ask("job_cancel", {"job_id": self.id})
-
-    def pictures(self) -> List[SavedPicture]:
-        def picture(told: Mapping[str, Any]) -> SavedPicture:
-            file = told.get("file") or {}
-            state = _STATES.get(told["state"], told["state"])
-            error = (told.get("error") or {}).get("message")
-            return SavedPicture(
-                told["image"], told["index"], state, file.get("path"), file.get("sha256"), file.get("bytes", 0), error
-            )
-
-        return [picture(told) for told in self._status()["pictures"]]
-
-
-class RemoteSession(Session):
-    """A daemon's models. Made by `luna.connect()`."""
-
-    remote = True
-
-    def __init__(self, address: Optional[str], name: Optional[str], token: Optional[str], timeout: float) -> None:
-        self._connection = Connection(address, name, token, timeout)
-        host, port = self._connection.address
-        self.where = f"in the daemon at {host}:{port}"
-
-    def close(self) -> None:
-        """Ends the connection, and what it has under way. The daemon keeps its models."""
-        self._connection.close()
-
-    def _list(self) -> List[Dict[str, Any]]:
-        models: List[Dict[str, Any]] = self._connection.ask("list_models")["models"]
-        return models
-
-    def _model(self, path: Path) -> str:
-        """What the daemon knows a model by: the name of one that it has, or else the id of a file or folder, which the
-        daemon reads where it may, and is sent where it may not."""
-        text = os.fspath(path)
-        if not text:
-            raise errors.InvalidInput("path is empty")
-        if text in _BUNDLED or any(text in (model["name"], model["model_id"]) for model in self._list()):
-            return text
-        real = str(pathlib.Path(text).resolve())
-        try:
-            return str(self._connection.ask("register_model_by_path", {"model_path": real})["model_id"])
-        except errors.LunaError as error:
-            if error.reason is None and error.kind not in _UNREADABLE:
-                raise
-        tensors, metadata = _tensors_of(text)
-        fields = {"name": pathlib.Path(text).name, "metadata": metadata}
-        return str(self._connection.ask("register_model", fields, tensors)["model_id"])
-
-    def _put_lora(self, lora: Lora) -> str:
-        """What the daemon knows a LoRA by."""
-        if lora.data is not None:
-            raise errors.Unsupported("a LoRA in memory cannot be sent yet", remedy="give it as a file")
-        if lora.path is None:
-            assert lora.name is not None
-            return lora.name
-        real = str(pathlib.Path(lora.path).resolve())
-        try:
-            return str(self._connection.ask("lora_cache_get", {"lora": real})["lora_id"])
-        except errors.LunaError as error:
-            if error.reason is None:
-                raise
-        tensors, metadata = _tensors_of(lora.path)
-        fields = {"name": pathlib.Path(lora.path).stem, "metadata": metadata}
-        return str(self._connection.ask("lora_cache_put", fields, tensors)["lora_id"])
-
-    def vae(self, path: Path = "moonlet") -> Vae:
-        return RemoteVae(self, self._model(path))
-
-    def clip(
-        self,
-        *paths: Path,
-        recipe: Optional[str] = None,
-        embedding_folders: Sequence[Path] = (),
-        cache_bytes: int = 0,
-    ) -> Clip:
-        """As `Session.clip`; the daemon has folders of textual inversions and a cache of its own."""
-        if embedding_folders:
-            raise errors.Unsupported("a daemon has its own folders of textual inversions", remedy="leave them out")
-        return RemoteClip(self, [self._model(path) for path in paths or ("demo",)], recipe)
-
-    def model(self, path: Path, attention: str = "auto") -> Model:
-        return RemoteModel(self, self._model(path), attention)
-
-    def vision(self, path: Path) -> Vision:
-        return RemoteVision(self, self._model(path))
-
-    def vlm(self, path: Path, tokenizer: Optional[Path] = None) -> Vlm:
-        if tokenizer is not None:
-            raise errors.Unsupported("a daemon takes the tokenizer beside the weights", remedy="leave it out")
-        return RemoteVlm(self, self._model(path))
-
-    def models(self) -> List[Resident]:
-        return [
-            Resident(told["model_id"], told["path"] or told["name"], told["bytes"], told["leases"], False)
-            for told in self._list()
-            if told["loaded"]
-        ]
-
-    def unload(self, id: str) -> bool:
-        return bool(self._connection.ask("unload_models", {"models": [id]})["freed"])
-
-    def stats(self) -> "dict[str, Any]":
-        """The daemon's status, as it tells it."""
-        words = self._connection.ask("get_status").words
-        return {name: value for name, value in words.items() if name not in ("id", "ok", "queue_ms", "compute_ms")}
-
-    def save(
-        self,
-        *images: Any,
-        name: Optional[str] = None,
-        folder: Optional[str] = None,
-        format: str = "png",
-        quality: int = 0,
-        metadata: Optional[Mapping[str, str]] = None,
-        prompt: Optional[str] = None,
-        seed: Optional[int] = None,
-        if_exists: str = "number",
-        durable: bool = False,
-    ) -> SaveJob:
-        choice("format", format, tuple(_FORMATS))
-        wish: Dict[str, Any] = {"format": _FORMATS[format]}
-        if quality:
-            wish["quality"] = quality
-        values = {key: value for key, value in (("prompt", prompt), ("seed", seed)) if value is not None}
-        fields: Dict[str, Any] = {
-            "images": [wish] * len(images), "metadata": list((metadata or {}).items()), "values": values,
-            "if_exists": if_exists, "durable": durable,
-        }
-        fields.update({key: text for key, text in (("name", name), ("folder", folder)) if text is not None})
-        pictures = {f"image_{index}": pack(image) for index, image in enumerate(images)}
-        return RemoteSaveJob(self, self._connection.ask("save_images_async", fields, pictures)["job_id"])
+        return generated, _report(reply, reply.words)

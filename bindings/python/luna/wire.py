@@ -48,7 +48,8 @@ def decode(body: bytearray) -> Tuple[str, Dict[str, Any], Dict[str, Tensor]]:
     end = 8 + struct.unpack_from("<Q", body)[0]
     header = json.loads(bytes(body[8:end]))
     [(role, text)] = header.pop("__metadata__").items()
-    memory, tensors = memoryview(body)[end:], {}
+    memory = memoryview(body)[end:]
+    tensors: Dict[str, Tensor] = {}
     for name, info in header.items():
         start, stop = info["data_offsets"]
         dtype = {"F32": "float32", "U8": "bool", "BOOL": "bool"}.get(info["dtype"])
@@ -99,7 +100,11 @@ class Connection:
         self._lost: Optional[str] = None
         hello: Dict[str, Any] = {"protocol": VERSION}
         hello.update({key: value for key, value in (("client", name), ("token", token)) if value is not None})
-        self.welcome = self.ask("hello", hello)
+        try:
+            self.welcome = self.ask("hello", hello)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the connection, and what it has under way."""

@@ -177,6 +177,20 @@ class TestAsync(Embedded):
 
         self.assertTrue(asyncio.run(impatient()))
 
+    def test_progress_is_heard_and_its_exception_raised(self):
+        heard, vae = [], self.session.vae()
+        asyncio.run(self.run_one(vae.decode_async(vae.encode(pixels()), progress=lambda *now: heard.append(now))))
+        self.assertEqual(heard[-1][0], heard[-1][1])
+
+        def stop(done, total):
+            raise LookupError("enough")
+
+        with self.assertRaisesRegex(LookupError, "enough"):
+            asyncio.run(self.run_one(vae.encode_async(pixels(), progress=stop)))
+
+    async def run_one(self, awaitable):
+        return await awaitable
+
 
 class TestClip(Embedded):
     def test_prompts_are_tokenized_and_encoded(self):
@@ -202,25 +216,172 @@ class TestClip(Embedded):
         self.assertEqual(clip.last_report.cached, 0)
         clip.encode("a fox")
         self.assertEqual(clip.last_report.cached, 1)
+        usage = clip.cache_usage()
+        self.assertEqual((usage["entries"], usage["hits"], usage["misses"]), (1, 1, 1))
+        clip.clear_cache()
+        self.assertEqual((clip.cache_usage()["entries"], clip.cache_usage()["bytes"]), (0, 0))
+        self.assertEqual(self.session.clip().cache_usage()["entries"], 0)
+
+    def test_attention_is_the_objects_own(self):
+        clip = self.session.clip()
+        clip.attention = "pytorch"
+        clip.encode("a fox")
+        self.assertEqual(clip.last_report.attention, "pytorch")
+        with self.assertRaises(luna.InvalidInput):
+            clip.attention = "magic"
 
 
 class TestModel(Embedded):
-    def test_one_step(self):
-        path = os.environ["LUNA_TEST_DENOISER"]
-        model = self.session.model(path)
-        channels, width = model.info["input_channels"], model.info["context_width"]
+    def setUp(self):
+        super().setUp()
+        self.model = self.session.model(os.environ["LUNA_TEST_DENOISER"])
+        channels, width = self.model.info["input_channels"], self.model.info["context_width"]
         noise = memoryview(array.array("f", [0.25] * (channels * 256))).cast("B").cast("f", (1, channels, 16, 16))
         context = memoryview(array.array("f", [0.5] * (7 * width))).cast("B").cast("f", (1, 7, width))
-        steps = array.array("f", [500.0])
-        prediction = model(noise, steps, context)
+        self.step = (noise, array.array("f", [500.0]), context)
+
+    def test_one_step(self):
+        model = self.model
+        prediction = model(*self.step)
         self.assertEqual(prediction.shape, (1, model.info["output_channels"], 16, 16))
         twin = model.clone()
         twin.dtype = "bfloat16"
         self.assertEqual(model.dtype, "float32")
-        self.assertNotEqual(flat(twin(noise, steps, context)), flat(prediction))
+        self.assertNotEqual(flat(twin(*self.step)), flat(prediction))
         self.assertEqual(len(self.session.models()), 1)
-        nothing = model(noise, steps, context, control={"output": [None, None]})
+        nothing = model(*self.step, control={"output": [None, None]})
         self.assertEqual(flat(nothing), flat(prediction))
+        with self.assertRaises(luna.InvalidInput):
+            model(*self.step, control={"aside": []})
+
+    def test_attention_is_the_objects_own(self):
+        split = self.model.clone()
+        split.attention = "split"
+        close = zip(flat(split(*self.step)), flat(self.model(*self.step)))
+        self.assertLess(max(abs(a - b) for a, b in close), 1e-4)
+        self.assertEqual((split.last_report.attention, self.model.last_report.attention), ("split", "auto"))
+        self.assertEqual(split.clone().attention, "split")
+
+    def test_the_first_block_cache_answers_for_equal_steps(self):
+        first = self.model(*self.step, cache="positive")
+        self.assertEqual((self.model.last_report.cache_hit, self.model.last_report.cache_difference), (False, None))
+        again = self.model(*self.step, cache=luna.StepCache("positive", most_hits=1))
+        report = self.model.last_report
+        self.assertEqual((report.cache_hit, report.cache_hits, report.cache_difference), (True, 1, 0.0))
+        self.assertLess(max(abs(a - b) for a, b in zip(flat(first), flat(again))), 1e-5)
+        self.model(*self.step, cache=luna.StepCache("positive", most_hits=1))
+        self.assertFalse(self.model.last_report.cache_hit)
+        self.model(*self.step, cache=luna.StepCache("positive", threshold=0.0))
+        self.assertFalse(self.model.last_report.cache_hit, "a threshold of 0 never answers")
+        self.assertGreater(self.session.stats()["step_cache_bytes"], 0)
+        self.assertEqual(self.session.forget_steps("pos"), 1)
+        with self.assertRaises(luna.InvalidInput):
+            self.model(*self.step, cache=luna.StepCache("positive", threshold=-1.0))
+
+    def test_a_model_without_pooled_text_takes_none(self):
+        [encoded] = self.session.clip().encode("a fox")
+        self.assertIsNone(self.model.pooled(encoded))
+
+    def test_noise_levels_are_comfyuis(self):
+        levels = luna.noise_levels(5)
+        self.assertEqual([timestep for timestep, _ in levels], [999.0, 749.0, 500.0, 250.0, 0.0, 0.0])
+        self.assertAlmostEqual(levels[0][1], 14.61464, 4)
+        self.assertEqual(levels[-1][1], 0.0)
+
+
+class TestLoras(Embedded):
+    def test_the_stack_is_the_objects_own(self):
+        plain, path = self.session.clip(), os.environ["LUNA_TEST_LORA"]
+        expected = flat(plain.encode("a fox")[0].tokens)
+        changed = plain.clone()
+        changed.add_lora(path, 0.8)
+        self.assertNotEqual(flat(changed.encode("a fox")[0].tokens), expected)
+        self.assertEqual((changed.last_report.adapters_applied, changed.last_report.adapters_missed), (1, 0))
+        self.assertGreater(sum(changed.last_report.layers), 0)
+        [file] = changed.lora_report
+        self.assertEqual((file.name, file.model, file.strength, file.is_complete), ("ink", "clip_l", 0.8, True))
+        self.assertEqual(flat(plain.encode("a fox")[0].tokens), expected)
+        self.assertEqual((len(plain.lora_stack), len(changed.lora_stack)), (0, 1))
+        twin = changed.clone()
+        twin.clear_loras()
+        self.assertEqual(flat(twin.encode("a fox")[0].tokens), expected)
+        self.assertEqual(len(changed.lora_stack), 1)
+
+    def test_bytes_and_names_serve_as_well(self):
+        path = pathlib.Path(os.environ["LUNA_TEST_LORA"])
+        clip, named = self.session.clip(), None
+        clip.add_lora(data=path.read_bytes(), name="from memory")
+        encoded = flat(clip.encode("a fox")[0].tokens)
+        self.assertEqual(clip.lora_report[0].name, "from memory")
+        with luna.open(lora_folders=[path.parent]) as session:
+            self.assertIn(path.stem, session.loras())
+            named = session.clip()
+            named.add_lora(name=path.stem)
+            self.assertEqual(flat(named.encode("a fox")[0].tokens), encoded)
+
+    def test_what_does_not_apply_is_an_error_with_words(self):
+        model = self.session.model(os.environ["LUNA_TEST_DENOISER"])
+        width = model.info["context_width"]
+        context = memoryview(array.array("f", bytes(28 * width))).cast("B").cast("f", (1, 7, width))
+        noise = memoryview(array.array("f", bytes(4 * 4 * 64))).cast("B").cast("f", (1, 4, 8, 8))
+        model.add_lora(os.environ["LUNA_TEST_LORA"])
+        with self.assertRaisesRegex(luna.InvalidInput, "nothing of the LoRA stack applies"):
+            model(noise, array.array("f", [1.0]), context)
+        with self.assertRaises(luna.InvalidInput):
+            model.add_lora()
+
+
+class TestVision(Embedded):
+    def test_pictures_become_features(self):
+        vision = self.session.vision(os.environ["LUNA_TEST_VISION"])
+        features = vision.encode(pixels(), pixels(30, 64))
+        self.assertEqual(features.image_embeds.shape, (2, vision.info["embedding"]))
+        part = vision.encode(pixels(), part=(0, 0, 20, 20)).image_embeds
+        self.assertNotEqual(flat(part), flat(features.image_embeds)[: vision.info["embedding"]])
+        [again] = asyncio.run(self.gather(vision.encode_async(pixels(), pixels(30, 64))))
+        self.assertEqual(flat(again.image_embeds), flat(features.image_embeds))
+
+    async def gather(self, *awaitables):
+        return await asyncio.gather(*awaitables)
+
+
+class TestVlm(Embedded):
+    def setUp(self):
+        super().setUp()
+        self.vlm = self.session.vlm(os.environ["LUNA_TEST_VLM"])
+
+    def test_text_comes_piece_by_piece(self):
+        pieces = []
+        answer = self.vlm.generate("What is it?", pixels(), max_tokens=6, on_text=pieces.append)
+        self.assertEqual("".join(pieces), answer.text)
+        self.assertEqual(len(answer.ids), 6)
+        self.assertGreater(answer.picture_tokens, 0)
+
+    def test_what_a_listener_raises_is_raised(self):
+        def stop(_):
+            raise KeyError("enough")
+
+        with self.assertRaises(KeyError):
+            self.vlm.generate("What is it?", max_tokens=64, on_text=stop)
+
+    def test_loras_change_the_answer_and_are_reported(self):
+        path = os.environ["LUNA_TEST_VLM_LORA"]
+        plain = self.vlm.generate("What is it?", max_tokens=6)
+        changed = self.vlm.clone()
+        changed.add_lora(path, 1.0)
+        told = changed.generate("What is it?", max_tokens=6)
+        self.assertEqual((changed.last_report.adapters_applied, changed.last_report.adapters_missed), (14, 0))
+        self.assertEqual(sum(changed.last_report.layers), 16 if told.picture_tokens else sum(changed.last_report.layers))
+        self.assertEqual(changed.lora_report[0].model, "qwen3_vl")
+        self.assertEqual(self.vlm.generate("What is it?", max_tokens=6).ids, plain.ids)
+        other = self.vlm.clone()
+        other.add_lora(os.environ["LUNA_TEST_LORA"])
+        with self.assertRaises(luna.InvalidInput):
+            other.generate("What is it?", max_tokens=2)
+
+    def test_a_projector_is_for_gguf_files(self):
+        with self.assertRaises(luna.LunaError):
+            self.session.vlm(os.environ["LUNA_TEST_VLM"], projector="no/such/mmproj.gguf")
 
 
 class TestSession(Embedded):
@@ -284,6 +445,56 @@ class TestSession(Embedded):
             cycle()
         gc.collect()
         self.assertEqual(self.session.stats()["handles"], before)
+
+
+class TestMisuse(Embedded):
+    def test_callbacks_that_raise_leave_nothing_behind(self):
+        vae = self.session.vae()
+
+        def stop(*_):
+            raise RuntimeError("no")
+
+        gc.collect()
+        before = self.session.stats()["handles"]
+        for _ in range(50):
+            with self.assertRaises(RuntimeError):
+                vae.encode(pixels(16, 16), progress=stop)
+        gc.collect()
+        self.assertEqual(self.session.stats()["handles"], before)
+
+    def test_a_log_that_raises_does_no_harm(self):
+        def log(level, line):
+            raise RuntimeError("no")
+
+        hook, heard = sys.unraisablehook, []
+        sys.unraisablehook = heard.append
+        try:
+            with luna.open(log=log) as session:
+                self.assertEqual(session.vae().encode(pixels(16, 16)).shape, (1, 16, 2, 2))
+        finally:
+            sys.unraisablehook = hook
+        self.assertGreater(len(heard), 0, "Python tells of it")
+
+    def test_threads_close_what_others_use(self):
+        session = luna.open()
+        vae, fates = session.vae(), []
+
+        def work():
+            for _ in range(30):
+                try:
+                    vae.encode(pixels(16, 16))
+                    fates.append("done")
+                except luna.InvalidHandle:
+                    fates.append("closed")
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        vae.close()
+        session.close()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(fates), 120)
 
 
 class TestLibrary(unittest.TestCase):

@@ -92,16 +92,25 @@ impl TensorView<'_> {
     }
 }
 
+/// Refuses a path that is empty, which no system has a file at.
+pub(crate) fn check_path(path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "the path is empty").remedy("give that of a file or folder"));
+    }
+    Ok(())
+}
+
 impl Checkpoint {
     /// Opens a `.safetensors` or `.gguf` file, a `.safetensors.index.json` of a sharded model, a folder with `config.json` and
     /// weights as `save_pretrained` writes it, or a whole diffusers pipeline folder with `model_index.json`, whose
     /// sub-folders become prefixes (`vae.`, `text_encoder.`, `unet.`).
     ///
     /// # Errors
-    /// `NotFound` and `Io` from the system, `InvalidFile` for a damaged or hostile file, `Unsupported` for another
-    /// format (with how to convert it), `LimitExceeded` above `limits`.
+    /// `InvalidInput` for an empty path, `NotFound` and `Io` from the system, `InvalidFile` for a damaged or hostile
+    /// file, `Unsupported` for another format (with how to convert it), `LimitExceeded` above `limits`.
     pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         let path = path.as_ref();
+        check_path(path)?;
         let at = |error: Error| error.at(path.display());
         let metadata = std::fs::metadata(path).map_err(|e| Error::io(format!("open {}", path.display()), e))?;
         let mut checkpoint = Self::empty(path);

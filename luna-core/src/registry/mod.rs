@@ -8,7 +8,7 @@ mod shelf;
 
 use crate::{
     Error, ErrorKind, Limits, Result,
-    checkpoint::{Checkpoint, ComponentKind},
+    checkpoint::{Checkpoint, ComponentKind, check_path},
     files::Stamp,
 };
 use shelf::{Claim, Shelf};
@@ -327,6 +327,7 @@ impl Registry {
 
     /// The content of files. The checkpoint comes along where it had to be opened to know.
     fn identify(&self, files: &ModelFiles) -> Result<(ModelId, Option<Checkpoint>)> {
+        check_path(&files.path)?;
         let stamps = files.stamps()?;
         if let Some((known, id)) = self.lock().files.get(files)
             && *known == stamps

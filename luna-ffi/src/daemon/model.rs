@@ -5,12 +5,12 @@ use crate::{
     call::Watch,
     coverage::{Fate, mode_of, not_merged_of},
     error::Result,
-    options::{attention_number, luna_report},
+    options::{attention_of, luna_report},
 };
 use luna_core::{
-    AttentionMode, Prediction,
+    Prediction,
     diffusion::ForwardInput,
-    protocol::{DenoiserInfo, ModelForward},
+    protocol::{CacheOutcome, DenoiserInfo, ModelForward},
 };
 use std::sync::{Arc, OnceLock};
 
@@ -42,8 +42,10 @@ impl RemoteModel {
         let (prediction, answer) = self.daemon.client.model_forward(input, &request, &watch.request())?;
         let reply = answer.reply;
         let mut told = report(&answer.head, &reply.report.precision, reply.report.seconds, watch);
-        let attention = AttentionMode::ALL.into_iter().find(|mode| mode.name() == reply.report.attention);
-        told.attention = attention.map_or(0, attention_number);
+        told.attention = attention_of(&reply.report.attention);
+        if let Some(CacheOutcome { hit, consecutive_hits, difference }) = reply.report.cache {
+            told.cached_steps(hit, consecutive_hits, difference);
+        }
         let fate = reply.loras.map(|outcome| {
             let mut fate = Fate::new(&reply.model.family, outcome.coverage);
             fate.merging(mode_of(&outcome.mode), outcome.not_merged.as_deref().and_then(not_merged_of));

@@ -5,7 +5,7 @@ use crate::{
     call::Watch,
     coverage::Fate,
     error::Result,
-    options::luna_report,
+    options::{attention_of, luna_report},
     tokens::{ProblemItem, TokenItem},
 };
 use luna_core::{
@@ -124,6 +124,7 @@ fn read((conditionings, answer): TextEncodings, watch: &Watch) -> RemoteEncoded 
     let mut report = report(&answer.head, &reply.precision, reply.seconds, watch);
     report.cached = reply.prompts.iter().filter(|prompt| prompt.cached).count() as u32;
     report.sequences = reply.sequences as u32;
+    report.attention = attention_of(&reply.attention);
     let prompts = conditionings.into_iter().zip(&reply.prompts).map(|(made, told)| (made, problems(&told.problems)));
     RemoteEncoded {
         prompts: prompts.collect(),

@@ -1,9 +1,12 @@
 //! What cargo built for these tests, and the tools to build programs over it.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 
 /// The folder of the built library: cargo puts it beside the tests' own programs.
@@ -35,11 +38,25 @@ pub fn has(tool: &str) -> bool {
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
+/// Tools that were not there, each once.
+static UNTRIED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Tells that a tool is not there and what was not tried without it, also where tests run without `--nocapture`.
+pub fn untried(tool: &str, what: &str) {
+    let mut untried = UNTRIED.lock().unwrap();
+    if untried.insert(tool.to_owned()) {
+        let count = untried.len();
+        // Tests capture `eprintln!`.
+        #[allow(clippy::explicit_write)]
+        writeln!(io::stderr(), "NOT TRIED ({count}): {what}; {tool} is not on this machine").unwrap();
+    }
+}
+
 /// Those of `tools` that are there; at least one must be.
 pub fn present(tools: &[&'static str]) -> Vec<&'static str> {
     let (present, missing): (Vec<_>, Vec<_>) = tools.iter().copied().partition(|tool| has(tool));
     for tool in missing {
-        eprintln!("not on this machine, so not tried: {tool}");
+        untried(tool, "programs built by it");
     }
     assert!(!present.is_empty(), "none of {tools:?} is there");
     present

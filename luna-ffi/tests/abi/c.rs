@@ -11,6 +11,7 @@ pub fn expected(name: &str) -> &'static str {
         "encode_prompt" => "clip_l: token 736, weight 1.3",
         "save_pictures" => "gradient_001.png: ",
         "one_step" => "prediction: ",
+        "sampling_with_cache" => "4 steps, ",
         "apply_loras" => "1 adapters applied, 0 not\nink: lora for ",
         "describe_picture" => " tokens after 46",
         "picture_embedding" => "embedding of 40 numbers",
@@ -23,7 +24,7 @@ pub fn expected(name: &str) -> &'static str {
 #[test]
 fn examples_build_as_c99_without_warnings_and_run() {
     let folder = tempfile::tempdir().unwrap();
-    let sources = built::sources("examples/c", "c", 9);
+    let sources = built::sources("examples/c", "c", 10);
     for (at, compiler) in built::present(&["gcc", "clang", "cc"]).into_iter().enumerate() {
         for source in &sources {
             let name = source.file_stem().unwrap().to_str().unwrap();

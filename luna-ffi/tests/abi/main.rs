@@ -2,7 +2,6 @@
 
 mod built;
 mod c;
-mod conformance;
 mod cpp;
 mod header;
 mod loaded;

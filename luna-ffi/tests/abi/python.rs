@@ -19,15 +19,16 @@ fn the_package_passes_its_own_tests() {
         .args(["bindings/python/tests/test_luna.py", "--verbose"])
         .env("LUNA_TEST_DENOISER", programs::denoiser(folder.path()))
         .env("LUNA_TEST_LORA", programs::lora(folder.path()))
-        .env("LUNA_TEST_VISION", programs::vision(folder.path()))
-        .env("LUNA_TEST_VLM", programs::vlm(folder.path()))
+        .env("LUNA_TEST_VISION", luna_tests::conformance::vision(folder.path()))
+        .env("LUNA_TEST_VLM", luna_tests::conformance::vlm(folder.path()))
+        .env("LUNA_TEST_VLM_LORA", luna_tests::lora::path("qwen3_vl", "peft"))
         .output()
         .expect("python3");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     let ran = told.lines().find_map(|line| line.strip_prefix("Ran ")).expect("unittest tells");
     let ran: usize = ran.split(' ').next().unwrap().parse().unwrap();
-    assert!(ran >= 25, "{told}");
+    assert!(ran >= 45, "{told}");
     told.lines().filter(|line| line.contains("skipped")).for_each(|line| eprintln!("{line}"));
 }
 
@@ -66,7 +67,8 @@ fn expected(name: &str) -> &'static str {
         "save_pictures" => "gradient_001.png",
         "one_step" => "prediction (1, 4, 16, 16)",
         "apply_loras" => "0 and 1 LoRAs\n1 adapters applied\nink applied ",
-        "describe_picture" => " tokens, ended by end_of_turn",
+        "describe_picture" => "8 tokens, ended by max_tokens",
+        "here_or_there" => "latent (1, 16, 8, 12) made in this process",
         "picture_embedding" => "luna.Tensor(float32, [1, 40])",
         other => panic!("what does the example {other} tell?"),
     }
@@ -75,7 +77,7 @@ fn expected(name: &str) -> &'static str {
 #[test]
 fn examples_run() {
     let folder = tempfile::tempdir().unwrap();
-    for source in built::sources("examples/python", "py", 9) {
+    for source in built::sources("examples/python", "py", 10) {
         let name = source.file_stem().unwrap().to_str().unwrap();
         let arguments = programs::arguments(name, folder.path());
         let told = built::run(python().env("PYTHONPATH", "bindings/python").arg(&source).args(arguments));

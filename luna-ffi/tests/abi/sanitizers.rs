@@ -23,7 +23,7 @@ fn examples_are_clean_under_the_sanitizers() {
 #[test]
 fn examples_are_clean_under_valgrind() {
     if !built::has("valgrind") {
-        eprintln!("not on this machine, so not tried: valgrind");
+        built::untried("valgrind", "the examples under valgrind (they run under the sanitizers)");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
