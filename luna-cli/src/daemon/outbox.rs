@@ -13,6 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// So much the system keeps for a client that is about to read it.
+const SMALL: u64 = 16 << 10;
+
 pub struct Outbox {
     /// Written to by whoever has set `writing`.
     sender: Sender,
@@ -47,10 +50,11 @@ impl Outbox {
         }
     }
 
-    /// Writes a frame now if nothing waits before it. For the connection's own reader, which may wait for its client.
+    /// Writes a frame now if it is small and nothing waits before it. For the connection's own reader, which may wait for
+    /// its client, but not for one that reads no large answer before it has sent its next large request.
     pub fn send_now(&self, frame: Outgoing) {
         let mut queue = self.lock();
-        if queue.writing || !queue.frames.is_empty() {
+        if queue.writing || !queue.frames.is_empty() || frame.bytes() > SMALL {
             drop(queue);
             return self.send(frame);
         }

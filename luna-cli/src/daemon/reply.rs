@@ -123,6 +123,15 @@ impl Outgoing {
         Self { role: Role::Event, json, tensors: Tensors::None, _held: None }
     }
 
+    /// Bytes of its tensors.
+    pub fn bytes(&self) -> u64 {
+        match &self.tensors {
+            Tensors::None => 0,
+            Tensors::Made(tensors) => tensors.iter().map(|tensor| tensor.view().bytes.len() as u64).sum(),
+            Tensors::Same(message) => message.bytes(),
+        }
+    }
+
     pub fn write(&self, sender: &Sender) -> Result<()> {
         sender.send(self.role, &self.json, &self.tensors.views(), u64::from(u32::MAX))
     }

@@ -35,6 +35,11 @@ fn told(folder: &Path, words: &[&str]) -> Value {
 
 /// Runs a command embedded and by a daemon, and compares what is told and the file that is written.
 fn same(folder: &Path, server: &Server, words: &[&str], written: Option<&str>) -> Value {
+    same_but(folder, server, words, &[], written)
+}
+
+/// The same with words that the daemon was told when it was started.
+fn same_but(folder: &Path, server: &Server, words: &[&str], here: &[&str], written: Option<&str>) -> Value {
     let path = written.map(|name| folder.join(name));
     let run = |words: &[&str]| {
         let outcome = told(folder, words);
@@ -42,7 +47,7 @@ fn same(folder: &Path, server: &Server, words: &[&str], written: Option<&str>) -
         path.iter().for_each(|path| fs::remove_file(path).unwrap());
         (outcome, bytes)
     };
-    let embedded = run(words);
+    let embedded = run(&[words, here].concat());
     let remote = run(&[words, &["--connect", &server.address]].concat());
     assert_eq!(embedded.0, remote.0, "{words:?}");
     assert!(embedded.1 == remote.1, "{words:?}: what is written differs");
@@ -60,14 +65,13 @@ fn text_and_tokenize() {
     let embeddings = fixture("text/embeddings").display().to_string();
     let server = Server::start(&format!("--model-root {} --embeddings {embeddings}", place.display()));
     let pair = ["text", "a (red:1.3) fox", "--negative", "blurry embedding:none", "-o", "c.safetensors"];
-    let with = |more: &[&'static str]| [&pair[..], &["--embeddings", &embeddings], more].concat();
-    let sd1 = same(place, &server, &with(&["--clip-l", "l.safetensors", "--clip-skip", "2"]), Some("c.safetensors"));
+    let here = ["--embeddings", &*embeddings];
+    let compare = |more: &[&str]| same_but(place, &server, &[&pair[..], more].concat(), &here, Some("c.safetensors"));
+    let sd1 = compare(&["--clip-l", "l.safetensors", "--clip-skip", "2"]);
     assert!(sd1.to_string().contains("none"), "the missing embedding is told: {sd1}");
-    let patched = with(&["--clip-l", "l.safetensors", "--lora", "ink.safetensors:0.5", "--strict"]);
-    let outcome = same(place, &server, &patched, Some("c.safetensors"));
-    assert!(outcome["loras"].to_string().contains("ink"), "{outcome}");
-    let sdxl = with(&["--clip-l", "l.safetensors", "--clip-g", "g.safetensors", "--picture-size", "64x48"]);
-    same(place, &server, &sdxl, Some("c.safetensors"));
+    let patched = compare(&["--clip-l", "l.safetensors", "--lora", "ink.safetensors:0.5", "--strict"]);
+    assert!(patched["loras"].to_string().contains("ink"), "{patched}");
+    compare(&["--clip-l", "l.safetensors", "--clip-g", "g.safetensors", "--picture-size", "64x48"]);
     for encoder in ["clip_l", "clip_g"] {
         same(place, &server, &["tokenize", "a (red:1.3) fox", "--encoder", encoder], None);
     }

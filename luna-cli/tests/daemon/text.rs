@@ -206,6 +206,6 @@ fn loras_come_by_name_by_path_and_by_id_and_every_adapter_is_accounted_for() {
     assert_eq!(ask(&client, &id).unwrap().0, expected);
     assert_eq!(client.lora_cache_get(&id).unwrap().kinds, put.kinds);
     let stats = client.lora_cache_stats().unwrap();
-    assert!(stats.parsed == 1 && stats.packed == 1 && stats.hits >= 2 && stats.misses >= 1, "{stats:?}");
+    assert!(stats.parsed == 1 && stats.packed == 1 && stats.hits >= 2, "{stats:?}");
     drop(bench.server);
 }

@@ -45,7 +45,7 @@ pub fn save(
     for (done, (input, job)) in jobs.into_iter().enumerate() {
         match job.and_then(|job| wait(&client, &job, token)) {
             Ok(state) => {
-                state.pictures.iter().for_each(|picture| add(outcome, settings, input, picture));
+                state.pictures.iter().for_each(|picture| add(outcome, input, picture));
                 show(Progress { done: done + 1, total });
             }
             Err(error) if error.kind() == ErrorKind::Cancelled => outcome.cancel(Some(input), 0),
@@ -133,10 +133,10 @@ fn wait(client: &Client, job: &str, token: &CancelToken) -> Result<JobState> {
     }
 }
 
-fn add(outcome: &mut SaveOutcome, settings: &Save, input: &Path, picture: &PictureState) {
+fn add(outcome: &mut SaveOutcome, input: &Path, picture: &PictureState) {
     let mut saved = SavedPicture::new(Some(input), picture.index);
     if let Some(file) = &picture.file {
-        saved.path = Some(as_typed(settings, Path::new(&file.path)));
+        saved.path = Some(PathBuf::from(&file.path));
         (saved.bytes, saved.sha256) = (Some(file.bytes), Some(file.sha256.clone()));
         saved.milliseconds = Some(file.milliseconds);
     }
@@ -156,11 +156,4 @@ fn add(outcome: &mut SaveOutcome, settings: &Save, input: &Path, picture: &Pictu
         _ => return outcome.cancel(Some(input), picture.index),
     }
     outcome.pictures.push(saved);
-}
-
-/// A path of the daemon's below the output folder as it was typed, where this machine has that folder too.
-fn as_typed(settings: &Save, path: &Path) -> PathBuf {
-    let Target::Folder(folder) = &settings.output else { return path.to_owned() };
-    let below = folder.canonicalize().ok().and_then(|real| path.strip_prefix(real).ok().map(Path::to_owned));
-    below.map_or_else(|| path.to_owned(), |below| folder.join(below))
 }
