@@ -17,7 +17,7 @@ use luna_core::{
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -66,7 +66,9 @@ pub(crate) struct Embedded {
     /// LoRAs in memory.
     pub(crate) loras: LoraCache,
     pub(crate) lora_folders: LoraFolders,
-    merged: MergedCopies,
+    merged_budget: Option<u64>,
+    /// Made when it is first needed: asking the system for its memory takes longer than opening a session.
+    merged: OnceLock<MergedCopies>,
     /// What samplings left for their next steps.
     pub(crate) steps: FirstBlockCache,
     pub(crate) log: Log,
@@ -75,7 +77,6 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts nothing but a device that is no CPU.
     pub(crate) fn new(settings: Settings, log: Log) -> Result<Self> {
-        let available = || memory::available().unwrap_or(u64::MAX);
         let embedded = Self {
             device: settings.device,
             threads: NonZeroUsize::new(settings.threads as usize),
@@ -88,7 +89,8 @@ impl Embedded {
             // Files can be read again, so none is kept compressed.
             loras: LoraCache::new(settings.lora_cache.unwrap_or(USUAL_LORA_BYTES), 0, Limits::default()),
             lora_folders: LoraFolders::new(settings.lora_folders)?,
-            merged: MergedCopies::new(settings.merged.unwrap_or_else(available)),
+            merged_budget: settings.merged,
+            merged: OnceLock::new(),
             steps: FirstBlockCache::new(
                 usize::try_from(settings.steps.unwrap_or(USUAL_STEP_BYTES)).unwrap_or(usize::MAX),
             ),
@@ -169,7 +171,8 @@ impl Embedded {
 
     /// The layers that are merged with LoRAs.
     pub(crate) fn merged_copies(&self) -> MergedCopies {
-        self.merged.clone()
+        let available = || memory::available().unwrap_or(u64::MAX);
+        self.merged.get_or_init(|| MergedCopies::new(self.merged_budget.unwrap_or_else(available))).clone()
     }
 
     /// What it holds and has done.
@@ -185,7 +188,7 @@ impl Embedded {
             threads,
             saves,
             loras,
-            merged_bytes: self.merged.bytes(),
+            merged_bytes: self.merged.get().map_or(0, MergedCopies::bytes),
             sequences: self.steps.sequences(),
             sequence_bytes: self.steps.bytes() as u64,
         }

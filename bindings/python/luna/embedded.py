@@ -319,7 +319,7 @@ class EmbeddedModel(_Patched, Model):
         cache = step.cache
         if cache is not None:
             # 0 stands for the usual there; here it is what it says.
-            options.cache_sequence, options.cache_threshold = cache.name.encode(), cache.threshold or 1e-30
+            options.cache_sequence, options.cache_threshold = cache.name.encode(), cache.threshold or -1.0
             options.cache_start_percent, options.cache_end_percent = cache.start, cache.end or 1e-30
             options.cache_max_hits = cache.most_hits or 0
         return options

@@ -10,3 +10,4 @@ mod misuse;
 mod programs;
 mod python;
 mod sanitizers;
+mod vlm;
