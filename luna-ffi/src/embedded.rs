@@ -15,6 +15,7 @@ use luna_core::{
     save::{SaveCounters, SavePool},
 };
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -51,6 +52,13 @@ pub(crate) struct Counts {
     pub(crate) merged_bytes: u64,
     pub(crate) sequences: usize,
     pub(crate) sequence_bytes: u64,
+}
+
+/// The number of a way of reading a file; 0 stands for the usual one.
+fn variant(way: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    way.hash(&mut hasher);
+    hasher.finish() | 1
 }
 
 /// One copy of each model, in this process.
@@ -117,9 +125,18 @@ impl Embedded {
         path: &str,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        // No path is empty, so there is no name that stands for a bundled one.
-        let none = || Err(Error::new(ErrorKind::NotFound, "the library carries no such model"));
-        self.acquire(path, ("", none), load)
+        self.acquire(path, None, load)
+    }
+
+    /// A share in the model of a file or folder that is read in a way of its own: one content read in two ways is two
+    /// models.
+    pub(crate) fn acquire_read<M: Model>(
+        &self,
+        path: &str,
+        way: &impl Hash,
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+    ) -> Result<Lease<M>> {
+        self.told(path, load, |load| self.registry.acquire_variant(Path::new(path), variant(way), load))
     }
 
     /// A share in a model: a bundled one by its name, or else that of a file or folder. Names stand before paths;
@@ -127,26 +144,24 @@ impl Embedded {
     pub(crate) fn acquire<M: Model>(
         &self,
         path: &str,
-        bundled: (&str, fn() -> luna_core::Result<Checkpoint>),
+        bundled: Option<(&str, fn() -> luna_core::Result<Checkpoint>)>,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        self.told(path, load, |load| {
-            if path == bundled.0 {
-                self.registry.adopt(&bundled.1()?, load)
-            } else {
-                self.registry.acquire(Path::new(path), load)
-            }
+        self.told(path, load, |load| match bundled.filter(|(name, _)| *name == path) {
+            Some((_, open)) => self.registry.adopt(&open()?, load),
+            None => self.registry.acquire(Path::new(path), load),
         })
     }
 
-    /// A share in the model of an opened checkpoint; `path` is what the log calls it.
+    /// A share in the model of an opened checkpoint, read in a way of its own; `path` is what the log calls it.
     pub(crate) fn adopt<M: Model>(
         &self,
         path: &str,
         checkpoint: &Checkpoint,
+        way: &impl Hash,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        self.told(path, load, |load| self.registry.adopt(checkpoint, load))
+        self.told(path, load, |load| self.registry.adopt_variant(checkpoint, variant(way), load))
     }
 
     /// Shares a model by `share`, and tells of it if that loaded it.

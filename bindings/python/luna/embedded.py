@@ -235,6 +235,8 @@ class EmbeddedClip(_Patched, Clip):
         options = record(_abi.luna_text_load_options, recipe=how["recipe"], cache_bytes=how["cache_bytes"])
         options.embedding_folders = (ctypes.c_char_p * len(folders))(*folders)
         options.embedding_folder_count = len(folders)
+        options.tokenizers = (ctypes.c_char_p * len(paths))(*how["tokenizers"])
+        options.encoders = (ctypes.c_char_p * len(paths))(*how["encoders"])
         return (ctypes.c_char_p * len(paths))(*paths), len(paths), ctypes.byref(options)
 
     def _options(self, call: Optional[Call] = None) -> Any:
