@@ -51,7 +51,11 @@ impl<'a> Environment<'a> {
         Environment::new(typed, &|name| std::env::var(name).ok())
     }
 
-    fn new(typed: Option<PathBuf>, variable: &'a dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    /// The same with other variables.
+    ///
+    /// # Errors
+    /// As [`Environment::of_process`].
+    pub fn new(typed: Option<PathBuf>, variable: &'a dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let named = typed.or_else(|| variable("LUNA_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from));
         let (file, needed) = match named {
             Some(path) => (Some(path), true),

@@ -10,6 +10,7 @@ mod device;
 pub mod diffusion;
 mod error;
 pub mod files;
+pub mod ipc;
 pub mod limits;
 pub mod lora;
 pub mod memory;

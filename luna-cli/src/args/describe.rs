@@ -1,6 +1,6 @@
 //! What was typed after `describe`.
 
-use super::{ComputeArgs, ConnectArgs, ReportArgs};
+use super::{ComputeArgs, ConnectArgs, LoraArgs, ModeArg, ReportArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -35,6 +35,11 @@ pub struct DescribeArgs {
     /// Print the generated ids, separated by spaces, instead of the text
     #[arg(long, conflicts_with = "stream")]
     pub ids: bool,
+    #[command(flatten)]
+    pub lora: LoraArgs,
+    /// How LoRAs are applied; the results are the same but for rounding [default: functional]
+    #[arg(long, value_enum, value_name = "MODE", requires = "loras", help_heading = "LoRA")]
+    pub mode: Option<ModeArg>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     #[command(flatten)]

@@ -2,6 +2,7 @@
 
 use super::{
     encode::read_pictures,
+    loras,
     outcome::{FallbackOutcome, runtime},
     remote,
 };
@@ -13,7 +14,7 @@ use crate::{
 };
 use luna_core::{
     CancelToken, Error, Image, Result, memory,
-    protocol::VlmGenerated,
+    protocol::{LoraOutcome, VlmGenerated},
     vlm::{GenerateOptions, Piece, VlmInput, VlmLoadOptions, VlmModel},
 };
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub struct DescribeOutcome {
     /// After the first token.
     pub tokens_per_second: Option<f64>,
     pub cache_bytes: u64,
+    /// What became of the LoRAs, where any were given.
+    pub loras: Option<LoraOutcome>,
     /// What was done otherwise than asked for.
     pub fallbacks: Vec<FallbackOutcome>,
     pub peak_memory_bytes: Option<u64>,
@@ -94,11 +97,14 @@ fn here(settings: &settings::Describe, shown: &Shown, token: &CancelToken, outpu
     let model = VlmModel::open_with(&settings.model, &runtime, &load)?;
     let call =
         if settings.stream { luna_core::Call::new().cancelled_by(token) } else { output.watched_call("tokens", token) };
+    let mode = loras::apply_mode(settings.mode, settings.max_tokens);
+    let (lora, loras) = loras::prepare_vlm(&model, &settings.loras, mode, &call)?.unzip();
     let options = GenerateOptions {
         max_tokens: settings.max_tokens,
         sampling: settings.sampling,
         stop: settings.stop.clone(),
         precision: settings.compute.precision,
+        lora,
         call,
         ..GenerateOptions::default()
     };
@@ -107,7 +113,7 @@ fn here(settings: &settings::Describe, shown: &Shown, token: &CancelToken, outpu
     let name = settings.model.file_name().unwrap_or(settings.model.as_os_str()).to_string_lossy().into_owned();
     Ok(Made {
         fallbacks: generated.fallbacks.iter().map(FallbackOutcome::from).collect(),
-        generated: convert::vlm_generated(&name, &model, generated),
+        generated: convert::vlm_generated(&name, &model, generated, loras),
         model: name,
     })
 }
@@ -144,6 +150,7 @@ fn outcome(settings: &settings::Describe, Made { model, generated, fallbacks }: 
         generation_seconds,
         tokens_per_second: speed,
         cache_bytes: generated.cache_bytes,
+        loras: generated.loras,
         fallbacks,
         peak_memory_bytes: memory::peak_resident(),
         // Without a tokenizer there is nothing else to show.

@@ -4,11 +4,12 @@ use crate::{args::ModeArg, settings::Loras};
 use luna_core::{
     Call, Limits, Patches, Result,
     diffusion::Denoiser,
-    lora::{ApplyMode, Coverage, FileCoverage, LoraFile, LoraStack, MergedCopies, ResolveOptions},
+    lora::{ApplyMode, Coverage, FileCoverage, LoraFile, LoraStack, MergedCopies, Prepared, ResolveOptions},
     memory,
     protocol::{LoraOutcome, TextLoraOutcome},
     text::{TextModel, TextOptions},
     tokenizer::LoraTag,
+    vlm::VlmModel,
 };
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -95,10 +96,34 @@ pub fn prepare(
         stack(loras, &[])?.resolve(denoiser, &ResolveOptions { strict: loras.strict, ..ResolveOptions::default() })?;
     let copies = MergedCopies::new(memory::available().unwrap_or(u64::MAX));
     let prepared = copies.prepare(denoiser, &resolved.patches, mode, call)?;
+    Ok(Some(outcome(prepared, resolved.coverage)))
+}
+
+/// The patches of a vision-language model; nothing without a LoRA.
+///
+/// # Errors
+/// As [`LoraFile::open`], [`LoraStack::resolve_vlm`] and [`MergedCopies::prepare_vlm`].
+pub fn prepare_vlm(
+    model: &VlmModel,
+    loras: &Loras,
+    mode: ApplyMode,
+    call: &Call,
+) -> Result<Option<(Arc<Patches>, LoraOutcome)>> {
+    if loras.entries.is_empty() {
+        return Ok(None);
+    }
+    let resolved =
+        stack(loras, &[])?.resolve_vlm(model, &ResolveOptions { strict: loras.strict, ..ResolveOptions::default() })?;
+    let copies = MergedCopies::new(memory::available().unwrap_or(u64::MAX));
+    let prepared = copies.prepare_vlm(model, &resolved.patches, mode, call)?;
+    Ok(Some(outcome(prepared, resolved.coverage)))
+}
+
+fn outcome(prepared: Prepared, coverage: Coverage) -> (Arc<Patches>, LoraOutcome) {
     let outcome = LoraOutcome {
         mode: prepared.mode.name().to_owned(),
         not_merged: prepared.not_merged.map(|why| why.name().to_owned()),
-        coverage: resolved.coverage,
+        coverage,
     };
-    Ok(Some((prepared.patches, outcome)))
+    (prepared.patches, outcome)
 }

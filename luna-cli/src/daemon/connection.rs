@@ -12,13 +12,15 @@ use super::{
 };
 use luna_core::{
     Error, ErrorKind,
-    protocol::{Fault, FrameLimits, Hello, Message, Reason, Request, RequestHead, Role, VERSION, Welcome},
+    ipc::{Receiver, Stream},
+    protocol::{
+        Command, Fault, FrameLimits, Hello, Message, NegotiateIpc, Reason, Request, RequestHead, Role, VERSION, Welcome,
+    },
     protocol::{read_length, read_rest},
 };
 use std::{
     collections::HashMap,
     io::{self, BufRead, BufReader, Read},
-    net::TcpStream,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -79,13 +81,14 @@ impl Peer {
 }
 
 /// Serves a connection until it ends.
-pub fn serve(daemon: &Arc<Daemon>, stream: TcpStream) -> io::Result<()> {
+pub fn serve(daemon: &Arc<Daemon>, stream: Stream) -> io::Result<()> {
     let settings = &daemon.settings;
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(settings.stall))?;
-    stream.set_read_timeout(Some(LOOK.min(settings.stall)))?;
-    let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-    socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
+    stream.set_timeouts(Some(LOOK.min(settings.stall)), Some(settings.stall))?;
+    if let Some(tcp) = stream.tcp() {
+        tcp.set_nodelay(true)?;
+        let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+        socket2::SockRef::from(tcp).set_tcp_keepalive(&alive)?;
+    }
     let outbox = Outbox::start(stream.try_clone()?)?;
     let peer = Arc::new(Peer {
         number: daemon.clients.number(),
@@ -95,7 +98,7 @@ pub fn serve(daemon: &Arc<Daemon>, stream: TcpStream) -> io::Result<()> {
         jobs: Mutex::default(),
     });
     daemon.clients.enter(&peer);
-    let reader = BufReader::with_capacity(64 << 10, Patient { stream, until: None });
+    let reader = BufReader::with_capacity(64 << 10, Patient { receiver: Receiver::new(stream), until: None });
     let mut session = Session { daemon, peer: &peer, reader };
     session.run();
     daemon.clients.leave(&peer);
@@ -126,11 +129,15 @@ impl Session<'_> {
         let hello = FrameLimits::of_bytes(HELLO_BYTES);
         let until = Instant::now() + self.daemon.settings.handshake;
         self.reader.get_mut().until = Some(until);
-        let Some((message, held)) = self.next(&hello) else { return };
+        let Some((mut message, _)) = self.next(&hello) else { return };
+        if self.offer(&message) {
+            self.reader.get_mut().until = Some(until);
+            let Some((second, _)) = self.next(&hello) else { return };
+            message = second;
+        }
         if !self.greet(&message) {
             return;
         }
-        drop(held);
         let frames = FrameLimits::of_bytes(self.daemon.settings.frame_bytes);
         loop {
             // Between two frames a client may be silent for as long as it likes.
@@ -160,8 +167,25 @@ impl Session<'_> {
         self.reader.get_mut().until =
             Some(Instant::now() + stall + Duration::from_millis(length as u64 * 1000 / SLOWEST));
         let body = read_rest(&mut self.reader, length).map_err(refuse).ok()?;
-        let message = Message::parse(body, frames).map_err(refuse).ok()?;
+        let message = self.reader.get_mut().receiver.parse(body, frames).map_err(refuse).ok()?;
+        if message.bytes() <= length as u64 {
+            return Some((message, Some(held)));
+        }
+        // Tensors in shared memory count as those that came.
+        drop(held);
+        let held = self.peer.client().hold(message.bytes(), self.peer.outbox.ended())?;
         Some((message, Some(held)))
+    }
+
+    /// Tells of a nearer way, which may be asked for before the handshake. Says whether that was asked.
+    fn offer(&self, message: &Message) -> bool {
+        match RequestHead::parse(message.json()) {
+            Ok((head, Ok(Request::NegotiateIpc(_)))) => {
+                self.answer(head.id, NegotiateIpc::NAME, handlers::offer(self.daemon));
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The handshake. Says whether the connection may go on.
@@ -251,7 +275,7 @@ impl Session<'_> {
 
 /// A stream that waits for its client until a moment, or for ever.
 struct Patient {
-    stream: TcpStream,
+    receiver: Receiver,
     until: Option<Instant>,
 }
 
@@ -261,10 +285,14 @@ impl Read for Patient {
             if self.until.is_some_and(|until| Instant::now() >= until) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            match self.stream.read(buffer) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            match self.receiver.read(buffer) {
+                Err(error) if is_pause(error.kind()) => {}
                 other => return other,
             }
         }
     }
+}
+
+fn is_pause(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }

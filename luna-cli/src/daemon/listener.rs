@@ -1,8 +1,12 @@
 //! The door. Enters: an address. Leaves: connections, each on threads of its own, and an end in good order.
 
 use super::{Daemon, connection};
-use luna_core::{Error, ErrorKind, Result};
+use luna_core::{
+    Error, ErrorKind, Result,
+    ipc::{LocalListener, Stream},
+};
 use std::{
+    io,
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -20,7 +24,7 @@ pub struct Running {
     daemon: Arc<Daemon>,
     address: SocketAddr,
     closing: Arc<AtomicBool>,
-    acceptor: Option<JoinHandle<()>>,
+    acceptors: Vec<JoinHandle<()>>,
 }
 
 impl Running {
@@ -39,11 +43,27 @@ impl Running {
         let failed = |error| Error::io(format!("listen on {wanted}"), error);
         let listener = TcpListener::bind(wanted).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let closing = Arc::new(AtomicBool::new(false));
-        let (theirs, end) = (daemon.clone(), closing.clone());
-        let accept = move || accept(&theirs, &listener, &end);
-        let acceptor = thread::Builder::new().name("luna-accept".to_owned()).spawn(accept).map_err(failed)?;
-        Ok(Self { daemon, address, closing, acceptor: Some(acceptor) })
+        let mut running = Self { daemon, address, closing: Arc::default(), acceptors: Vec::new() };
+        let open = Arc::<AtomicUsize>::default();
+        running.accept(&open, move || listener.accept().map(|(stream, _)| stream.into())).map_err(failed)?;
+        // Where the system has no such door, or does not open one, clients stay with TCP.
+        if let Ok(near) = LocalListener::bind() {
+            let _ = running.daemon.near.set(near.name().to_owned());
+            running.accept(&open, move || near.accept()).map_err(failed)?;
+        }
+        Ok(running)
+    }
+
+    /// Lets in who comes by a door.
+    fn accept(
+        &mut self,
+        open: &Arc<AtomicUsize>,
+        next: impl Fn() -> io::Result<Stream> + Send + 'static,
+    ) -> io::Result<()> {
+        let (daemon, closing, open) = (self.daemon.clone(), self.closing.clone(), open.clone());
+        let accept = move || accept(&daemon, next, &open, &closing);
+        self.acceptors.push(thread::Builder::new().name("luna-accept".to_owned()).spawn(accept)?);
+        Ok(())
     }
 
     /// Where it listens.
@@ -78,9 +98,10 @@ impl Running {
 
     fn close(&mut self) {
         self.closing.store(true, Ordering::SeqCst);
-        // The acceptor waits for a connection: here is one.
+        // The acceptors wait for a connection: here is one for each.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
-        if let Some(acceptor) = self.acceptor.take() {
+        let _ = self.daemon.near.get().map(|name| Stream::connect(name));
+        for acceptor in self.acceptors.drain(..) {
             // It panics for no reason that is known.
             let _ = acceptor.join();
         }
@@ -94,17 +115,21 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.acceptor.is_some() {
+        if !self.acceptors.is_empty() {
             self.daemon.drain();
             self.close();
         }
     }
 }
 
-fn accept(daemon: &Arc<Daemon>, listener: &TcpListener, closing: &AtomicBool) {
-    let connections = Arc::new(AtomicUsize::new(0));
+fn accept(
+    daemon: &Arc<Daemon>,
+    next: impl Fn() -> io::Result<Stream>,
+    connections: &Arc<AtomicUsize>,
+    closing: &AtomicBool,
+) {
     while !closing.load(Ordering::SeqCst) {
-        let Ok((stream, _)) = listener.accept() else {
+        let Ok(stream) = next() else {
             // Out of file handles, for instance: others may give some back.
             thread::sleep(LOOK);
             continue;

@@ -8,11 +8,13 @@ use luna_core::{
     checkpoint::Checkpoint,
     diffusion::Denoiser,
     lora::{
-        ApplyMode, CachedLora, LoraCache, LoraFile, LoraFolders, LoraSource, LoraStack, MergedCopies, ResolveOptions,
+        ApplyMode, CachedLora, LoraCache, LoraFile, LoraFolders, LoraSource, LoraStack, MergedCopies, Prepared,
+        ResolveOptions, Resolved, StackEntry,
     },
-    protocol::{Fault, LoraOutcome, LoraStats, LoraUse, ModelForward, TextLoraOutcome},
+    protocol::{Fault, LoraOutcome, LoraStats, LoraUse, ModelForward, TextLoraOutcome, VlmGenerate},
     registry::Lease,
     text::{TextModel, TextOptions},
+    vlm::{GenerateOptions, VlmModel},
 };
 use std::{
     collections::HashMap,
@@ -162,29 +164,59 @@ impl Loras {
         denoiser: &Lease<Denoiser>,
         call: &Call,
     ) -> Result<Option<(Arc<Patches>, LoraOutcome)>, Fault> {
-        let mode = convert::apply_mode(request)?;
+        let mode = convert::apply_mode(request.lora_mode.as_deref(), request.forwards)?;
         if request.loras.is_empty() {
             return Ok(None);
         }
         let stack = self.stack(&request.loras)?;
-        let options = ResolveOptions { strict: request.strict, ..ResolveOptions::default() };
-        let resolved = stack.resolve(denoiser, &options)?;
-        let model = denoiser.id().to_string();
-        let digest = digest(&stack);
+        let resolved = stack.resolve(denoiser, &strictly(request.strict))?;
+        let digest = digest(&stack, |entry| entry.model);
+        let prepare = |patches: &_| self.copies.prepare(denoiser, patches, mode, call);
+        self.prepared(&denoiser.id().to_string(), digest, mode, resolved, prepare).map(Some)
+    }
+
+    /// The same for a vision-language model.
+    pub fn for_vlm(
+        &self,
+        request: &VlmGenerate,
+        model: &Lease<VlmModel>,
+        call: &Call,
+    ) -> Result<Option<(Arc<Patches>, LoraOutcome)>, Fault> {
+        let forwards = request.max_tokens.unwrap_or(GenerateOptions::default().max_tokens);
+        let mode = convert::apply_mode(request.lora_mode.as_deref(), Some(forwards))?;
+        if request.loras.is_empty() {
+            return Ok(None);
+        }
+        let stack = self.stack(&request.loras)?;
+        let resolved = stack.resolve_vlm(model, &strictly(request.strict))?;
+        let digest = digest(&stack, |entry| entry.clip);
+        let prepare = |patches: &_| self.copies.prepare_vlm(model, patches, mode, call);
+        self.prepared(&model.id().to_string(), digest, mode, resolved, prepare).map(Some)
+    }
+
+    /// Patches as the mode wants them. A merged copy is kept for the requests that follow.
+    fn prepared(
+        &self,
+        model: &str,
+        digest: blake3::Hash,
+        mode: ApplyMode,
+        resolved: Resolved,
+        prepare: impl FnOnce(&Arc<Patches>) -> Result<Prepared>,
+    ) -> Result<(Arc<Patches>, LoraOutcome), Fault> {
         if mode != ApplyMode::Functional {
             // Another stack's copy would be waited for.
-            lock(&self.kept).retain(|kept, (other, _)| *kept != model || *other == digest);
+            lock(&self.kept).retain(|kept, (other, _)| kept != model || *other == digest);
         }
-        let prepared = self.copies.prepare(denoiser, &resolved.patches, mode, call)?;
+        let prepared = prepare(&resolved.patches)?;
         if prepared.mode == ApplyMode::Merged {
-            lock(&self.kept).insert(model, (digest, prepared.patches.clone()));
+            lock(&self.kept).insert(model.to_owned(), (digest, prepared.patches.clone()));
         }
         let outcome = LoraOutcome {
             mode: prepared.mode.name().to_owned(),
             not_merged: prepared.not_merged.map(|why| why.name().to_owned()),
             coverage: resolved.coverage,
         };
-        Ok(Some((prepared.patches, outcome)))
+        Ok((prepared.patches, outcome))
     }
 
     /// Adds a stack's patches for these text encoders to the options.
@@ -198,7 +230,7 @@ impl Loras {
         if uses.is_empty() {
             return Ok(Vec::new());
         }
-        let resolve = ResolveOptions { strict, ..ResolveOptions::default() };
+        let resolve = strictly(strict);
         let all: Vec<&TextModel> = models.iter().map(|(_, model)| &**model).collect();
         let mut outcomes = Vec::new();
         for (resolved, (name, _)) in self.stack(uses)?.resolve_texts(&all, &resolve)?.into_iter().zip(models) {
@@ -224,11 +256,15 @@ fn gone(id: &str) -> Fault {
     Fault::need_lora(id, error.found(format!("`{id}`")))
 }
 
+fn strictly(strict: bool) -> ResolveOptions {
+    ResolveOptions { strict, ..ResolveOptions::default() }
+}
+
 /// Which LoRAs at which strengths.
-fn digest(stack: &LoraStack) -> blake3::Hash {
+fn digest(stack: &LoraStack, strength: impl Fn(&StackEntry) -> f64) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     for entry in stack.entries() {
-        hasher.update(entry.lora.digest().as_bytes()).update(&entry.model.to_le_bytes());
+        hasher.update(entry.lora.digest().as_bytes()).update(&strength(entry).to_le_bytes());
     }
     hasher.finalize()
 }

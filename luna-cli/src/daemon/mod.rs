@@ -26,6 +26,9 @@ mod saves;
 mod status;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use listener::Running;
 pub use watch::Watch;
 
@@ -81,6 +84,8 @@ pub struct Daemon {
     gpus: Gpus,
     /// Where it can be watched, once it can.
     watched_at: OnceLock<SocketAddr>,
+    /// The name of its door for clients on this machine, once there is one.
+    near: OnceLock<String>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -113,6 +118,7 @@ impl Daemon {
             events,
             gpus: Gpus::find(),
             watched_at: OnceLock::new(),
+            near: OnceLock::new(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
             settings,

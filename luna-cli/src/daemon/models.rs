@@ -7,7 +7,7 @@ use luna_core::{
     checkpoint::{Checkpoint, ComponentKind},
     diffusion::{Denoiser, LoadOptions},
     protocol::{Fault, ModelInfo, Unloaded},
-    registry::{self, Lease, Model},
+    registry::{self, Lease, Model, ModelFiles},
     text::{EncoderKind, TextLoadOptions, TextModel},
     tokenizer::PromptTokenizer,
     vae::Vae,
@@ -49,6 +49,8 @@ pub struct Reading {
     pub encoder: Option<EncoderKind>,
     /// The `tokenizer.json`, where it is not beside the weights.
     pub tokenizer: Option<PathBuf>,
+    /// The vision part of a GGUF language model, where it is not the one beside it. It is part of the model's content.
+    pub projector: Option<PathBuf>,
 }
 
 impl Reading {
@@ -57,7 +59,7 @@ impl Reading {
         if self.encoder.is_none() && self.tokenizer.is_none() {
             return 0;
         }
-        let digest = blake3::hash(format!("{self:?}").as_bytes());
+        let digest = blake3::hash(format!("{:?} {:?}", self.encoder, self.tokenizer).as_bytes());
         u64::from_le_bytes(*digest.as_bytes().first_chunk().expect("32 bytes"))
     }
 
@@ -106,8 +108,9 @@ impl Daemon {
     pub(super) fn register_path(&self, path: &Path, name: Option<&str>, reading: Reading) -> Result<ModelInfo, Fault> {
         let own = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let name = name.map_or_else(own, str::to_owned);
-        let components = usable(&Checkpoint::open(path, &Limits::default())?, &reading)?;
-        let id = self.registry.id_of(path)?.to_string();
+        let files = ModelFiles { path: path.to_owned(), projector: reading.projector.clone() };
+        let components = usable(&files.open(&Limits::default())?, &reading)?;
+        let id = self.registry.id_of(files)?.to_string();
         self.enter(name, Entry { id, source: Source::Path(path.to_owned()), components, reading })
     }
 
@@ -273,7 +276,10 @@ impl Daemon {
         load: impl FnOnce(&Checkpoint) -> Result<M>,
     ) -> Result<Lease<M>, Fault> {
         match &entry.source {
-            Source::Path(path) => Ok(self.registry.acquire_variant(path, entry.reading.variant(), load)?),
+            Source::Path(path) => {
+                let files = ModelFiles { path: path.clone(), projector: entry.reading.projector.clone() };
+                Ok(self.registry.acquire_variant(files, entry.reading.variant(), load)?)
+            }
             Source::Kept(held) => kept(held).clone().ok_or_else(|| Fault::unknown_model(name)),
         }
     }

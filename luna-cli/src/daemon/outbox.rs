@@ -2,9 +2,9 @@
 //! time. A client that does not read keeps no worker waiting.
 
 use super::reply::Outgoing;
+use luna_core::ipc::{Sender, Stream};
 use std::{
     collections::VecDeque,
-    net::{Shutdown, TcpStream},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +15,7 @@ use std::{
 
 pub struct Outbox {
     /// Written to by whoever has set `writing`.
-    stream: TcpStream,
+    sender: Sender,
     queue: Mutex<Queue>,
     changed: Condvar,
     ended: AtomicBool,
@@ -30,9 +30,10 @@ struct Queue {
 
 impl Outbox {
     /// Starts the thread that writes.
-    pub fn start(stream: TcpStream) -> std::io::Result<Arc<Self>> {
+    pub fn start(stream: Stream) -> std::io::Result<Arc<Self>> {
+        let sender = Sender::new(stream);
         let outbox =
-            Arc::new(Self { stream, queue: Mutex::default(), changed: Condvar::new(), ended: AtomicBool::new(false) });
+            Arc::new(Self { sender, queue: Mutex::default(), changed: Condvar::new(), ended: AtomicBool::new(false) });
         let theirs = outbox.clone();
         thread::Builder::new().name("luna-outbox".to_owned()).spawn(move || theirs.work())?;
         Ok(outbox)
@@ -63,7 +64,7 @@ impl Outbox {
     pub fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
         // It may have ended by itself.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.sender.stream().shutdown();
         self.lock().frames.clear();
         self.changed.notify_all();
     }
@@ -113,7 +114,7 @@ impl Outbox {
 
     fn write(&self, frame: &Outgoing) {
         // A client that is gone, or does not read for too long, has no use for what follows.
-        if frame.write(&mut &self.stream).is_err() {
+        if frame.write(&self.sender).is_err() {
             self.end();
         }
     }

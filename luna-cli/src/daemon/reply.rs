@@ -3,11 +3,11 @@
 use super::clients::Held;
 use luna_core::{
     Error, ErrorKind, Result,
-    protocol::{Dtype, Message, Notice, ReplyHead, Role, TensorRef, write_frame},
+    ipc::Sender,
+    protocol::{Dtype, Message, Notice, ReplyHead, Role, TensorRef},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::io::Write;
 
 /// What a handler made.
 #[derive(Default)]
@@ -123,7 +123,7 @@ impl Outgoing {
         Self { role: Role::Event, json, tensors: Tensors::None, _held: None }
     }
 
-    pub fn write(&self, writer: &mut impl Write) -> Result<()> {
-        write_frame(writer, self.role, &self.json, &self.tensors.views(), u64::from(u32::MAX))
+    pub fn write(&self, sender: &Sender) -> Result<()> {
+        sender.send(self.role, &self.json, &self.tensors.views(), u64::from(u32::MAX))
     }
 }

@@ -1,7 +1,7 @@
 //! What `describe` is to do.
 
-use super::{Compute, DaemonAddress, Environment, compute, refuse_local};
-use crate::args::{DescribeArgs, SamplingArgs};
+use super::{Compute, DaemonAddress, Environment, Loras, compute, refuse_local};
+use crate::args::{DescribeArgs, ModeArg, SamplingArgs};
 use luna_core::{
     Result,
     vlm::{Question, Sampling},
@@ -14,6 +14,9 @@ pub struct Describe {
     pub subject: Subject,
     pub model: PathBuf,
     pub mmproj: Option<PathBuf>,
+    /// The strength that counts is that for text encoders.
+    pub loras: Loras,
+    pub mode: ModeArg,
     pub stream: bool,
     pub ids: bool,
     pub sampling: Sampling,
@@ -50,6 +53,8 @@ impl Describe {
             },
             model: args.model,
             mmproj: args.mmproj,
+            loras: Loras::new(args.lora, false, environment)?,
+            mode: args.mode.unwrap_or(ModeArg::Functional),
             stream: args.stream,
             ids: args.ids,
             sampling: Sampling {

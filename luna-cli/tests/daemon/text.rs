@@ -124,15 +124,16 @@ fn tokens_are_read_and_stand_in_for_prompts() {
     let mask: Vec<bool> = (0..77).map(|i| i < 40).collect();
     let request = ClipEncodeFromTokens {
         tokens: vec![ids.clone(), ids.iter().rev().copied().collect()],
-        masks: Some(vec![mask.clone(), mask.clone()]),
+        masks: None,
         with: bench.sd1(),
     };
     let (ours, _) = bench.client.clip_encode_from_tokens(&request, &any).unwrap();
     let l = clip_model(&CLIP_L);
-    let rows: Vec<TokenIds> =
-        request.tokens.iter().map(|ids| TokenIds { ids: ids.clone(), mask: Some(mask.clone()) }).collect();
+    let rows: Vec<TokenIds> = request.tokens.iter().map(|ids| TokenIds { ids: ids.clone(), mask: None }).collect();
     let theirs = Conditioner::new(&[&l]).unwrap().encode_ids(&rows, &TextOptions::default()).unwrap();
     assert_eq!(ours, theirs.prompts.iter().map(|prompt| (*prompt.conditioning).clone()).collect::<Vec<_>>());
+    let masked = ClipEncodeFromTokens { masks: Some(vec![mask.clone(), mask.clone()]), ..request.clone() };
+    assert!(bench.client.clip_encode_from_tokens(&masked, &any).unwrap_err().to_string().contains("no attention mask"));
     let wrong = ClipEncodeFromTokens { masks: Some(vec![mask]), ..request };
     assert!(bench.client.clip_encode_from_tokens(&wrong, &any).unwrap_err().to_string().contains("masks"));
 }
@@ -191,14 +192,16 @@ fn loras_come_by_name_by_path_and_by_id_and_every_adapter_is_accounted_for() {
     let error = ask(&bench.client, "/etc/hostname").map(drop).unwrap_err();
     assert_eq!(Fault::within(&error).unwrap().reason, Some(Reason::NeedLora), "{error}");
 
-    // Another daemon has no folders: the file is sent, and known by the same id.
+    // Another daemon has no folders: the file is sent. Its id is that of its tensors and metadata.
     let other = Server::start(&format!("--model-root {}", bench.folder.path().display()));
     let client = other.client();
     let kind = Some("clip_l");
     client.put_model(&bench.folder.path().join("l.safetensors"), kind).unwrap();
     assert!(!client.lora_cache_check(&id).unwrap().cached);
     let put = client.put_lora(&path).unwrap();
-    assert_eq!((put.lora_id.as_str(), put.name.as_str(), put.adapters), (id.as_str(), "ink", 1));
+    assert_eq!((put.name.as_str(), put.adapters), ("ink", 1));
+    assert_eq!(client.put_lora(&path).unwrap().lora_id, put.lora_id);
+    let id = put.lora_id.clone();
     assert_eq!(client.lora_cache_check(&id).unwrap().source.as_deref(), Some("parsed"));
     assert_eq!(ask(&client, &id).unwrap().0, expected);
     assert_eq!(client.lora_cache_get(&id).unwrap().kinds, put.kinds);

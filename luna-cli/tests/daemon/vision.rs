@@ -4,11 +4,12 @@ use super::{Server, picture, until, wire::pool};
 use luna_core::{
     CancelToken, ErrorKind, Image,
     client::CallOptions,
-    protocol::{EncodeVision, SamplingWish, VlmGenerate},
+    lora::ResolveOptions,
+    protocol::{EncodeVision, Fault, LoraUse, Reason, RegisterModelByPath, SamplingWish, VlmGenerate},
     vision::{PictureView, Region, VisionModel, VisionOptions},
     vlm::{GenerateOptions, Question, Sampling, VlmModel},
 };
-use luna_tests::{lora::runtime, model_case::ModelCase, workspace};
+use luna_tests::{lora, lora::runtime, model_case::ModelCase, vlm_gguf, workspace};
 use std::{fs, path::Path};
 
 fn write(folder: &Path, path: &str) -> std::path::PathBuf {
@@ -131,4 +132,97 @@ fn generation_ends_between_two_tokens_when_the_client_says_so() {
     assert_eq!(outcome.map(drop).unwrap_err().kind(), ErrorKind::Cancelled);
     assert!((3..100_000).contains(&pieces), "{pieces}");
     until("an idle worker", || pool(&client, "vision")["busy_workers"] == 0);
+}
+
+#[test]
+fn loras_of_a_vision_language_model_come_with_the_request_and_are_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_vlm(folder.path());
+    let server = Server::start(&format!("--model vlm={}", path.display()));
+    let client = server.client();
+    let model = VlmModel::open(&path, runtime()).unwrap();
+    let question = Question { system: None, prompt: "What is it?".to_owned() };
+    let images = [picture(40, 56)];
+    let resolved = lora::stack("qwen3_vl", &[("peft", 1.0)]).resolve_vlm(&model, &ResolveOptions::default()).unwrap();
+    let options = GenerateOptions { max_tokens: 12, stop_at_end: false, ..GenerateOptions::default() };
+    let plain = model.describe(&images, &question, &options, &mut |_| {}).unwrap();
+    let with = GenerateOptions { lora: Some(resolved.patches), ..options };
+    let theirs = model.describe(&images, &question, &with, &mut |_| {}).unwrap();
+    assert_ne!(plain.ids, theirs.ids, "the LoRA changes something");
+
+    let sent = client.put_lora(&lora::path("qwen3_vl", "peft")).unwrap();
+    let ask = |lora: Option<&str>, clip: f64, mode: &str| {
+        let request = VlmGenerate {
+            prompt: Some(question.prompt.clone()),
+            max_tokens: Some(12),
+            past_the_end: true,
+            // The strength for denoisers does not count here.
+            loras: lora.iter().map(|lora| LoraUse { lora: (*lora).to_owned(), model: 0.0, clip }).collect(),
+            strict: true,
+            lora_mode: Some(mode.to_owned()),
+            ..VlmGenerate::default()
+        };
+        client.vlm_generate(&[&images[0]], &request, &CallOptions::default(), &mut |_| {})
+    };
+    for mode in ["functional", "merged"] {
+        let reply = ask(Some(&sent.lora_id), 1.0, mode).unwrap().reply;
+        let loras = reply.loras.unwrap();
+        assert_eq!((&reply.ids, loras.mode.as_str()), (&theirs.ids, mode));
+        assert!(loras.coverage.is_complete(), "{:?}", loras.coverage);
+        assert_eq!(loras.coverage.files[0].applied, resolved.coverage.files[0].applied);
+        assert_eq!(ask(Some(&sent.lora_id), 0.0, mode).unwrap().reply.ids, plain.ids, "at strength 0");
+    }
+    let reply = ask(None, 1.0, "functional").unwrap().reply;
+    assert!(reply.ids == plain.ids && reply.loras.is_none(), "nothing is left behind");
+    let error = ask(Some("none"), 1.0, "functional").map(drop).unwrap_err();
+    assert_eq!(Fault::within(&error).unwrap().reason, Some(Reason::NeedLora), "{error}");
+}
+
+#[test]
+fn a_vision_part_of_its_own_is_registered_with_the_language_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (models, elsewhere) = (folder.path().join("models"), folder.path().join("elsewhere"));
+    [&models, &elsewhere].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    let case = ModelCase::read(&workspace::root().join("tests/fixtures/vlm/qwen3_vl.safetensors"));
+    vlm_gguf::write("qwen3_vl", &case.tensors, &models, vlm_gguf::Storage::AsConverted);
+    let beside = models.join("mmproj-qwen3_vl-f16.gguf");
+    fs::copy(&beside, elsewhere.join("eyes.gguf")).unwrap();
+    fs::create_dir(models.join("parts")).unwrap();
+    fs::rename(&beside, models.join("parts/eyes.gguf")).unwrap();
+    let server = Server::start(&format!("--model-root {}", models.display()));
+    let client = server.client();
+    let register = |projector: Option<&str>| {
+        let request = RegisterModelByPath {
+            model_path: "qwen3_vl.gguf".to_owned(),
+            name: Some(projector.unwrap_or("blind").to_owned()),
+            projector: projector.map(str::to_owned),
+            ..RegisterModelByPath::default()
+        };
+        client.call(&request, &[]).map(|answer| answer.reply)
+    };
+    let whole = register(Some("parts/eyes.gguf")).unwrap();
+    assert!(whole.components.iter().any(|kind| kind == "vision_language"), "{whole:?}");
+    let outside = elsewhere.join("eyes.gguf").display().to_string();
+    let error = register(Some(&outside)).unwrap_err();
+    assert_eq!(Fault::within(&error).unwrap().reason, Some(Reason::Denied), "{error}");
+    // Without its vision part the file is another model, with another id.
+    assert!(
+        register(None).is_err() || client.list_models().unwrap().iter().any(|model| model.model_id != whole.model_id)
+    );
+
+    let projector = models.join("parts/eyes.gguf");
+    let load = luna_core::vlm::VlmLoadOptions { projector: Some(projector.clone()), ..Default::default() };
+    let model = VlmModel::open_with(models.join("qwen3_vl.gguf"), runtime(), &load).unwrap();
+    let question = Question { system: None, prompt: "fox".to_owned() };
+    let options = GenerateOptions { max_tokens: 5, ..GenerateOptions::default() };
+    let theirs = model.describe(&[], &question, &options, &mut |_| {}).unwrap();
+    let request = VlmGenerate {
+        model: Some(whole.model_id.clone()),
+        prompt: Some("fox".to_owned()),
+        max_tokens: Some(5),
+        ..VlmGenerate::default()
+    };
+    let answer = client.vlm_generate(&[], &request, &CallOptions::default(), &mut |_| {}).unwrap();
+    assert_eq!((&answer.reply.ids, &answer.reply.text), (&theirs.ids, &theirs.text));
+    assert_eq!(client.put_vlm(&models.join("qwen3_vl.gguf"), &projector).unwrap().model_id, whole.model_id);
 }

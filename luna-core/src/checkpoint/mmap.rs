@@ -1,4 +1,4 @@
-//! Maps a file into memory. The only `unsafe` of this room.
+//! Maps a file into memory, and memory that two processes share. The only `unsafe` of this room.
 #![allow(unsafe_code)]
 
 use super::bytes::FileBytes;
@@ -43,3 +43,71 @@ pub(super) fn release(map: &memmap2::Mmap, bytes: std::ops::Range<usize>) {
 /// Other systems take such pages by themselves when memory runs short.
 #[cfg(not(unix))]
 pub(super) fn release(_map: &memmap2::Mmap, _bytes: std::ops::Range<usize>) {}
+
+/// A file in memory (`memfd`) that another process may have mapped as well. What that process writes shows here, as
+/// with mapped files: numbers change, lengths and types do not, as those are kept elsewhere.
+#[cfg(target_os = "linux")]
+pub(crate) struct SharedMap(memmap2::MmapRaw);
+
+#[cfg(target_os = "linux")]
+impl SharedMap {
+    /// Maps all of it, for reading and writing.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything whose pages could be taken away: a file that is not in memory, or not sealed
+    /// against shrinking, or empty; `Io` from the system.
+    pub(crate) fn new(file: &File) -> Result<Self> {
+        use rustix::fs::{SealFlags, fcntl_get_seals, fstatfs};
+        /// What `statfs` tells of memory files; those of huge pages, which may run out, tell another.
+        const TMPFS: u32 = 0x0102_1994;
+        let wrong = |found: &str| {
+            Error::new(ErrorKind::InvalidInput, "this descriptor is no memory to be shared")
+                .expected("a memfd of usual pages, sealed against shrinking")
+                .found(found)
+        };
+        let seals = fcntl_get_seals(file).map_err(|_| wrong("a file that cannot be sealed"))?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(wrong("a memfd that may shrink"));
+        }
+        let kind = fstatfs(file).map_err(|error| Error::io("look at shared memory", error.into()))?.f_type;
+        if kind as u32 != TMPFS {
+            return Err(wrong("pages of another kind"));
+        }
+        let map = memmap2::MmapRaw::map_raw(file).map_err(|error| Error::io("map shared memory", error))?;
+        if map.len() < size_of::<u32>() { Err(wrong("an empty one")) } else { Ok(Self(map)) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// If it does not lie within.
+    pub(crate) fn read(&self, part: std::ops::Range<usize>) -> &[u8] {
+        assert!(part.start <= part.end && part.end <= self.len());
+        // SAFETY: the part lies within the map, which lives as long as the borrow, and whose pages stay: the file is
+        // sealed against shrinking. Any bytes are valid; another process may change them, which nothing here relies
+        // on not to happen (see above).
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(part.start), part.len()) }
+    }
+
+    /// Writes from a place on.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at <= self.len() && bytes.len() <= self.len() - at);
+        // SAFETY: the place lies within the map. The sender of a segment writes only while nobody reads it; a process
+        // that lies about that reads a mixture of numbers.
+        unsafe { std::ptr::copy(bytes.as_ptr(), self.0.as_mut_ptr().add(at), bytes.len()) }
+    }
+
+    /// The first word, in which the processes tell each other who may write.
+    pub(crate) fn word(&self) -> &std::sync::atomic::AtomicU32 {
+        // SAFETY: the map is page-aligned and holds four bytes at least; no part that is read or written as bytes
+        // begins before them (the room that uses this keeps its data behind a head).
+        unsafe { std::sync::atomic::AtomicU32::from_ptr(self.0.as_mut_ptr().cast()) }
+    }
+}

@@ -15,6 +15,8 @@ mod projector;
 mod recognise;
 
 pub use element::ElementType;
+#[cfg(target_os = "linux")]
+pub(crate) use mmap::SharedMap;
 pub(crate) use projector::fitting as fitting_projectors;
 pub use recognise::{Component, ComponentKind, Dialect, Family, Nearest, Recognition};
 

@@ -2,7 +2,7 @@
 //! with family, dialect, prefix and size; for an unknown file, what was looked for and the nearest family.
 
 use super::{Checkpoint, ElementType};
-use crate::Precision;
+use crate::{Error, ErrorKind, Precision};
 use std::collections::BTreeMap;
 
 mod signatures;
@@ -198,6 +198,18 @@ impl Recognition {
     /// The component that does `kind`, the first where there are several.
     pub fn component(&self, kind: ComponentKind) -> Option<&Component> {
         self.components.iter().find(|component| component.kind == kind)
+    }
+
+    /// Why a file is no such model: `what` was looked for, which would be `expected`.
+    pub(crate) fn lacks(&self, what: &str, expected: &str) -> Error {
+        let error = Error::new(ErrorKind::Unsupported, format!("no {what} was found in this file")).expected(expected);
+        match (&self.nearest, self.components.first()) {
+            (_, Some(other)) => error.found(format!("a {}", other.family.name())),
+            (Some(nearest), None) => error
+                .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
+                .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
+            (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
+        }
     }
 
     /// Every family that was looked for, with one name each that marks it.

@@ -4,8 +4,10 @@
 use super::{Answer, ClientSettings};
 use crate::{
     Error, ErrorKind, Result,
+    ipc::{self, Receiver, Sender, Stream},
     protocol::{
-        Command, FrameLimits, Hello, Message, RequestHead, Role, TensorRef, VERSION, Welcome, read_body, write_frame,
+        Command, FrameLimits, Hello, IpcOffer, Message, NegotiateIpc, RequestHead, Role, TensorRef, VERSION, Welcome,
+        read_body,
     },
 };
 use serde::Deserialize;
@@ -23,7 +25,7 @@ use std::{
 const READ_AHEAD: usize = 64 << 10;
 
 pub(super) struct Connection {
-    writer: Mutex<TcpStream>,
+    writer: Sender,
     frames: FrameLimits,
     /// Bytes of the largest body that the daemon takes.
     most: AtomicU64,
@@ -36,9 +38,22 @@ struct State {
     /// What came for each request that somebody waits for.
     arrived: HashMap<u64, VecDeque<Message>>,
     /// Taken out by whoever reads.
-    reader: Option<BufReader<TcpStream>>,
+    reader: Option<BufReader<Receiver>>,
     /// Why nothing more will come.
     lost: Option<String>,
+}
+
+fn tcp(address: &str) -> Result<TcpStream> {
+    let open = || {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    open().map_err(|error: std::io::Error| {
+        Error::new(ErrorKind::Io, format!("cannot connect to a daemon at {address}: {error}"))
+            .remedy("start one with `luna-cli start`, or correct the address")
+            .source(error)
+    })
 }
 
 #[derive(Deserialize)]
@@ -47,33 +62,66 @@ struct Addressee {
 }
 
 impl Connection {
-    /// Connects and shakes hands.
+    /// Connects and shakes hands: by shared memory where it is wanted and can be, else by TCP.
     pub(super) fn open(address: &str, settings: &ClientSettings) -> Result<Self> {
-        let failed = |error| {
-            let error: std::io::Error = error;
-            Error::new(ErrorKind::Io, format!("cannot connect to a daemon at {address}: {error}"))
-                .remedy("start one with `luna-cli start`, or correct the address")
-                .source(error)
+        let far = Self::over(tcp(address)?.into(), settings)?;
+        let nearer = far.writer.stream().tcp().and_then(|stream| stream.peer_addr().ok());
+        let connection = if settings.shared_memory && ipc::AVAILABLE && nearer.is_some_and(|at| at.ip().is_loopback()) {
+            far.nearer(address, settings)?
+        } else {
+            far
         };
-        let stream = TcpStream::connect(address).map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let reader = BufReader::with_capacity(READ_AHEAD, stream.try_clone().map_err(failed)?);
+        connection.greet(settings)?;
+        Ok(connection)
+    }
+
+    fn over(stream: Stream, settings: &ClientSettings) -> Result<Self> {
+        let again = stream.try_clone().map_err(|error| Error::io("use the connection", error))?;
+        let reader = BufReader::with_capacity(READ_AHEAD, Receiver::new(again));
         let state = State { arrived: HashMap::new(), reader: Some(reader), lost: None };
-        let connection = Self {
-            writer: Mutex::new(stream),
+        Ok(Self {
+            writer: Sender::new(stream),
             frames: settings.frames.clone(),
             most: AtomicU64::new(u64::from(u32::MAX)),
             ids: AtomicU64::new(0),
             state: Mutex::new(state),
             changed: Condvar::new(),
-        };
+        })
+    }
+
+    /// The connection by shared memory that the daemon offers, or this one.
+    fn nearer(self, address: &str, settings: &ClientSettings) -> Result<Self> {
+        let offer: Result<Answer<IpcOffer>> = self.ask(&NegotiateIpc {});
+        match offer {
+            Ok(Answer { reply: IpcOffer { unix: Some(name) }, .. }) => match Stream::connect(&name) {
+                Ok(stream) => Self::over(stream, settings),
+                // The daemon sees another system, such as another container's.
+                Err(_) => Ok(self),
+            },
+            Ok(_) => Ok(self),
+            // A daemon that knows no such offer has ended the connection.
+            Err(_) => Self::over(tcp(address)?.into(), settings),
+        }
+    }
+
+    fn greet(&self, settings: &ClientSettings) -> Result<()> {
         let hello = Hello { protocol: VERSION, client: settings.name.clone(), token: settings.token.clone() };
-        let head = RequestHead { id: connection.next_id(), ..RequestHead::default() };
-        connection.send(head.id, &head.json(Hello::NAME, &hello)?, &[])?;
-        let welcome: Answer<Welcome> = Answer::read(connection.receive(head.id)?)?;
-        connection.forget(head.id);
-        connection.most.store(welcome.reply.frame_bytes, Ordering::Relaxed);
-        Ok(connection)
+        let welcome: Answer<Welcome> = self.ask(&hello)?;
+        self.most.store(welcome.reply.frame_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether tensors go through shared memory.
+    pub(super) fn is_shared(&self) -> bool {
+        self.writer.stream().is_local()
+    }
+
+    fn ask<C: Command>(&self, command: &C) -> Result<Answer<C::Reply>> {
+        let head = RequestHead { id: self.next_id(), ..RequestHead::default() };
+        self.send(head.id, &head.json(C::NAME, command)?, &[])?;
+        let answer = self.receive(head.id);
+        self.forget(head.id);
+        Answer::read(answer?)
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -106,8 +154,7 @@ impl Connection {
 
     fn write(&self, json: &str, tensors: &[TensorRef]) -> Result<()> {
         let most = self.most.load(Ordering::Relaxed);
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        write_frame(&mut *writer, Role::Request, json, tensors, most)
+        self.writer.send(Role::Request, json, tensors, most)
     }
 
     /// The next message for a request.
@@ -141,9 +188,10 @@ impl Connection {
         }
     }
 
-    fn read(&self, reader: &mut BufReader<TcpStream>) -> Result<(u64, Message)> {
+    fn read(&self, reader: &mut BufReader<Receiver>) -> Result<(u64, Message)> {
         let ended = || Error::new(ErrorKind::Io, "the daemon closed it");
-        let message = Message::parse(read_body(reader, &self.frames)?.ok_or_else(ended)?, &self.frames)?;
+        let body = read_body(reader, &self.frames)?.ok_or_else(ended)?;
+        let message = reader.get_mut().parse(body, &self.frames)?;
         let id = serde_json::from_str::<Addressee>(message.json())
             .map_err(|error| Error::new(ErrorKind::Io, format!("an answer bears no id: {error}")))?
             .id;
@@ -158,9 +206,7 @@ impl Connection {
     fn lose(&self, error: &Error) {
         self.lock().lost.get_or_insert_with(|| error.to_string());
         // Whoever reads is waked by the end of the stream.
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writer.shutdown(std::net::Shutdown::Both);
-        drop(writer);
+        let _ = self.writer.stream().shutdown();
         self.changed.notify_all();
     }
 

@@ -78,6 +78,12 @@ impl Client {
         &self.address
     }
 
+    /// Whether tensors go through shared memory now. It is so by itself where the daemon is on this machine and the
+    /// system can, unless [`ClientSettings::shared_memory`] says no.
+    pub fn is_shared(&self) -> bool {
+        self.lock().as_ref().is_some_and(|connection| connection.is_shared())
+    }
+
     /// Whether the daemon is there.
     ///
     /// # Errors

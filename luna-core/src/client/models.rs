@@ -31,6 +31,20 @@ impl Client {
         if unreadable { self.send_model(file, encoder) } else { Err(refused) }
     }
 
+    /// Lets the daemon read a GGUF language model with the vision part that was named. Such files cannot be sent.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; a fault with the reason `denied` where the files do not lie below the daemon's model roots.
+    pub fn put_vlm(&self, file: &Path, projector: &Path) -> Result<ModelInfo> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let request = RegisterModelByPath {
+            model_path: real(file),
+            projector: Some(real(projector)),
+            ..RegisterModelByPath::default()
+        };
+        Ok(self.call(&request, &[])?.reply)
+    }
+
     /// Sends a model's tensors.
     fn send_model(&self, file: &Path, encoder: Option<&str>) -> Result<ModelInfo> {
         let checkpoint = Checkpoint::open(file, &Limits::default())?;

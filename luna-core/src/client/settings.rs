@@ -20,6 +20,8 @@ pub struct ClientSettings {
     pub reconnect_for: Duration,
     /// Whether a call tries again where the daemon is busy, for as long as it would reconnect: no by default.
     pub wait_when_busy: bool,
+    /// Whether tensors go through shared memory where the daemon is on this machine and the system can: yes by default.
+    pub shared_memory: bool,
     /// Bounds for frames that come.
     pub frames: FrameLimits,
 }
@@ -32,6 +34,7 @@ impl Default for ClientSettings {
             connect_for: Duration::ZERO,
             reconnect_for: Duration::from_secs(10),
             wait_when_busy: false,
+            shared_memory: true,
             frames: FrameLimits::of_bytes(u64::from(u32::MAX)),
         }
     }

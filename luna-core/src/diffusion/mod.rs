@@ -24,8 +24,8 @@ pub use pooled::Pooled;
 pub use schedule::NoiseLevel;
 
 use crate::{
-    AttentionMode, Error, ErrorKind, Limits, Precision, Result, Runtime,
-    checkpoint::{Checkpoint, ComponentKind, Family, Recognition},
+    AttentionMode, Error, Limits, Precision, Result, Runtime,
+    checkpoint::{Checkpoint, ComponentKind, Family},
     nn::FrozenWeights,
 };
 use network::Network;
@@ -74,7 +74,7 @@ impl Denoiser {
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &LoadOptions) -> Result<Self> {
         let found = checkpoint.recognise();
         let at = |error: Error| error.at(checkpoint.path().display());
-        let component = found.component(ComponentKind::Diffusion).ok_or_else(|| at(no_denoiser(&found)))?;
+        let component = found.component(ComponentKind::Diffusion).ok_or_else(|| at(found.lacks("denoiser", "a Stable Diffusion UNet, a Flux or a Z-Image transformer (ldm or diffusers names, alone or in a checkpoint)")))?;
         // Packing weights is the work of all threads.
         let loaded = runtime.run(|| Network::load(checkpoint, component, runtime, options.precision));
         let (network, frozen) = loaded.map_err(at)?;
@@ -120,18 +120,5 @@ impl Denoiser {
     /// Those of the device that the weights are read back from.
     pub fn digest(&self) -> Result<blake3::Hash> {
         self.runtime.run(|| self.frozen.digest())
-    }
-}
-
-fn no_denoiser(found: &Recognition) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, "no denoiser was found in this file").expected(
-        "a Stable Diffusion UNet, a Flux or a Z-Image transformer (ldm or diffusers names, alone or in a checkpoint)",
-    );
-    match (&found.nearest, found.components.first()) {
-        (_, Some(other)) => error.found(format!("a {}", other.family.name())),
-        (Some(nearest), None) => error
-            .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
-            .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
-        (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
     }
 }

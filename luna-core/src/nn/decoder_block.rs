@@ -4,8 +4,8 @@
 //! Source: transformers' `Qwen3DecoderLayer` and `LlamaDecoderLayer`.
 
 use super::{
-    Activation, AttentionCall, GatedMlp, Linear, LinearCall, Pass, RotaryTable, RowNorm, Tensor, Weights, attention,
-    kv_cache::LayerCache,
+    Activation, AttentionCall, BlockTail, FeedForward, GatedMlp, Linear, Pass, RotaryTable, RowNorm, Tensor, Weights,
+    attention, kv_cache::LayerCache,
 };
 use crate::{Error, ErrorKind, Result};
 use luna_kernels::AttentionMask;
@@ -29,13 +29,11 @@ pub(crate) struct DecoderBlockCall<'a> {
 /// A frozen block. Names: `input_layernorm`, `self_attn.{q,k,v,o}_proj`, `self_attn.{q,k}_norm` where there are any,
 /// `post_attention_layernorm`, `mlp.{gate,up,down}_proj`.
 pub(crate) struct DecoderBlock {
-    norm1: RowNorm,
+    norm: RowNorm,
     q: TurnedHeads,
     k: TurnedHeads,
     v: Linear,
-    out: Linear,
-    norm2: RowNorm,
-    mlp: GatedMlp,
+    tail: BlockTail,
 }
 
 /// Queries or keys: projected, each head normed where the model does so, and turned to its place.
@@ -71,13 +69,15 @@ impl DecoderBlock {
         };
         let names = ["gate_proj", "up_proj", "down_proj"];
         Ok(Self {
-            norm1: norm("input_layernorm", width)?,
+            norm: norm("input_layernorm", width)?,
             q: turned("q", queries, heads)?,
             k: turned("k", keys, kv_heads)?,
             v: Linear::load(&attention.at("v_proj"), width, keys)?,
-            out: Linear::load(&attention.at("o_proj"), queries, width)?,
-            norm2: norm("post_attention_layernorm", width)?,
-            mlp: GatedMlp::load(&weights.at("mlp"), names, width, Activation::Silu)?,
+            tail: BlockTail {
+                out: Linear::load(&attention.at("o_proj"), queries, width)?,
+                norm: norm("post_attention_layernorm", width)?,
+                mlp: FeedForward::Gated(GatedMlp::load(&weights.at("mlp"), names, width, Activation::Silu)?),
+            },
         })
     }
 
@@ -89,7 +89,7 @@ impl DecoderBlock {
         cache: Option<&mut LayerCache>,
         pass: &Pass,
     ) -> Result<Tensor> {
-        let normed = self.norm1.forward(&x, pass)?;
+        let normed = self.norm.forward(&x, pass)?;
         let q = self.q.turned(&normed, call.rotary, pass)?;
         let k = self.k.turned(&normed, call.rotary, pass)?;
         let v = self.v.forward(&normed, pass)?;
@@ -103,15 +103,7 @@ impl DecoderBlock {
             None => attention(&q, &k, &v, how, pass)?,
         };
         [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
-        let y = self.out.forward_with(&mixed, LinearCall { residual: Some(&x), ..LinearCall::default() }, pass)?;
-        pass.recycle(mixed);
-        pass.recycle(x);
-        let normed = self.norm2.forward(&y, pass)?;
-        let z = self.mlp.forward(&normed, Some(&y), pass)?;
-        pass.recycle(normed);
-        pass.recycle(y);
-        pass.step()?;
-        Ok(z)
+        self.tail.forward(x, mixed, pass)
     }
 }
 

@@ -1,8 +1,9 @@
-//! The transformer block of CLIP, SigLIP and Qwen3-VL's vision tower:
-//! `x ← x + out(attention(norm₁(x)))`, `x ← x + fc₂(act(fc₁(norm₂(x))))` with layer norms.
+//! The transformer block of encoders (CLIP, SigLIP, T5, Qwen3-VL's vision tower):
+//! `x ← x + out(attention(norm₁(x)))`, `x ← x + mlp(norm₂(x))`.
 
 use super::{
-    Activation, AttentionCall, Linear, LinearCall, Pass, PlainMlp, RotaryTable, RowNorm, Tensor, Weights, attention,
+    Activation, AttentionCall, BlockTail, FeedForward, Linear, Pass, PlainMlp, RotaryTable, RowNorm, Tensor, Weights,
+    attention,
 };
 use crate::Result;
 use luna_kernels::AttentionMask;
@@ -25,38 +26,42 @@ pub(crate) struct EncoderBlockCall<'a> {
     pub(crate) rotary: Option<&'a RotaryTable>,
 }
 
-/// A frozen block. Names: `layer_norm1`, `self_attn.{q,k,v,out}_proj`, `layer_norm2`, `mlp.fc1`, `mlp.fc2`.
+/// A frozen block.
 pub(crate) struct EncoderBlock {
-    norm1: RowNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    norm2: RowNorm,
-    mlp: PlainMlp,
-    heads: usize,
+    pub(crate) norm: RowNorm,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) heads: usize,
+    /// What scores are multiplied with, where it is not the usual `1/√head`.
+    pub(crate) scale: Option<f32>,
+    pub(crate) tail: BlockTail,
 }
 
 impl EncoderBlock {
+    /// A block with layer norms. Names: `layer_norm1`, `self_attn.{q,k,v,out}_proj`, `layer_norm2`, `mlp.fc1`, `mlp.fc2`.
     pub(crate) fn load(weights: &Weights, spec: EncoderBlockSpec) -> Result<Self> {
         let EncoderBlockSpec { width, heads, eps, activation } = spec;
         let attention = weights.at("self_attn");
         let square = |name| Linear::load(&attention.at(name), width, width);
         Ok(Self {
-            norm1: RowNorm::layer_norm(&weights.at("layer_norm1"), width, eps)?,
+            norm: RowNorm::layer_norm(&weights.at("layer_norm1"), width, eps)?,
             q: square("q_proj")?,
             k: square("k_proj")?,
             v: square("v_proj")?,
-            out: square("out_proj")?,
-            norm2: RowNorm::layer_norm(&weights.at("layer_norm2"), width, eps)?,
-            mlp: PlainMlp::load(&weights.at("mlp"), width, width, activation)?,
             heads,
+            scale: None,
+            tail: BlockTail {
+                out: square("out_proj")?,
+                norm: RowNorm::layer_norm(&weights.at("layer_norm2"), width, eps)?,
+                mlp: FeedForward::Plain(PlainMlp::load(&weights.at("mlp"), width, width, activation)?),
+            },
         })
     }
 
     /// `[b, tokens, width]` → the same; counts one step.
     pub(crate) fn forward(&self, x: Tensor, call: EncoderBlockCall, pass: &Pass) -> Result<Tensor> {
-        let normed = self.norm1.forward(&x, pass)?;
+        let normed = self.norm.forward(&x, pass)?;
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
         let (mut q, mut k, v) = (q?, k?, v?);
         pass.recycle(normed);
@@ -64,17 +69,9 @@ impl EncoderBlock {
             q = rotary.rotate(q, self.heads)?;
             k = rotary.rotate(k, self.heads)?;
         }
-        let how = AttentionCall { mask: call.mask, ..AttentionCall::heads(self.heads) };
+        let how = AttentionCall { scale: self.scale, mask: call.mask, ..AttentionCall::heads(self.heads) };
         let mixed = attention(&q, &k, &v, how, pass)?;
         [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
-        let y = self.out.forward_with(&mixed, LinearCall { residual: Some(&x), ..LinearCall::default() }, pass)?;
-        pass.recycle(mixed);
-        pass.recycle(x);
-        let normed = self.norm2.forward(&y, pass)?;
-        let z = self.mlp.forward(&normed, Some(&y), pass)?;
-        pass.recycle(normed);
-        pass.recycle(y);
-        pass.step()?;
-        Ok(z)
+        self.tail.forward(x, mixed, pass)
     }
 }

@@ -4,6 +4,7 @@
 //! On the CPU a layer calls `luna-kernels`; on other devices it composes tensor-library operations ([`portable`]).
 
 mod attention;
+mod block_tail;
 mod buffers;
 mod conv;
 mod cpu;
@@ -29,6 +30,7 @@ mod rotary;
 mod weights;
 
 pub(crate) use attention::{AttentionCall, SelfAttention, attention};
+pub(crate) use block_tail::{BlockTail, FeedForward};
 pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use decoder_block::{DecoderBlock, DecoderBlockCall, DecoderBlockSpec};

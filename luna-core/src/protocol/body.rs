@@ -9,7 +9,7 @@ use crate::{
 };
 pub use safetensors::Dtype;
 use serde::{
-    Deserialize,
+    Deserialize, Serialize,
     de::{Deserializer, Error as _, MapAccess, Visitor},
 };
 use serde_json::{Map, Value, json};
@@ -99,8 +99,30 @@ pub(super) struct Place {
     pub(super) name: String,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// In bytes from the start of the body.
+    /// In bytes from the start of the tensors' bytes.
     pub(super) range: Range<usize>,
+}
+
+/// Memory that both sides have mapped, in which the tensors' bytes lie instead of in the body. Other keys than these
+/// are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedPlace {
+    /// The number that its sender gave the segment.
+    pub segment: u32,
+    /// The tensors' bytes, in the order of the header, from the segment's byte 64 on.
+    pub bytes: u64,
+    /// Whether this frame brings the segment's descriptor along.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new: bool,
+    /// Segments of this sender's that come no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<u32>,
+}
+
+impl SharedPlace {
+    /// Its key in `__metadata__`.
+    pub const KEY: &'static str = "shared";
 }
 
 /// A body's JSON and the places of its tensors.
@@ -108,6 +130,10 @@ pub(super) struct Layout {
     pub(super) role: Role,
     pub(super) json: String,
     pub(super) places: Vec<Place>,
+    /// Where the tensors' bytes begin in the body.
+    pub(super) data: usize,
+    /// Where they are if not in the body.
+    pub(super) shared: Option<SharedPlace>,
 }
 
 /// Length and header of a body, to which the tensors' bytes are appended in order.
@@ -116,6 +142,11 @@ pub(super) struct Layout {
 /// If the bytes of a tensor are not as many as its shape says.
 pub(super) fn head(role: Role, json: &str, tensors: &[TensorRef]) -> Vec<u8> {
     head_of(json!({ role.key(): json }), tensors)
+}
+
+/// The whole body where the tensors' bytes lie in shared memory.
+pub(super) fn shared_head(role: Role, json: &str, tensors: &[TensorRef], place: &SharedPlace) -> Vec<u8> {
+    head_of(json!({ role.key(): json, SharedPlace::KEY: json!(place).to_string() }), tensors)
 }
 
 /// A safetensors file of these tensors and nothing that differs from one request to the next: equal for equal content.
@@ -164,28 +195,36 @@ pub(super) fn layout(body: &[u8], limits: &FrameLimits) -> Result<Layout> {
         serde_json::from_slice(text).map_err(|error| wrong(format!("the header of a body cannot be read: {error}")))?;
     check_at_most("tensors in a frame", header.tensors.len() as u64, limits.tensors as u64)?;
     let (role, json) = header.words()?;
+    let shared = header.shared()?;
+    let length = match &shared {
+        None => data.len(),
+        Some(_) if !data.is_empty() => return Err(wrong("tensors lie in shared memory, and there are bytes as well")),
+        Some(place) => {
+            check_at_most("bytes in shared memory", place.bytes, limits.frame_bytes)?;
+            usize::try_from(place.bytes).map_err(|_| wrong("a frame is too large for this machine"))?
+        }
+    };
     let mut places = Vec::with_capacity(header.tensors.len());
     for (name, info) in header.tensors {
         check_at_most("dimensions of a tensor", info.shape.len() as u64, limits.tensor_rank as u64)?;
         let [start, end] = info.data_offsets;
         let bytes = byte_length(info.dtype, &info.shape);
-        if bytes.is_none() || end.checked_sub(start) != bytes || end > data.len() {
+        if bytes.is_none() || end.checked_sub(start) != bytes || end > length {
             return Err(wrong(format!("the range of tensor `{name}` does not fit its shape, its type or the body"))
-                .expected(format!("{bytes:?} bytes within {}", data.len()))
+                .expected(format!("{bytes:?} bytes within {length}"))
                 .found(format!("{start}..{end}")));
         }
-        let offset = body.len() - data.len();
-        places.push(Place { name, dtype: info.dtype, shape: info.shape, range: offset + start..offset + end });
+        places.push(Place { name, dtype: info.dtype, shape: info.shape, range: start..end });
     }
-    check_tiling(&places, body.len() - data.len(), body.len())?;
-    Ok(Layout { role, json, places })
+    check_tiling(&places, length)?;
+    Ok(Layout { role, json, places, data: body.len() - data.len(), shared })
 }
 
 /// As the format asks for, tensors neither overlap nor leave gaps.
-fn check_tiling(places: &[Place], start: usize, end: usize) -> Result<()> {
+fn check_tiling(places: &[Place], end: usize) -> Result<()> {
     let mut ranges: Vec<_> = places.iter().map(|place| (place.range.start, place.range.end)).collect();
     ranges.sort_unstable();
-    let mut at = start;
+    let mut at = 0;
     for (from, to) in ranges {
         if from != at {
             return Err(wrong("tensors of a body overlap or leave gaps"));
@@ -233,6 +272,14 @@ impl Header {
             _ => Err(wrong("the metadata of a body does not say what it is")
                 .expected("one of `request`, `reply` and `event`")),
         }
+    }
+
+    fn shared(&self) -> Result<Option<SharedPlace>> {
+        let found = self.metadata.iter().find(|(key, _)| key == SharedPlace::KEY);
+        found
+            .map(|(_, text)| serde_json::from_str(text))
+            .transpose()
+            .map_err(|error| wrong(format!("`shared` of a body cannot be read: {error}")))
     }
 }
 

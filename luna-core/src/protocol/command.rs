@@ -65,6 +65,7 @@ macro_rules! commands {
 
 commands! {
     "hello" Hello -> Welcome, twice;
+    "negotiate_ipc" NegotiateIpc -> IpcOffer, twice;
     "ping" Ping -> Pong, twice;
     "echo" Echo -> Echoed, twice;
     "get_info" GetInfo -> Info, twice;

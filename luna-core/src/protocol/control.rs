@@ -18,6 +18,20 @@ pub struct Hello {
     pub token: Option<String>,
 }
 
+/// `negotiate_ipc`: whether there is a nearer way for clients on the same machine. It may stand before `hello`, and
+/// asks for no token: the nearer way begins with a handshake of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NegotiateIpc {}
+
+/// The reply to `negotiate_ipc`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct IpcOffer {
+    /// The name of the daemon's Unix socket in Linux's abstract namespace, without the zero byte before it; `None` where
+    /// the client had better stay where it is.
+    pub unix: Option<String>,
+}
+
 /// The reply to `hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {

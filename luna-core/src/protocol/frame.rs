@@ -2,8 +2,8 @@
 //! memory is allocated, and memory grows only as bytes arrive.
 
 use super::{
-    Role, TensorRef,
-    body::{head, wrong},
+    Role, SharedPlace, TensorRef,
+    body::{head, shared_head, wrong},
 };
 use crate::{Error, ErrorKind, Result, limits::check_at_most};
 use std::io::{self, Read, Write};
@@ -116,7 +116,19 @@ pub fn write_frame(writer: &mut impl Write, role: Role, json: &str, tensors: &[T
     write().map_err(failed)
 }
 
-fn failed(error: io::Error) -> Error {
+/// A frame whose tensors' bytes lie in shared memory.
+///
+/// # Panics
+/// If the bytes of a tensor are not as many as its shape says.
+pub fn shared_frame(role: Role, json: &str, tensors: &[TensorRef], place: &SharedPlace) -> Vec<u8> {
+    let head = shared_head(role, json, tensors, place);
+    let mut frame = (head.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(&head);
+    frame
+}
+
+/// What failed on a stream in mid-frame.
+pub(crate) fn failed(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Error::new(ErrorKind::Io, "the connection ended within a frame").source(error),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {

@@ -23,7 +23,7 @@ fn full() -> f64 {
     1.0
 }
 
-/// What became of a stack on a denoiser.
+/// What became of a stack on a denoiser or a vision-language model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraOutcome {
     /// `functional` or `merged`.

@@ -1,7 +1,7 @@
 //! A body that came: its JSON and its tensors. Enters: bytes. Leaves: views of checked tensors, or their values.
 
 use super::{
-    Dtype, FrameLimits, Role, TensorRef,
+    Dtype, FrameLimits, Role, SharedPlace, TensorRef,
     body::{self, Place, wrong},
 };
 use crate::{Error, ErrorKind, Result};
@@ -13,7 +13,14 @@ pub struct Message {
     json: String,
     places: Vec<Place>,
     body: Vec<u8>,
+    /// Where the tensors' bytes begin in the body.
+    data: usize,
+    /// The tensors' bytes, where they are not in the body.
+    shared: Option<SharedBytes>,
 }
+
+/// Bytes in memory that both sides have mapped. Dropping them gives the memory back to their sender.
+pub type SharedBytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 impl Message {
     /// Checks a body.
@@ -21,8 +28,30 @@ impl Message {
     /// # Errors
     /// `InvalidInput` for anything that is no body of this protocol, `LimitExceeded` above `limits`.
     pub fn parse(body: Vec<u8>, limits: &FrameLimits) -> Result<Self> {
-        let body::Layout { role, json, places } = body::layout(&body, limits)?;
-        Ok(Self { role, json, places, body })
+        Self::parse_with(body, limits, |_| Err(wrong("this connection has no shared memory")))
+    }
+
+    /// Checks a body whose tensors may lie in shared memory, which `open` finds.
+    ///
+    /// # Errors
+    /// As [`Message::parse`]; those of `open`.
+    pub fn parse_with(
+        body: Vec<u8>,
+        limits: &FrameLimits,
+        open: impl FnOnce(&SharedPlace) -> Result<SharedBytes>,
+    ) -> Result<Self> {
+        let body::Layout { role, json, places, data, shared } = body::layout(&body, limits)?;
+        let bytes = shared.as_ref().map_or(0, |place| place.bytes);
+        let shared = shared.as_ref().map(open).transpose()?;
+        if shared.as_ref().is_some_and(|shared| (**shared).as_ref().len() as u64 != bytes) {
+            return Err(wrong("the shared memory is not as long as the header says"));
+        }
+        Ok(Self { role, json, places, body, data, shared })
+    }
+
+    /// The tensors' bytes.
+    fn data(&self) -> &[u8] {
+        self.shared.as_ref().map_or(&self.body[self.data..], |shared| (**shared).as_ref())
     }
 
     /// What its JSON is.
@@ -37,7 +66,8 @@ impl Message {
 
     /// Its tensors, in the order of the header.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
-        self.places.iter().map(|place| Tensor { place, body: &self.body })
+        let data = self.data();
+        self.places.iter().map(move |place| Tensor { place, data })
     }
 
     /// The tensor of this name.
@@ -54,9 +84,9 @@ impl Message {
         })
     }
 
-    /// Bytes of the whole body.
+    /// Bytes of the whole body, and of its tensors in shared memory.
     pub fn bytes(&self) -> u64 {
-        self.body.len() as u64
+        (self.body.len() + self.shared.as_ref().map_or(0, |shared| (**shared).as_ref().len())) as u64
     }
 
     /// A safetensors file of its tensors and this metadata, with nothing in it of the request: the same tensors give
@@ -77,7 +107,7 @@ impl fmt::Debug for Message {
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
     place: &'a Place,
-    body: &'a [u8],
+    data: &'a [u8],
 }
 
 impl<'a> Tensor<'a> {
@@ -99,7 +129,7 @@ impl<'a> Tensor<'a> {
     /// All of it.
     pub fn view(&self) -> TensorRef<'a> {
         let Place { name, dtype, shape, range } = self.place;
-        TensorRef { name, dtype: *dtype, shape, bytes: &self.body[range.clone()] }
+        TensorRef { name, dtype: *dtype, shape, bytes: &self.data[range.clone()] }
     }
 
     /// Its sides, of which there must be `N`.

@@ -23,22 +23,23 @@ mod text;
 mod vae;
 mod vision;
 
-pub use body::{Dtype, Role, TensorRef};
+pub use body::{Dtype, Role, SharedPlace, TensorRef};
 pub use command::{Command, Empty, Request};
 pub use control::{Cancel, Cancelled, Echo, Echoed, Hello, Info, Pong, PoolInfo, Reset, ResetDone, Shutdown, Welcome};
-pub use control::{GetInfo, GetStatus, Ping};
+pub use control::{GetInfo, GetStatus, IpcOffer, NegotiateIpc, Ping};
 pub use diffusion::{
     AttentionModeSet, CacheOutcome, DenoiserInfo, ForwardCache, ForwardReport, Forwarded, ModelForward,
     SetAttentionMode,
 };
 pub use fault::{Fault, Reason};
-pub use frame::{FrameLimits, read_body, read_length, read_rest, write_frame};
+pub(crate) use frame::failed;
+pub use frame::{FrameLimits, read_body, read_length, read_rest, shared_frame, write_frame};
 pub use head::{Event, EventKind, Notice, ReplyHead, RequestHead};
 pub use lora::{
     LoraCacheCheck, LoraCacheGet, LoraCachePut, LoraCacheStats, LoraChecked, LoraInfo, LoraOutcome, LoraStats, LoraUse,
     TextLoraOutcome,
 };
-pub use message::{Message, Tensor};
+pub use message::{Message, SharedBytes, Tensor};
 pub use models::{ListModels, ModelInfo, Models, RegisterModel, RegisterModelByPath, UnloadModels, Unloaded};
 pub use save::{
     JobAccepted, JobCancel, JobState, JobStatus, PictureState, SaveImageWish, SaveImagesAsync, SaveValues, SavedFile,

@@ -20,6 +20,10 @@ pub struct RegisterModelByPath {
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// The vision part of a GGUF language model, below a model root; the one `mmproj-*.gguf` beside it that fits if not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projector: Option<String>,
 }
 
 /// `register_model`: the frame's tensors are the model's, under the names that a checkpoint gives them.

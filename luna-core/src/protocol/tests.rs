@@ -120,6 +120,10 @@ fn golden_requests_of_vision_and_save_jobs_keep_every_field() {
     assert_eq!(request_stands::<EncodeVision>("encode_vision").regions, [[0, 0, 1, 2]]);
     let generate: VlmGenerate = request_stands("vlm_generate");
     assert_eq!((generate.sampling.unwrap().top_k, generate.stream), (40, true));
+    assert_eq!((generate.loras[0].clip, generate.strict, generate.lora_mode.as_deref()), (0.5, true, Some("auto")));
+    let register: RegisterModelByPath = request_stands("register_model_by_path");
+    assert_eq!(register.projector.as_deref(), Some("eyes.gguf"));
+    request_stands::<NegotiateIpc>("negotiate_ipc");
     let save: SaveImagesAsync = request_stands("save_images_async");
     assert_eq!((save.values.seed, save.images[0].quality, save.durable), (Some(5), Some(80), true));
     assert_eq!(request_stands::<SubmitAsync>("submit_async").task_data.name.as_deref(), Some("moon"));
@@ -131,6 +135,29 @@ fn golden_requests_of_vision_and_save_jobs_keep_every_field() {
     let event: Event = serde_json::from_str(read(&golden("text")).json()).unwrap();
     assert_eq!(event, Event { id: 9, kind: EventKind::Text { token: 42, text: " moon".to_owned() } });
     assert_eq!(written(Role::Event, &event.json(), &[]), golden("text"));
+}
+
+#[test]
+fn a_frame_whose_tensors_lie_in_shared_memory_is_read_and_written_to_the_byte() {
+    let frame = golden("shared");
+    let data = [1.0f32, -2.0, 0.5];
+    let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let place = SharedPlace { segment: 2, bytes: 12, new: true, gone: vec![0, 1] };
+    let limits = FrameLimits::default();
+    let body = read_body(&mut Cursor::new(&frame), &limits).unwrap().unwrap();
+    let message = Message::parse_with(body.clone(), &limits, |found| {
+        assert_eq!(*found, place);
+        Ok(Box::new(bytes))
+    });
+    let message = message.unwrap();
+    assert_eq!(
+        (message.tensor("x").unwrap().values().unwrap(), message.json()),
+        (data.to_vec(), r#"{"cmd":"echo","id":3}"#)
+    );
+    let tensors = [TensorRef::f32("x", &[3], &data)];
+    assert_eq!(shared_frame(Role::Request, message.json(), &tensors, &place), frame);
+    let short = Message::parse_with(body, &limits, |_| Ok(Box::new(vec![0; 8])));
+    assert!(short.unwrap_err().to_string().contains("not as long"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Requests and replies of vision encoders and vision-language models.
 
+use super::{LoraOutcome, LoraUse};
 use serde::{Deserialize, Serialize};
 
 /// `encode_vision`: pictures to hidden states and embeddings, as one batch. The tensors are `image_0`, `image_1`, …,
@@ -81,6 +82,15 @@ pub struct VlmGenerate {
     /// How tokens are chosen; always the most likely if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<SamplingWish>,
+    /// What is added to the weights for this request. The strength that counts is `clip`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<LoraUse>,
+    /// Makes an error of every adapter for this model that cannot be applied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
+    /// How they are applied: `functional` (if not given), `merged`, or `auto`, which goes by `max_tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_mode: Option<String>,
     /// Generation ends before the first of these that the text would contain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
@@ -128,6 +138,9 @@ pub struct VlmGenerated {
     pub text: Option<String>,
     /// All tokens that were generated.
     pub ids: Vec<u32>,
+    /// What became of the LoRAs, where any were given.
+    #[serde(default)]
+    pub loras: Option<LoraOutcome>,
     /// Tokens of the prompt, pictures included.
     pub prompt_tokens: usize,
     /// Tokens of pictures.

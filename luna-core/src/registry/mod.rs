@@ -95,6 +95,42 @@ impl fmt::Display for ModelId {
     }
 }
 
+/// Where a model lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModelFiles {
+    /// A file or folder, as [`Checkpoint::open`] takes it.
+    pub path: PathBuf,
+    /// The vision part of a GGUF language model, where it is not the one beside it.
+    pub projector: Option<PathBuf>,
+}
+
+impl<P: AsRef<Path>> From<P> for ModelFiles {
+    fn from(path: P) -> Self {
+        Self { path: path.as_ref().to_owned(), projector: None }
+    }
+}
+
+impl ModelFiles {
+    /// Opens them as one checkpoint.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`Checkpoint::open_with_projector`].
+    pub fn open(&self, limits: &Limits) -> Result<Checkpoint> {
+        match &self.projector {
+            None => Checkpoint::open(&self.path, limits),
+            Some(projector) => Checkpoint::open_with_projector(&self.path, projector, limits),
+        }
+    }
+
+    fn stamps(&self) -> Result<Vec<Stamp>> {
+        let mut all = stamps(&self.path)?;
+        if let Some(projector) = &self.projector {
+            all.extend(stamps(projector)?);
+        }
+        Ok(all)
+    }
+}
+
 /// A file's content, the type built from it (one checkpoint may serve as VAE and as text encoder), and which of several
 /// models of that type.
 type Key = (ModelId, TypeId, u64);
@@ -120,8 +156,8 @@ pub struct Registry {
 
 #[derive(Default)]
 struct State {
-    /// What was at a path when it was last read.
-    paths: HashMap<PathBuf, (Vec<Stamp>, ModelId)>,
+    /// What the files were when they were last read.
+    files: HashMap<ModelFiles, (Vec<Stamp>, ModelId)>,
     shelf: Shelf<Key>,
 }
 
@@ -207,15 +243,15 @@ impl Registry {
     /// As [`Registry::acquire`].
     pub fn acquire_variant<M: Model>(
         &self,
-        path: impl AsRef<Path>,
+        files: impl Into<ModelFiles>,
         variant: u64,
         load: impl FnOnce(&Checkpoint) -> Result<M>,
     ) -> Result<Lease<M>> {
-        let path = path.as_ref();
-        let (id, checkpoint) = self.identify(path)?;
-        self.share((id, variant), path, || match checkpoint {
+        let files = files.into();
+        let (id, checkpoint) = self.identify(&files)?;
+        self.share((id, variant), &files.path, || match checkpoint {
             Some(checkpoint) => self.build(&checkpoint, load),
-            None => self.build(&Checkpoint::open(path, &self.limits)?, load),
+            None => self.build(&files.open(&self.limits)?, load),
         })
     }
 
@@ -246,12 +282,12 @@ impl Registry {
         self.share((id, variant), checkpoint.path(), || self.build(checkpoint, load))
     }
 
-    /// What the file or folder at `path` is known by, loaded or not.
+    /// What the model in these files, or in the file or folder at this path, is known by, loaded or not.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::open`].
-    pub fn id_of(&self, path: impl AsRef<Path>) -> Result<ModelId> {
-        self.identify(path.as_ref()).map(|(id, _)| id)
+    /// Those of [`ModelFiles::open`].
+    pub fn id_of(&self, files: impl Into<ModelFiles>) -> Result<ModelId> {
+        self.identify(&files.into()).map(|(id, _)| id)
     }
 
     fn build<M: Model>(&self, checkpoint: &Checkpoint, load: impl FnOnce(&Checkpoint) -> Result<M>) -> Result<M> {
@@ -289,18 +325,18 @@ impl Registry {
         Ok(Lease { id, model })
     }
 
-    /// The content at a path. The checkpoint comes along where it had to be opened to know.
-    fn identify(&self, path: &Path) -> Result<(ModelId, Option<Checkpoint>)> {
-        check_path(path)?;
-        let stamps = stamps(path)?;
-        if let Some((known, id)) = self.lock().paths.get(path)
+    /// The content of files. The checkpoint comes along where it had to be opened to know.
+    fn identify(&self, files: &ModelFiles) -> Result<(ModelId, Option<Checkpoint>)> {
+        check_path(&files.path)?;
+        let stamps = files.stamps()?;
+        if let Some((known, id)) = self.lock().files.get(files)
             && *known == stamps
         {
             return Ok((*id, None));
         }
-        let checkpoint = Checkpoint::open(path, &self.limits)?;
+        let checkpoint = files.open(&self.limits)?;
         let id = ModelId(checkpoint.digest());
-        self.lock().paths.insert(path.to_owned(), (stamps, id));
+        self.lock().files.insert(files.clone(), (stamps, id));
         Ok((id, Some(checkpoint)))
     }
 

@@ -176,7 +176,7 @@ fn wanted<'a>(
     let components: Vec<&Component> =
         found.components.iter().filter(|component| component.kind == ComponentKind::TextEncoder).collect();
     match components[..] {
-        [] => Err(no_text_encoder(found)),
+        [] => Err(found.lacks("text encoder", "a CLIP (transformers' or OpenCLIP's names), T5 or Qwen3")),
         [one] => Ok(vec![(kind::kind_of(checkpoint, one, wanted)?, one)]),
         _ => {
             let kind = |component| Ok((kind::kind_of(checkpoint, component, None)?, component));
@@ -191,17 +191,5 @@ fn wanted<'a>(
             }
             Ok(just)
         }
-    }
-}
-
-fn no_text_encoder(found: &Recognition) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, "no text encoder was found in this file")
-        .expected("a CLIP (transformers' or OpenCLIP's names), T5 or Qwen3");
-    match (&found.nearest, found.components.first()) {
-        (_, Some(other)) => error.found(format!("a {}", other.family.name())),
-        (Some(nearest), None) => error
-            .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
-            .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
-        (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
     }
 }

@@ -7,7 +7,8 @@ use super::wish::{Batch, Hidden, Wish};
 use crate::{
     Error, ErrorKind, Precision, Result,
     nn::{
-        Activation, AttentionCall, Embedding, GatedMlp, Linear, LinearCall, Pass, RowNorm, Tensor, Weights, attention,
+        Activation, BlockTail, Embedding, EncoderBlock, EncoderBlockCall, FeedForward, GatedMlp, Linear, Pass, RowNorm,
+        Weights,
     },
 };
 use luna_kernels::AttentionMask;
@@ -25,19 +26,8 @@ pub(super) struct T5 {
     /// `[buckets, heads]`.
     distances: Embedding,
     farthest: usize,
-    blocks: Vec<Block>,
+    blocks: Vec<EncoderBlock>,
     final_norm: RowNorm,
-}
-
-struct Block {
-    norm1: RowNorm,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    norm2: RowNorm,
-    mlp: GatedMlp,
-    heads: usize,
 }
 
 impl T5 {
@@ -65,7 +55,7 @@ impl T5 {
         }
         let heads = distances.channels();
         let blocks = (0..blocks.count("layer.0.layer_norm.weight"))
-            .map(|block| Block::load(&blocks.at(block), width, heads, eps))
+            .map(|block| block_of(&blocks.at(block), width, heads, eps))
             .collect::<Result<_>>()?;
         let final_norm = RowNorm::rms_norm(&weights.at("encoder.final_layer_norm"), width, eps)?;
         Ok(Self { table, distances, farthest, blocks, final_norm })
@@ -87,7 +77,7 @@ impl T5 {
         };
         let mut x = batch.x;
         for block in &self.blocks[..run] {
-            x = block.forward(x, mask, pass)?;
+            x = block.forward(x, EncoderBlockCall { mask, rotary: None }, pass)?;
         }
         let encoding = if kept.is_none() || wish.norm_inner { self.final_norm.forward(&x, pass)? } else { x };
         Ok(Hidden { encoding, last: None })
@@ -149,47 +139,30 @@ fn bucket(distance: i64, buckets: usize, farthest: usize) -> usize {
     base + (single + (log * (half - single) as f32) as usize).min(half - 1)
 }
 
-impl Block {
-    fn load(weights: &Weights, width: usize, heads: usize, eps: f32) -> Result<Self> {
-        let attention = weights.at("layer.0.SelfAttention");
-        let inner = attention.at("q").shape("weight")?[0];
-        if !inner.is_multiple_of(heads) {
-            return Err(Error::new(ErrorKind::InvalidFile, "the attention of this T5 does not divide into its heads")
-                .expected(format!("a multiple of {heads}"))
-                .found(inner.to_string()));
-        }
-        let to_inner = |name| Linear::load(&attention.at(name), width, inner);
-        let names = ["wi_0", "wi_1", "wo"];
-        Ok(Self {
-            norm1: RowNorm::rms_norm(&weights.at("layer.0.layer_norm"), width, eps)?,
-            q: to_inner("q")?,
-            k: to_inner("k")?,
-            v: to_inner("v")?,
+fn block_of(weights: &Weights, width: usize, heads: usize, eps: f32) -> Result<EncoderBlock> {
+    let attention = weights.at("layer.0.SelfAttention");
+    let inner = attention.at("q").shape("weight")?[0];
+    if !inner.is_multiple_of(heads) {
+        return Err(Error::new(ErrorKind::InvalidFile, "the attention of this T5 does not divide into its heads")
+            .expected(format!("a multiple of {heads}"))
+            .found(inner.to_string()));
+    }
+    let to_inner = |name| Linear::load(&attention.at(name), width, inner);
+    let norm = |name| RowNorm::rms_norm(&weights.at(name), width, eps);
+    let mlp = weights.at("layer.1.DenseReluDense");
+    Ok(EncoderBlock {
+        norm: norm("layer.0.layer_norm")?,
+        q: to_inner("q")?,
+        k: to_inner("k")?,
+        v: to_inner("v")?,
+        heads,
+        scale: Some(1.0),
+        tail: BlockTail {
             out: Linear::load(&attention.at("o"), inner, width)?,
-            norm2: RowNorm::rms_norm(&weights.at("layer.1.layer_norm"), width, eps)?,
-            mlp: GatedMlp::load(&weights.at("layer.1.DenseReluDense"), names, width, Activation::GeluTanh)?,
-            heads,
-        })
-    }
-
-    fn forward(&self, x: Tensor, mask: AttentionMask, pass: &Pass) -> Result<Tensor> {
-        let normed = self.norm1.forward(&x, pass)?;
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
-        let (q, k, v) = (q?, k?, v?);
-        pass.recycle(normed);
-        let call = AttentionCall { scale: Some(1.0), mask, ..AttentionCall::heads(self.heads) };
-        let mixed = attention(&q, &k, &v, call, pass)?;
-        [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
-        let y = self.out.forward_with(&mixed, LinearCall { residual: Some(&x), ..LinearCall::default() }, pass)?;
-        pass.recycle(mixed);
-        pass.recycle(x);
-        let normed = self.norm2.forward(&y, pass)?;
-        let z = self.mlp.forward(&normed, Some(&y), pass)?;
-        pass.recycle(normed);
-        pass.recycle(y);
-        pass.step()?;
-        Ok(z)
-    }
+            norm: norm("layer.1.layer_norm")?,
+            mlp: FeedForward::Gated(GatedMlp::load(&mlp, ["wi_0", "wi_1", "wo"], width, Activation::GeluTanh)?),
+        },
+    })
 }
 
 fn unsupported(found: &str) -> Error {

@@ -17,7 +17,7 @@ pub use tiling::Tiling;
 
 use crate::{
     Error, ErrorKind, LatentScale, Limits, Precision, Result, Runtime,
-    checkpoint::{Checkpoint, ComponentKind, Family, Recognition},
+    checkpoint::{Checkpoint, ComponentKind, Family},
     memory,
     nn::FrozenWeights,
 };
@@ -79,8 +79,9 @@ impl Vae {
     /// `Unsupported` if the checkpoint holds no VAE, `InvalidFile` if it is incomplete or its shapes disagree.
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime) -> Result<Self> {
         let found = checkpoint.recognise();
-        let component =
-            found.component(ComponentKind::Vae).ok_or_else(|| no_vae(&found).at(checkpoint.path().display()))?;
+        let component = found.component(ComponentKind::Vae).ok_or_else(|| {
+            found.lacks("VAE", "an AutoencoderKL (ldm or diffusers names) or a TAESD").at(checkpoint.path().display())
+        })?;
         let (network, frozen) =
             Network::load(checkpoint, component, runtime).map_err(|error| error.at(checkpoint.path().display()))?;
         Ok(Self {
@@ -173,18 +174,6 @@ impl Vae {
             .ok_or_else(|| too_little(self.memory_for(Tiling::SMALLEST, Tiling::SMALLEST, precision)))?;
         let tiling = Tiling::with_tile(tile);
         Ok((Some(tiling), Some(Fallback::Tiled { needed, available, tiling })))
-    }
-}
-
-fn no_vae(found: &Recognition) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, "no VAE was found in this file")
-        .expected("an AutoencoderKL (ldm or diffusers names) or a TAESD");
-    match (&found.nearest, found.components.first()) {
-        (_, Some(other)) => error.found(format!("a {}", other.family.name())),
-        (Some(nearest), None) => error
-            .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
-            .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
-        (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
-    checkpoint::{Checkpoint, Component, ComponentKind, Recognition, dialect},
+    checkpoint::{Checkpoint, Component, ComponentKind, dialect},
     nn::{FrozenWeights, Pass, Tensor, Weights},
 };
 use std::{path::Path, time::Instant};
@@ -84,7 +84,9 @@ impl VisionModel {
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime, options: &VisionLoadOptions) -> Result<Self> {
         let found = checkpoint.recognise();
         let load = || {
-            let component = found.component(ComponentKind::Vision).ok_or_else(|| no_vision(&found))?;
+            let component = found.component(ComponentKind::Vision).ok_or_else(|| {
+                found.lacks("vision encoder", "a CLIP or SigLIP vision transformer (transformers' or OpenCLIP's names)")
+            })?;
             Self::load_component(checkpoint, component, runtime, options)
         };
         // Packing weights is work for the runtime's threads.
@@ -226,17 +228,5 @@ impl std::fmt::Debug for VisionModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let size = &self.network.size;
         write!(f, "VisionModel({}, {} layers, {} pixels)", size.kind, size.layers, size.side())
-    }
-}
-
-fn no_vision(found: &Recognition) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, "no vision encoder was found in this file")
-        .expected("a CLIP or SigLIP vision transformer (transformers' or OpenCLIP's names)");
-    match (&found.nearest, found.components.first()) {
-        (_, Some(other)) => error.found(format!("a {}", other.family.name())),
-        (Some(nearest), None) => error
-            .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
-            .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
-        (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
     }
 }

@@ -353,15 +353,8 @@ fn no_vlm(checkpoint: &Checkpoint, found: &Recognition, limits: &Limits) -> Erro
     if checkpoint.shape("token_embd.weight").is_some() {
         return no_projector(checkpoint, limits);
     }
-    let error = Error::new(ErrorKind::Unsupported, "no vision-language model was found in this file")
-        .expected("Qwen3-VL or LLaVA 1.5 with transformers' names, or a GGUF file of one with its mmproj file");
-    match (&found.nearest, found.components.first()) {
-        (_, Some(other)) => error.found(format!("a {}", other.family.name())),
-        (Some(nearest), None) => error
-            .found(format!("names nearest to {} ({})", nearest.family.name(), nearest.dialect.name()))
-            .remedy(format!("it lacks `{}`; is the file complete?", nearest.missing.join("`, `"))),
-        (None, None) => error.remedy("`luna-cli inspect` shows what the file holds"),
-    }
+    let expected = "Qwen3-VL or LLaVA 1.5 with transformers' names, or a GGUF file of one with its mmproj file";
+    found.lacks("vision-language model", expected)
 }
 
 /// A GGUF file that is only a language model.

@@ -1,6 +1,6 @@
 //! `describe` by a daemon.
 
-use super::{connect, fallbacks, file_name, model_name, watched};
+use super::{connect, fallbacks, file_name, forward::mode, loras, model_name, rename, watched};
 use crate::{
     commands::{
         describe::{Made, Shown},
@@ -27,8 +27,16 @@ pub fn describe(
 ) -> Result<Made> {
     let client = connect(daemon)?;
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = settings.sampling;
+    let model = match &settings.mmproj {
+        None => model_name(&client, &settings.model, None)?,
+        Some(projector) => client.put_vlm(&settings.model, projector)?.model_id,
+    };
+    let entries = &settings.loras.entries;
     let request = VlmGenerate {
-        model: Some(model_name(&client, &settings.model, None)?),
+        model: Some(model),
+        loras: loras(&client, entries)?,
+        strict: settings.loras.strict,
+        lora_mode: Some(mode(settings.mode).to_owned()),
         max_tokens: Some(settings.max_tokens),
         sampling: Some(SamplingWish { temperature, top_k, top_p, min_p, repetition_penalty, seed }),
         stop: settings.stop.clone(),
@@ -59,9 +67,7 @@ pub fn describe(
             client.vlm_generate(&images.iter().collect::<Vec<_>>(), &request, &options, &mut listener)?
         }
     };
-    Ok(Made {
-        model: file_name(&settings.model),
-        fallbacks: fallbacks(&answer.head.fallbacks),
-        generated: answer.reply,
-    })
+    let mut generated = answer.reply;
+    generated.loras.iter_mut().for_each(|loras| rename(&mut loras.coverage, entries));
+    Ok(Made { model: file_name(&settings.model), fallbacks: fallbacks(&answer.head.fallbacks), generated })
 }

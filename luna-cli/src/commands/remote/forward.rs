@@ -78,7 +78,7 @@ impl DenoiserOutcome {
 }
 
 /// The mode as the wire names it.
-fn mode(mode: ModeArg) -> &'static str {
+pub fn mode(mode: ModeArg) -> &'static str {
     match mode {
         ModeArg::Functional => "functional",
         ModeArg::Merged => "merged",

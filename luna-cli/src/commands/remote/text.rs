@@ -19,7 +19,7 @@ use luna_core::{
     text::EncoderKind,
     tokenizer::{LoraTag, TokenPiece, WeightedToken},
 };
-use std::{num::NonZeroUsize, sync::Arc, time::Instant};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Instant};
 
 /// The name of the demonstration model.
 const DEMO: &str = "demo";
@@ -34,12 +34,12 @@ pub fn text(
 ) -> Result<Made> {
     let client = connect(daemon)?;
     let start = Instant::now();
-    let (models, names) = models(&client, settings)?;
+    let names = models(&client, settings)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let entries = entries(settings, tags)?;
     let reading = &settings.reading;
     let with = TextWish {
-        models,
+        models: names.iter().map(|(of_daemon, _)| of_daemon.clone()).collect(),
         recipe: settings.encoders.recipe.map(|recipe| recipe.name().to_owned()),
         clip_skip: settings.clip_skip.map(NonZeroUsize::get),
         precision: Some(settings.compute.precision.name().to_owned()),
@@ -102,19 +102,16 @@ pub fn text(
     })
 }
 
-/// The models as requests name them, and for each what the daemon and what this command calls it.
-fn models(client: &Client, settings: &Text) -> Result<(Vec<String>, Vec<(String, String)>)> {
+/// What the daemon calls each model, by which requests name it, and what this command calls it.
+fn models(client: &Client, settings: &Text) -> Result<Vec<(String, String)>> {
     if settings.encoders.files.is_empty() {
-        return Ok((vec![DEMO.to_owned()], vec![(DEMO.to_owned(), DEMO.to_owned())]));
-    }
-    let (mut models, mut names) = (Vec::new(), Vec::new());
-    for (kind, path) in &settings.encoders.files {
-        let name = model_name(client, path, kind.map(EncoderKind::name))?;
-        models.push(name.clone());
-        names.push((name, file_name(path)));
+        return Ok(vec![(DEMO.to_owned(), DEMO.to_owned())]);
     }
     // Two files of one name are two models: requests name them by id.
-    Ok((models, names))
+    let name = |(kind, path): &(Option<EncoderKind>, PathBuf)| {
+        Ok((model_name(client, path, kind.map(EncoderKind::name))?, file_name(path)))
+    };
+    settings.encoders.files.iter().map(name).collect()
 }
 
 /// The LoRAs that were typed, and those that tags name.

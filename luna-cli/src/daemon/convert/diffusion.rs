@@ -5,7 +5,7 @@ use luna_core::{
     ArrayView, Error, ErrorKind, Result,
     diffusion::{CacheOptions, CachedSequence, Control, Denoiser, FirstBlockCache, ForwardInput, Report},
     lora::ApplyMode,
-    protocol::{CacheOutcome, DenoiserInfo, Dtype, ForwardCache, ForwardReport, Message, ModelForward, Notice, Tensor},
+    protocol::{CacheOutcome, DenoiserInfo, Dtype, ForwardCache, ForwardReport, Message, Notice, Tensor},
 };
 use std::num::NonZeroUsize;
 
@@ -110,12 +110,12 @@ fn add_residual(control: &mut [Vec<Option<Array>>; 3], name: &str, tensor: Tenso
     Ok(())
 }
 
-/// How a request wants its LoRAs applied.
-pub fn apply_mode(request: &ModelForward) -> Result<ApplyMode> {
-    match request.lora_mode.as_deref() {
+/// How a request wants its LoRAs applied, and how many calls will come.
+pub fn apply_mode(mode: Option<&str>, forwards: Option<usize>) -> Result<ApplyMode> {
+    match mode {
         None | Some("functional") => Ok(ApplyMode::Functional),
         Some("merged") => Ok(ApplyMode::Merged),
-        Some("auto") => Ok(ApplyMode::Auto { forwards: request.forwards.and_then(NonZeroUsize::new) }),
+        Some("auto") => Ok(ApplyMode::Auto { forwards: forwards.and_then(NonZeroUsize::new) }),
         Some(other) => Err(Error::new(ErrorKind::InvalidInput, "no such `lora_mode`")
             .expected("`functional`, `merged` or `auto`")
             .found(format!("`{other}`"))),

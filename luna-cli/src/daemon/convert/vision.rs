@@ -2,11 +2,12 @@
 
 use super::{Defaults, notice, precision};
 use luna_core::{
-    Call, Error, ErrorKind, Image, Result,
-    protocol::{Message, Notice, SamplingWish, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo},
+    Call, Error, ErrorKind, Image, Patches as Added, Result,
+    protocol::{LoraOutcome, Message, Notice, SamplingWish, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo},
     vision::{self, PixelValues, Region, VisionModel},
     vlm::{self, GenerateOptions, Generated, Patches, Question, Sampling, VlmModel},
 };
+use std::sync::Arc;
 
 const PIXEL_VALUES: &str = "pixel_values";
 
@@ -67,7 +68,13 @@ pub fn question(request: &VlmGenerate) -> Question {
     Question { system: request.system.clone(), prompt: request.prompt.clone().unwrap_or_default() }
 }
 
-pub fn generate_options(request: &VlmGenerate, defaults: &Defaults, call: Call) -> Result<GenerateOptions> {
+/// `lora` is what the request's stack adds.
+pub fn generate_options(
+    request: &VlmGenerate,
+    defaults: &Defaults,
+    lora: Option<Arc<Added>>,
+    call: Call,
+) -> Result<GenerateOptions> {
     let usual = GenerateOptions::default();
     let SamplingWish { temperature, top_k, top_p, min_p, repetition_penalty, seed } =
         request.sampling.unwrap_or_default();
@@ -77,7 +84,7 @@ pub fn generate_options(request: &VlmGenerate, defaults: &Defaults, call: Call) 
         stop: request.stop.clone(),
         stop_at_end: !request.past_the_end,
         precision: precision(request.precision.as_deref(), defaults)?,
-        lora: None,
+        lora,
         call,
     })
 }
@@ -102,9 +109,10 @@ pub fn vlm_notices(fallbacks: &[vlm::Fallback]) -> Vec<Notice> {
     fallbacks.iter().map(|fallback| notice(fallback.name(), fallback)).collect()
 }
 
-pub fn vlm_generated(name: &str, model: &VlmModel, generated: Generated) -> VlmGenerated {
+pub fn vlm_generated(name: &str, model: &VlmModel, generated: Generated, loras: Option<LoraOutcome>) -> VlmGenerated {
     VlmGenerated {
         model: VlmModelInfo { name: name.to_owned(), family: model.info().family.name().to_owned() },
+        loras,
         prompt_tokens: generated.prompt_tokens,
         picture_tokens: generated.picture_tokens,
         finish: generated.finish.name().to_owned(),

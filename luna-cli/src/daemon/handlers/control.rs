@@ -9,13 +9,18 @@ use super::super::{
 use luna_core::{
     Error, ErrorKind,
     protocol::{
-        Cancel, Cancelled, Echoed, Empty, Fault, Info, Message, Pong, PoolInfo, Reason, Request, ResetDone, VERSION,
+        Cancel, Cancelled, Echoed, Empty, Fault, Info, IpcOffer, Message, Pong, PoolInfo, Reason, Request, ResetDone,
+        VERSION,
     },
 };
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
+
+pub fn negotiate_ipc(daemon: &Daemon) -> Result<Reply, Fault> {
+    Ok(Reply::of(&IpcOffer { unix: daemon.near.get().cloned() })?)
+}
 
 pub fn ping() -> Result<Reply, Fault> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

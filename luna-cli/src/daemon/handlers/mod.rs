@@ -16,6 +16,10 @@ use luna_core::{
 };
 use std::sync::Arc;
 
+/// The text that makes a worker panic when its tokens are asked for, in tests of this crate.
+#[cfg(test)]
+pub const PANIC: &str = "this worker panics";
+
 /// Who asks, for work that takes a worker.
 pub struct Caller<'a> {
     pub client: &'a Client,
@@ -52,6 +56,14 @@ pub fn place(request: &Request) -> Where {
     }
 }
 
+/// What `negotiate_ipc` tells, whoever asks.
+///
+/// # Errors
+/// `Internal` only.
+pub fn offer(daemon: &Daemon) -> Result<Reply, Fault> {
+    control::negotiate_ipc(daemon)
+}
+
 /// Does what is quick.
 ///
 /// # Errors
@@ -61,6 +73,7 @@ pub fn here(daemon: &Arc<Daemon>, peer: &Arc<Peer>, request: Request, message: M
         Request::Hello(_) => {
             Err(Error::new(ErrorKind::InvalidInput, "this connection has shaken hands already").into())
         }
+        Request::NegotiateIpc(_) => control::negotiate_ipc(daemon),
         Request::Ping(_) => control::ping(),
         Request::Echo(_) => control::echo(message),
         Request::GetInfo(_) => control::get_info(daemon),
@@ -86,6 +99,10 @@ pub fn here(daemon: &Arc<Daemon>, peer: &Arc<Peer>, request: Request, message: M
 /// # Errors
 /// The command's faults.
 pub fn work(daemon: &Daemon, request: Request, message: &Message, caller: &Caller) -> Result<Reply, Fault> {
+    #[cfg(test)]
+    if matches!(&request, Request::ClipTokenize(request) if request.text == PANIC) {
+        panic!("{PANIC}");
+    }
     match request {
         Request::RegisterModel(request) => models::register(daemon, &request, message),
         Request::RegisterModelByPath(request) => models::register_by_path(daemon, &request),

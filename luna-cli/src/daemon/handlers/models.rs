@@ -17,8 +17,9 @@ pub fn list(daemon: &Daemon) -> Result<Reply, Fault> {
 
 pub fn register_by_path(daemon: &Daemon, request: &RegisterModelByPath) -> Result<Reply, Fault> {
     let path = daemon.roots.resolve(&request.model_path)?;
-    let tokenizer = request.tokenizer.as_deref().map(|path| daemon.roots.resolve(path)).transpose()?;
-    let reading = Reading { encoder: encoder(request.encoder.as_deref())?, tokenizer };
+    let resolve = |path: &Option<String>| path.as_deref().map(|path| daemon.roots.resolve(path)).transpose();
+    let (tokenizer, projector) = (resolve(&request.tokenizer)?, resolve(&request.projector)?);
+    let reading = Reading { encoder: encoder(request.encoder.as_deref())?, tokenizer, projector };
     Ok(Reply::of(&daemon.register_path(&path, request.name.as_deref(), reading)?)?)
 }
 
@@ -29,7 +30,7 @@ pub fn register(daemon: &Daemon, request: &RegisterModel, message: &Message) -> 
     }
     let file = message.to_file(&request.metadata);
     let checkpoint = Checkpoint::from_bytes(&request.name, file, &Limits::default())?;
-    let reading = Reading { encoder: encoder(request.encoder.as_deref())?, tokenizer: None };
+    let reading = Reading { encoder: encoder(request.encoder.as_deref())?, ..Reading::default() };
     Ok(Reply::of(&daemon.register_upload(&checkpoint, &request.name, reading)?)?)
 }
 

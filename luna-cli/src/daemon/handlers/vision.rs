@@ -69,8 +69,10 @@ fn check_outputs(outputs: &[String], all: &[(&str, Option<&Features>)]) -> Resul
 }
 
 pub fn generate(daemon: &Daemon, request: &VlmGenerate, message: &Message, caller: &Caller) -> Result<Reply, Fault> {
-    let options = convert::generate_options(request, &daemon.defaults(caller.client), caller.call.clone())?;
+    let defaults = daemon.defaults(caller.client);
     let (name, model) = daemon.vlm(request.model.as_deref())?;
+    let (patches, loras) = daemon.loras.for_vlm(request, &model, &caller.call)?.unzip();
+    let options = convert::generate_options(request, &defaults, patches, caller.call.clone())?;
     let input = prepare(request, message, &model)?;
     let generated = model.generate(&input, &options, &mut |piece| {
         if request.stream {
@@ -78,7 +80,7 @@ pub fn generate(daemon: &Daemon, request: &VlmGenerate, message: &Message, calle
         }
     })?;
     let notices = convert::vlm_notices(&generated.fallbacks);
-    Ok(Reply::of(&convert::vlm_generated(&name, &model, generated))?.noting(notices))
+    Ok(Reply::of(&convert::vlm_generated(&name, &model, generated, loras))?.noting(notices))
 }
 
 fn prepare(request: &VlmGenerate, message: &Message, model: &VlmModel) -> Result<VlmInput, Fault> {

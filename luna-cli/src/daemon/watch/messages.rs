@@ -10,20 +10,15 @@ use serde_json::json;
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// What a listener may ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(tag = "type")]
 pub enum Wanted {
+    #[serde(rename = "get_status")]
     Status,
+    #[serde(rename = "get_details")]
     Details,
+    #[serde(rename = "get_history")]
     History,
-}
-
-/// What a listener sends.
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Request {
-    GetStatus,
-    GetDetails,
-    GetHistory,
 }
 
 /// Reads what a listener sent.
@@ -31,15 +26,10 @@ enum Request {
 /// # Errors
 /// The message that answers what nobody understands.
 pub fn read(text: &str) -> Result<Wanted, String> {
-    match serde_json::from_str(text) {
-        Ok(Request::GetStatus) => Ok(Wanted::Status),
-        Ok(Request::GetDetails) => Ok(Wanted::Details),
-        Ok(Request::GetHistory) => Ok(Wanted::History),
-        Err(_) => {
-            let expected = r#"{"type": "get_status"}, {"type": "get_details"} or {"type": "get_history"}"#;
-            Err(json!({ "type": "error", "data": { "message": format!("expected {expected}") } }).to_string())
-        }
-    }
+    serde_json::from_str(text).map_err(|_| {
+        let expected = r#"{"type": "get_status"}, {"type": "get_details"} or {"type": "get_history"}"#;
+        json!({ "type": "error", "data": { "message": format!("expected {expected}") } }).to_string()
+    })
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,7 @@
 //! Outcomes of `vision` and `describe` in lines for a person.
 
 use super::{line, peak, shape, units};
-use crate::commands::{DescribeOutcome, VisionOutcome};
+use crate::commands::{DescribeOutcome, VisionOutcome, lora_notes};
 use std::io::{self, Write};
 
 /// What was encoded.
@@ -48,5 +48,6 @@ pub fn describe_notes(describe: &DescribeOutcome) -> Vec<String> {
         "context_full" => Some("ended where the model's context does".to_owned()),
         _ => None,
     };
-    describe.fallbacks.iter().map(|fallback| fallback.message.clone()).chain(cut_off).collect()
+    let loras = describe.loras.iter().flat_map(|loras| lora_notes(&loras.coverage));
+    describe.fallbacks.iter().map(|fallback| fallback.message.clone()).chain(loras).chain(cut_off).collect()
 }

@@ -86,7 +86,8 @@ function roundUp(value) {
 /** The same for bytes, which are told in powers of 1024. */
 function roundUpBytes(value) {
   const unit = 1024 ** Math.max(0, Math.floor(Math.log2(Math.max(value, 1)) / 10));
-  return Math.min(roundUp(value / unit), 1024) * unit;
+  const rounded = roundUp(value / unit);
+  return (rounded > 500 ? 1024 : rounded) * unit;
 }
 
 /** Lines over the last minutes. A series is {name, color, values, area}, `null` where nothing is known. */
