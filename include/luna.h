@@ -1969,7 +1969,8 @@ typedef struct luna_forward_options {
      */
     const char *cache_sequence;
     /**
-     * The most that the first block's addition may differ: mean absolute difference over mean absolute value; 0 for 0.12.
+     * The most that the first block's addition may differ: mean absolute difference over mean absolute value; 0 for 0.12,
+     * less for a cache that never answers.
      */
     float cache_threshold;
     /**

@@ -17,6 +17,6 @@ fn main() -> luna_core::Result<()> {
     let options = GenerateOptions { max_tokens: 16, ..GenerateOptions::default() };
     let question = Question::new("Describe this picture.");
     let answer = model.describe(&[picture], &question, &options, &mut |piece| print!("{}", piece.text))?;
-    println!("\n{} tokens of {} for the picture", answer.ids.len(), answer.picture_tokens);
+    println!("\n{} tokens, ended by {}", answer.ids.len(), answer.finish.name());
     Ok(())
 }

@@ -24,6 +24,33 @@ fn time(calls: u32, mut call: impl FnMut()) -> f64 {
     best
 }
 
+/// Counts what a text call copies: nothing goes in but the prompt, and what comes out is viewed where it was made.
+fn copied_by_text(session: luna_session) {
+    let (names, prompts) = ([c"demo".as_ptr()], [c"a fox".as_ptr()]);
+    let options =
+        luna_text_load_options { size: size_of::<luna_text_load_options>(), cache_bytes: 1 << 20, ..zeroed() };
+    let mut report = luna_report { size: size_of::<luna_report>(), ..zeroed() };
+    let (mut text, mut made): (luna_text, [luna_conditioning; 2]) = (zeroed(), zeroed());
+    // SAFETY: every pointer leads to what the header says.
+    unsafe {
+        assert_eq!(luna_text_load(session, names.as_ptr(), 1, &options, &mut text), luna_status::Ok);
+        let places = made.map(|mut one| {
+            let status = luna_text_encode(text, prompts.as_ptr(), 1, ptr::null(), &mut one, &mut report);
+            assert_eq!(status, luna_status::Ok);
+            let mut view: luna_view = zeroed();
+            assert_eq!(luna_tensor_view(one.tokens, &mut view), luna_status::Ok);
+            (one, view.data)
+        });
+        // The cache's own memory is shown each time.
+        assert_eq!(places[0].1, places[1].1);
+        made = places.map(|(one, _)| one);
+    }
+    println!("{:<44}{:>10} bytes", "copied by a text call, also from its cache", report.copied_bytes);
+    assert_eq!((report.copied_bytes, report.cached), (0, 1));
+    made.into_iter().for_each(|one| assert_eq!(luna_conditioning_free(one), luna_status::Ok));
+    luna_text_free(text);
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut session, mut vae): (luna_session, luna_vae) = (zeroed(), zeroed());
     let pixels = vec![0.5f32; 8 * 8 * 3];
@@ -44,6 +71,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     encode(&mut latent, &mut report);
     println!("{:<44}{:>10} bytes", "copied by an encode of aligned f32", report.copied_bytes);
     assert_eq!(report.copied_bytes, 0);
+    let (mut own, mut picture): (luna_view, luna_tensor) = (zeroed(), zeroed());
+    // SAFETY: as above.
+    unsafe {
+        assert_eq!(luna_tensor_view(latent, &mut own), luna_status::Ok);
+        assert_eq!(luna_vae_decode(vae, &own, ptr::null(), &mut picture, &mut report), luna_status::Ok);
+    }
+    println!("{:<44}{:>10} bytes", "copied by a decode of Luna's own latent", report.copied_bytes);
+    assert_eq!(report.copied_bytes, 0);
+    luna_tensor_free(picture);
+    copied_by_text(session);
 
     let mut calls = Vec::new();
     // SAFETY: as above.

@@ -15,9 +15,10 @@ use luna_core::{
     save::{SaveCounters, SavePool},
 };
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -53,6 +54,13 @@ pub(crate) struct Counts {
     pub(crate) sequence_bytes: u64,
 }
 
+/// The number of a way of reading a file; 0 stands for the usual one.
+fn variant(way: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    way.hash(&mut hasher);
+    hasher.finish() | 1
+}
+
 /// One copy of each model, in this process.
 pub(crate) struct Embedded {
     device: Device,
@@ -66,7 +74,9 @@ pub(crate) struct Embedded {
     /// LoRAs in memory.
     pub(crate) loras: LoraCache,
     pub(crate) lora_folders: LoraFolders,
-    merged: MergedCopies,
+    merged_budget: Option<u64>,
+    /// Made when it is first needed: asking the system for its memory takes longer than opening a session.
+    merged: OnceLock<MergedCopies>,
     /// What samplings left for their next steps.
     pub(crate) steps: FirstBlockCache,
     pub(crate) log: Log,
@@ -75,7 +85,6 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts nothing but a device that is no CPU.
     pub(crate) fn new(settings: Settings, log: Log) -> Result<Self> {
-        let available = || memory::available().unwrap_or(u64::MAX);
         let embedded = Self {
             device: settings.device,
             threads: NonZeroUsize::new(settings.threads as usize),
@@ -88,7 +97,8 @@ impl Embedded {
             // Files can be read again, so none is kept compressed.
             loras: LoraCache::new(settings.lora_cache.unwrap_or(USUAL_LORA_BYTES), 0, Limits::default()),
             lora_folders: LoraFolders::new(settings.lora_folders)?,
-            merged: MergedCopies::new(settings.merged.unwrap_or_else(available)),
+            merged_budget: settings.merged,
+            merged: OnceLock::new(),
             steps: FirstBlockCache::new(
                 usize::try_from(settings.steps.unwrap_or(USUAL_STEP_BYTES)).unwrap_or(usize::MAX),
             ),
@@ -115,9 +125,18 @@ impl Embedded {
         path: &str,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        // No path is empty, so there is no name that stands for a bundled one.
-        let none = || Err(Error::new(ErrorKind::NotFound, "the library carries no such model"));
-        self.acquire(path, ("", none), load)
+        self.acquire(path, None, load)
+    }
+
+    /// A share in the model of a file or folder that is read in a way of its own: one content read in two ways is two
+    /// models.
+    pub(crate) fn acquire_read<M: Model>(
+        &self,
+        path: &str,
+        way: &impl Hash,
+        load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
+    ) -> Result<Lease<M>> {
+        self.told(path, load, |load| self.registry.acquire_variant(Path::new(path), variant(way), load))
     }
 
     /// A share in a model: a bundled one by its name, or else that of a file or folder. Names stand before paths;
@@ -125,26 +144,24 @@ impl Embedded {
     pub(crate) fn acquire<M: Model>(
         &self,
         path: &str,
-        bundled: (&str, fn() -> luna_core::Result<Checkpoint>),
+        bundled: Option<(&str, fn() -> luna_core::Result<Checkpoint>)>,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        self.told(path, load, |load| {
-            if path == bundled.0 {
-                self.registry.adopt(&bundled.1()?, load)
-            } else {
-                self.registry.acquire(Path::new(path), load)
-            }
+        self.told(path, load, |load| match bundled.filter(|(name, _)| *name == path) {
+            Some((_, open)) => self.registry.adopt(&open()?, load),
+            None => self.registry.acquire(Path::new(path), load),
         })
     }
 
-    /// A share in the model of an opened checkpoint; `path` is what the log calls it.
+    /// A share in the model of an opened checkpoint, read in a way of its own; `path` is what the log calls it.
     pub(crate) fn adopt<M: Model>(
         &self,
         path: &str,
         checkpoint: &Checkpoint,
+        way: &impl Hash,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
-        self.told(path, load, |load| self.registry.adopt(checkpoint, load))
+        self.told(path, load, |load| self.registry.adopt_variant(checkpoint, variant(way), load))
     }
 
     /// Shares a model by `share`, and tells of it if that loaded it.
@@ -169,7 +186,8 @@ impl Embedded {
 
     /// The layers that are merged with LoRAs.
     pub(crate) fn merged_copies(&self) -> MergedCopies {
-        self.merged.clone()
+        let available = || memory::available().unwrap_or(u64::MAX);
+        self.merged.get_or_init(|| MergedCopies::new(self.merged_budget.unwrap_or_else(available))).clone()
     }
 
     /// What it holds and has done.
@@ -185,7 +203,7 @@ impl Embedded {
             threads,
             saves,
             loras,
-            merged_bytes: self.merged.bytes(),
+            merged_bytes: self.merged.get().map_or(0, MergedCopies::bytes),
             sequences: self.steps.sequences(),
             sequence_bytes: self.steps.bytes() as u64,
         }

@@ -242,6 +242,19 @@ impl Caller {
         self.slice(what, source, count)?.iter().map(|&text| self.text(what, text)).collect()
     }
 
+    /// Texts side by side, of which any may be missing; NULL for none at all.
+    pub(crate) fn optional_texts<'a>(
+        &'a self,
+        what: &str,
+        source: *const *const c_char,
+        count: usize,
+    ) -> Result<Vec<Option<&'a str>>> {
+        if source.is_null() {
+            return Ok(vec![None; count]);
+        }
+        self.slice(what, source, count)?.iter().map(|&text| self.optional_text(what, text)).collect()
+    }
+
     /// A tensor of DLPack's.
     pub(crate) fn dlpack(&self, source: *const c_void) -> Result<DlTensor> {
         check_pointer(source.cast::<DlManagedTensor>(), "the DLManagedTensor")?;

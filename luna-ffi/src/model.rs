@@ -124,7 +124,8 @@ pub struct luna_forward_options {
     /// step, what the later blocks added then is added again. Positive and negative prompt need a name each if they are
     /// called one after the other. NULL computes every step. `luna_steps_forget` drops what is kept.
     pub cache_sequence: *const c_char,
-    /// The most that the first block's addition may differ: mean absolute difference over mean absolute value; 0 for 0.12.
+    /// The most that the first block's addition may differ: mean absolute difference over mean absolute value; 0 for 0.12,
+    /// less for a cache that never answers.
     pub cache_threshold: f32,
     /// How far the sampling must have come, 0 to 1, before the cache answers.
     pub cache_start_percent: f32,
@@ -215,7 +216,11 @@ impl Asked {
     fn new(caller: &Caller, options: &luna_forward_options, usual: AttentionMode) -> Result<Self> {
         let or = |number: f32, usual: f32| if number == 0.0 { usual } else { number };
         let mut cache = CacheOptions::default();
+        // Less than 0 never answers, which is 0 there; what is not a number stays wrong.
         cache.threshold = or(options.cache_threshold, cache.threshold);
+        if cache.threshold < 0.0 {
+            cache.threshold = 0.0;
+        }
         cache.start_percent = options.cache_start_percent;
         cache.end_percent = or(options.cache_end_percent, cache.end_percent);
         cache.max_consecutive_hits = Some(options.cache_max_hits).filter(|&most| most > 0);

@@ -56,7 +56,8 @@ pub struct luna_open_options {
     pub lora_folder_count: usize,
     /// The most bytes of LoRAs to keep in memory; 0 for 2 GiB.
     pub lora_cache_bytes: u64,
-    /// The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
+    /// The most bytes of layers merged with LoRAs; 0 for the memory that is available when the first
+    /// stack is made.
     pub merged_bytes: u64,
     /// The most bytes of the first-block cache, which samplings ask for in `luna_forward_options`; 0 for 256 MiB.
     pub step_cache_bytes: u64,

@@ -2,7 +2,7 @@
 
 use crate::{
     call::{Log, Watch},
-    daemon::{RemoteText, TextAsked, not_remote, refuse_folders},
+    daemon::{Reading, RemoteText, TextAsked, not_remote, refuse_folders},
     embedded::Embedded,
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
@@ -18,7 +18,8 @@ use crate::{
     view::{ids, luna_view},
 };
 use luna_core::{
-    Conditioning, Limits,
+    Conditioning, Limits, Runtime,
+    checkpoint::Checkpoint,
     limits::check_at_most,
     registry::Lease,
     text::{
@@ -30,6 +31,7 @@ use luna_core::{
 use std::{
     ffi::{CString, c_char},
     num::NonZeroUsize,
+    path::Path,
     sync::Arc,
 };
 
@@ -54,6 +56,11 @@ pub struct luna_text_load_options {
     pub embedding_folder_count: usize,
     /// Bytes of conditioning to remember, so that a prompt is encoded once; 0 for none.
     pub cache_bytes: u64,
+    /// For each path the `tokenizer.json` of a T5 or Qwen3, NULL for the one beside the weights; NULL for none at all.
+    pub tokenizers: *const *const c_char,
+    /// For each path the only text encoder that is wanted of it, and which CLIP a file of no known size holds: `clip_l`,
+    /// `clip_g`, `clip_h`, `t5` or `qwen3`, NULL for what the file tells; NULL for none at all.
+    pub encoders: *const *const c_char,
 }
 
 /// What is known of one text encoder.
@@ -158,26 +165,33 @@ impl Object for LoadedText {
 }
 
 impl LoadedText {
-    fn load(
-        caller: &Caller,
+    fn load<'a>(
+        caller: &'a Caller,
         session: &Session,
-        paths: &[&str],
+        paths: &[&'a str],
         options: *const luna_text_load_options,
     ) -> Result<Self> {
         let options = caller.options(options)?;
         let recipe = caller.optional_text("recipe", options.recipe)?;
         paths.iter().try_for_each(|path| not_empty("a path", path).map(drop))?;
+        let tokenizers = caller.optional_texts("tokenizers", options.tokenizers, paths.len())?;
+        let encoders = caller.optional_texts("encoders", options.encoders, paths.len())?;
+        let reading = |(tokenizer, encoder): (Option<&'a str>, Option<&str>)| -> Result<Reading<'a>> {
+            Ok(Reading { encoder: encoder.map(str::parse).transpose()?, tokenizer: tokenizer.map(Path::new) })
+        };
+        let readings = tokenizers.into_iter().zip(encoders).map(reading).collect::<Result<Vec<_>>>()?;
+        let files: Vec<(&str, Reading)> = paths.iter().copied().zip(readings).collect();
         let source = match session.place() {
             Place::There(daemon) => {
                 refuse_folders(options.embedding_folder_count)?;
                 recipe.map(recipe_of).transpose()?;
-                Source::There(RemoteText::load(daemon, paths, recipe)?)
+                Source::There(RemoteText::load(daemon, &files, recipe)?)
             }
             Place::Here(embedded) => {
                 let (folders, count) = (options.embedding_folders, options.embedding_folder_count);
                 let folders = caller.texts("embedding_folders", folders, count)?;
                 let folders = if folders.is_empty() { None } else { Some(EmbeddingFolders::new(folders)?) };
-                Source::Here(Encoders::load(embedded, paths, recipe, folders, options.cache_bytes)?)
+                Source::Here(Encoders::load(embedded, &files, recipe, folders, options.cache_bytes)?)
             }
         };
         Ok(Self { source, log: session.log })
@@ -239,12 +253,13 @@ fn recipe_of(name: &str) -> Result<Recipe> {
 impl Encoders {
     fn load(
         embedded: &Embedded,
-        paths: &[&str],
+        files: &[(&str, Reading)],
         recipe: Option<&str>,
         folders: Option<EmbeddingFolders>,
         cache: u64,
     ) -> Result<Self> {
-        let models = paths.iter().map(|path| acquire(embedded, path)).collect::<Result<Vec<_>>>()?;
+        let models =
+            files.iter().map(|(path, reading)| acquire(embedded, path, *reading)).collect::<Result<Vec<_>>>()?;
         let recipe = match recipe {
             None => Conditioner::new(&models.iter().map(|model| &**model).collect::<Vec<_>>())?.recipe(),
             Some(name) => recipe_of(name)?,
@@ -269,12 +284,25 @@ impl Encoders {
 }
 
 /// The text encoders of one file. What they are known by is their file's digest, so that a cache need not read weights.
-fn acquire(embedded: &Embedded, path: &str) -> Result<Lease<TextModel>> {
-    let bundled = (DEMO, TextModel::demo_checkpoint as fn() -> _);
-    let kind = (path == DEMO).then_some(EncoderKind::ClipL);
-    embedded.acquire(path, bundled, |checkpoint, runtime| {
-        TextModel::load(checkpoint, runtime, &TextLoadOptions { kind, ..TextLoadOptions::default() })
-    })
+fn acquire(embedded: &Embedded, path: &str, reading: Reading) -> Result<Lease<TextModel>> {
+    let usual = (path == DEMO).then_some(EncoderKind::ClipL);
+    let options = TextLoadOptions {
+        kind: reading.encoder.or(usual),
+        tokenizer: reading.tokenizer.map(Path::to_owned),
+        ..TextLoadOptions::default()
+    };
+    let load = |checkpoint: &Checkpoint, runtime: &Runtime| TextModel::load(checkpoint, runtime, &options);
+    let as_usual = (reading.encoder, reading.tokenizer) == (None, None);
+    if as_usual {
+        let bundled = Some((DEMO, TextModel::demo_checkpoint as fn() -> _));
+        return embedded.acquire(path, bundled, load);
+    }
+    if path == DEMO {
+        return Err(wrong("the text encoder that the library carries is read in one way only")
+            .remedy("leave its tokenizer and encoder at NULL; a file of that name is `./demo`")
+            .into());
+    }
+    embedded.acquire_read(path, &(options.kind, &options.tokenizer), load)
 }
 
 fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOptions> {

@@ -242,7 +242,7 @@ impl LoadedVae {
     fn load(session: &Session, path: &str) -> Result<Self> {
         let (vae, info) = match session.place() {
             Place::Here(embedded) => {
-                let bundled = (MOONLET, Vae::moonlet_checkpoint as fn() -> _);
+                let bundled = Some((MOONLET, Vae::moonlet_checkpoint as fn() -> _));
                 let vae = embedded.acquire(not_empty("path", path)?, bundled, Vae::load)?;
                 let info = info(&vae);
                 (Source::Here(vae), info)

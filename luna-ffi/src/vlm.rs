@@ -2,7 +2,7 @@
 
 use crate::{
     call::{Log, Watch},
-    daemon::{RemoteVlm, not_remote},
+    daemon::{Reading, RemoteVlm, not_remote},
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
     list::{self, Item},
@@ -45,7 +45,7 @@ pub type luna_piece_function = Option<extern "C-unwind" fn(id: u32, text: *const
 pub struct luna_vlm_load_options {
     /// `sizeof(luna_vlm_load_options)`.
     pub size: usize,
-    /// The `tokenizer.json`; NULL for the one beside the weights. A model that is in memory keeps the one it has.
+    /// The `tokenizer.json`; NULL for the one beside the weights. With another one it is another model.
     pub tokenizer: *const c_char,
     /// The vision part of a GGUF language model, `mmproj-*.gguf`; NULL for the one beside it that fits. With another one
     /// it is another model.
@@ -207,16 +207,19 @@ impl LoadedVlm {
                 let own = VlmLoadOptions { tokenizer, projector, ..VlmLoadOptions::default() };
                 let load = |checkpoint: &Checkpoint, runtime: &Runtime| VlmModel::load(checkpoint, runtime, &own);
                 Source::Here(match &own.projector {
-                    None => embedded.acquire_file(path, load)?,
+                    None if own.tokenizer.is_none() => embedded.acquire_file(path, load)?,
+                    None => embedded.acquire_read(path, &own.tokenizer, load)?,
                     Some(projector) => {
                         let both = Checkpoint::open_with_projector(path, projector, &own.limits)?;
-                        embedded.adopt(path, &both, load)?
+                        embedded.adopt(path, &both, &own.tokenizer, load)?
                     }
                 })
             }
-            Place::There(_) if tokenizer.is_some() => return Err(not_remote("a tokenizer's path").into()),
             Place::There(_) if projector.is_some() => return Err(not_remote("a projector's path").into()),
-            Place::There(daemon) => Source::There(RemoteVlm::load(daemon, path)?),
+            Place::There(daemon) => {
+                let reading = Reading { encoder: None, tokenizer: tokenizer.as_deref() };
+                Source::There(RemoteVlm::load(daemon, path, reading)?)
+            }
         };
         Ok(Self { source, log: session.log })
     }

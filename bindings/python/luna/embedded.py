@@ -235,6 +235,8 @@ class EmbeddedClip(_Patched, Clip):
         options = record(_abi.luna_text_load_options, recipe=how["recipe"], cache_bytes=how["cache_bytes"])
         options.embedding_folders = (ctypes.c_char_p * len(folders))(*folders)
         options.embedding_folder_count = len(folders)
+        options.tokenizers = (ctypes.c_char_p * len(paths))(*how["tokenizers"])
+        options.encoders = (ctypes.c_char_p * len(paths))(*how["encoders"])
         return (ctypes.c_char_p * len(paths))(*paths), len(paths), ctypes.byref(options)
 
     def _options(self, call: Optional[Call] = None) -> Any:
@@ -319,7 +321,7 @@ class EmbeddedModel(_Patched, Model):
         cache = step.cache
         if cache is not None:
             # 0 stands for the usual there; here it is what it says.
-            options.cache_sequence, options.cache_threshold = cache.name.encode(), cache.threshold or 1e-30
+            options.cache_sequence, options.cache_threshold = cache.name.encode(), cache.threshold or -1.0
             options.cache_start_percent, options.cache_end_percent = cache.start, cache.end or 1e-30
             options.cache_max_hits = cache.most_hits or 0
         return options

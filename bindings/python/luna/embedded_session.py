@@ -99,7 +99,11 @@ class EmbeddedSession(Session):
 
     def _clip(self, wish: ClipWish) -> Clip:
         folders = [_bytes(folder) for folder in wish.embedding_folders]
-        how = {"recipe": _bytes(wish.recipe), "embedding_folders": folders, "cache_bytes": wish.cache_bytes}
+        how = {
+            "recipe": _bytes(wish.recipe), "embedding_folders": folders, "cache_bytes": wish.cache_bytes,
+            "tokenizers": [_bytes(path) for path in wish.tokenizers],
+            "encoders": [_bytes(name) for name in wish.encoders],
+        }
         return EmbeddedClip(self, [_bytes(path) for path in wish.paths], how)
 
     def model(self, path: Path, attention: str = "auto") -> Model:

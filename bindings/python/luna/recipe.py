@@ -64,14 +64,22 @@ class Report:
 @dataclass(frozen=True)
 class StepCache:
     """A sampling's place in the first-block cache. Positive and negative prompt need a name each if they are called one
-    after the other. `threshold` is the most that the first block's addition may differ from the last full step's; the
-    cache answers while the sampling has come from `start` to `end`, 0 to 1, at most `most_hits` times in a row."""
+    after the other. `threshold` is the most that the first block's addition may differ from the last full step's, 0 for a
+    cache that never answers; it does so while the sampling has come from `start` to `end`, 0 to 1, at most `most_hits` times in a row."""
 
     name: str
     threshold: float = 0.12
     start: float = 0.0
     end: float = 1.0
     most_hits: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if not (self.threshold >= 0 and 0 <= self.start <= 1 and 0 <= self.end <= 1):
+            raise errors.InvalidInput(
+                "the first-block cache's options are out of range",
+                expected="a threshold of at least 0, start and end within 0 and 1",
+                found=f"threshold {self.threshold}, from {self.start} to {self.end}",
+            )
 
 
 @dataclass(frozen=True)

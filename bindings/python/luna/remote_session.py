@@ -100,22 +100,26 @@ class RemoteSession(Session):
         models: List[Dict[str, Any]] = self._connection.ask("list_models")["models"]
         return models
 
-    def _model(self, path: Path) -> str:
+    def _model(self, path: Path, tokenizer: Optional[Path] = None, encoder: Optional[str] = None) -> str:
         """What the daemon knows a model by: the name of one that it has, or else the id of a file or folder, which the
         daemon reads where it may, and is sent where it may not."""
         text = os.fspath(path)
         if not text:
             raise errors.InvalidInput("path is empty")
-        if text in _BUNDLED or any(text in (model["name"], model["model_id"]) for model in self._list()):
+        reading = {} if encoder is None else {"encoder": encoder}
+        if tokenizer is not None:
+            # Only a daemon that may read the files can be given one.
+            reading["tokenizer"] = str(pathlib.Path(tokenizer).resolve())
+        if not reading and (text in _BUNDLED or any(text in (model["name"], model["model_id"]) for model in self._list())):
             return text
         real = str(pathlib.Path(text).resolve())
         try:
-            return str(self._connection.ask("register_model_by_path", {"model_path": real})["model_id"])
+            return str(self._connection.ask("register_model_by_path", {"model_path": real, **reading})["model_id"])
         except errors.LunaError as error:
-            if error.reason is None and error.kind not in _UNREADABLE:
+            if tokenizer is not None or error.reason is None and error.kind not in _UNREADABLE:
                 raise
         tensors, metadata = _tensors_of(text)
-        fields = {"name": pathlib.Path(text).name, "metadata": metadata}
+        fields = {"name": pathlib.Path(text).name, "metadata": metadata, **reading}
         return str(self._connection.ask("register_model", fields, tensors)["model_id"])
 
     def _put_lora(self, lora: Lora) -> str:
@@ -145,7 +149,8 @@ class RemoteSession(Session):
     def _clip(self, wish: ClipWish) -> Clip:
         if wish.embedding_folders:
             raise errors.Unsupported("a daemon has its own folders of textual inversions", remedy="leave them out")
-        return RemoteClip(self, [self._model(path) for path in wish.paths], wish.recipe)
+        read = zip(wish.paths, wish.tokenizers, wish.encoders)
+        return RemoteClip(self, [self._model(*one) for one in read], wish.recipe)
 
     def model(self, path: Path, attention: str = "auto") -> Model:
         return RemoteModel(self, self._model(path), attention)
@@ -154,9 +159,9 @@ class RemoteSession(Session):
         return RemoteVision(self, self._model(path))
 
     def vlm(self, path: Path, tokenizer: Optional[Path] = None, projector: Optional[Path] = None) -> Vlm:
-        if tokenizer is not None or projector is not None:
-            raise errors.Unsupported("a daemon takes the files beside the weights", remedy="leave the others out")
-        return RemoteVlm(self, self._model(path))
+        if projector is not None:
+            raise errors.Unsupported("a daemon takes the projector beside the weights", remedy="leave it out")
+        return RemoteVlm(self, self._model(path, tokenizer))
 
     def models(self) -> List[Resident]:
         return [

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, List, Mapping, Optional, Sequence, TypeVar
 
+from . import errors
 from .models import Clip, Model, Vae, Vision, Vlm
 from .recipe import Path, choice
 
@@ -60,6 +61,8 @@ class ClipWish:
     recipe: Optional[str]
     embedding_folders: Sequence[Path]
     cache_bytes: int
+    tokenizers: Sequence[Optional[Path]]
+    encoders: Sequence[Optional[str]]
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,22 @@ class Session(ABC):
         recipe: Optional[str] = None,
         embedding_folders: Sequence[Path] = (),
         cache_bytes: int = 0,
+        tokenizers: Sequence[Optional[Path]] = (),
+        encoders: Sequence[Optional[str]] = (),
     ) -> Clip:
         """The text encoders of a diffusion model: files or folders, or `demo`, the demonstration model with random
         weights that Luna carries and that is taken if there are none. `cache_bytes` of conditionings are remembered, and
-        `embedding:name` in a prompt is looked up in the folders; a daemon has a cache and folders of its own."""
-        return self._clip(ClipWish(paths or ("demo",), recipe, embedding_folders, cache_bytes))
+        `embedding:name` in a prompt is looked up in the folders; a daemon has a cache and folders of its own.
+        `tokenizers` has a `tokenizer.json` for each path, or None for the one beside it; `encoders` the only encoder that
+        is wanted of each, such as `clip_g`, or None for what the file tells."""
+        names = paths or ("demo",)
+        for what, given in (("tokenizers", tokenizers), ("encoders", encoders)):
+            if given and len(given) != len(names):
+                raise errors.InvalidInput(f"there is not one of `{what}` for each path", found=str(len(given)))
+        none = (None,) * len(names)
+        return self._clip(
+            ClipWish(names, recipe, embedding_folders, cache_bytes, tokenizers or none, encoders or none)
+        )
 
     @abstractmethod
     def _clip(self, wish: ClipWish) -> Clip: ...

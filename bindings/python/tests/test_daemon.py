@@ -113,7 +113,9 @@ class TestDaemon(unittest.TestCase):
             self.session.vae().encode(array.array("f", [0.0] * 12))
         self.assertTrue(raised.exception.message)
         with self.assertRaises(luna.Unsupported):
-            self.session.vlm("somewhere", tokenizer="tokenizer.json")
+            self.session.vlm("somewhere", projector="mmproj.gguf")
+        with self.assertRaises(luna.InvalidInput):
+            self.session.clip("one", "two", encoders=["clip_l"])
 
     def test_a_daemon_that_ends_is_an_io_error(self):
         with luna.start_daemon(arguments=QUIET, token="hush hush hush hush") as daemon:

@@ -222,6 +222,14 @@ class TestClip(Embedded):
         self.assertEqual((clip.cache_usage()["entries"], clip.cache_usage()["bytes"]), (0, 0))
         self.assertEqual(self.session.clip().cache_usage()["entries"], 0)
 
+    def test_what_is_wanted_of_a_file_is_said_for_each(self):
+        with self.assertRaisesRegex(luna.InvalidInput, "for each path"):
+            self.session.clip("demo", encoders=["clip_l", "clip_g"])
+        with self.assertRaisesRegex(luna.InvalidInput, "in one way only"):
+            self.session.clip("demo", encoders=["clip_l"])
+        with self.assertRaises(luna.InvalidInput):
+            self.session.clip("some.safetensors", encoders=["clip_x"])
+
     def test_attention_is_the_objects_own(self):
         clip = self.session.clip()
         clip.attention = "pytorch"

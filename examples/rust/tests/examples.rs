@@ -25,7 +25,7 @@ fn examples_do_what_they_say() {
     assert!(saved.contains("gradient_001.png: ") && at("saved/gradient_001.png").is_file(), "{saved}");
     let photo = workspace::root().join("tests/fixtures/pictures/rgb8.png");
     let words = told(env!("CARGO_BIN_EXE_describe_picture"), &[&conformance::vlm(folder.path()), &photo]);
-    assert!(words.contains("16 tokens of "), "{words}");
+    assert!(words.contains(" tokens, ended by "), "{words}");
 }
 
 #[test]

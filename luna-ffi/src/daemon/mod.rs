@@ -21,12 +21,22 @@ use luna_core::{
     Error, ErrorKind, Limits, Precision,
     checkpoint::Checkpoint,
     client::{Client, ClientSettings},
-    protocol::{LoraCachePut, ReplyHead, TensorRef},
+    protocol::{LoraCachePut, RegisterModelByPath, ReplyHead, TensorRef},
+    text::EncoderKind,
 };
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// Models that every daemon carries, by name.
 const BUNDLED: [&str; 2] = ["moonlet", "demo"];
+
+/// How a file is to be read where that is to be said.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reading<'a> {
+    /// The only text encoder that is wanted.
+    pub(crate) encoder: Option<EncoderKind>,
+    /// The `tokenizer.json`.
+    pub(crate) tokenizer: Option<&'a Path>,
+}
 
 /// A daemon that listens.
 pub(crate) struct Daemon {
@@ -47,6 +57,25 @@ impl Daemon {
             return Ok(path.to_owned());
         }
         Ok(self.client.put_model(Path::new(path), None)?.model_id)
+    }
+
+    /// As [`Daemon::model`], read as it is said. Only a daemon that may read the files can be given a tokenizer.
+    pub(crate) fn model_read(&self, path: &str, reading: Reading) -> Result<String> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let encoder = reading.encoder.map(EncoderKind::name);
+        match (encoder, reading.tokenizer) {
+            (None, None) => self.model(path),
+            (encoder, None) => Ok(self.client.put_model(Path::new(path), encoder)?.model_id),
+            (encoder, Some(tokenizer)) => {
+                let request = RegisterModelByPath {
+                    model_path: real(Path::new(path)),
+                    encoder: encoder.map(str::to_owned),
+                    tokenizer: Some(real(tokenizer)),
+                    ..RegisterModelByPath::default()
+                };
+                Ok(self.client.call(&request, &[])?.reply.model_id)
+            }
+        }
     }
 
     /// Sends a LoRA file that is in memory, and gives its id.

@@ -1,6 +1,6 @@
 //! A daemon's text encoders.
 
-use super::{Daemon, not_remote, report};
+use super::{Daemon, Reading, not_remote, report};
 use crate::{
     call::Watch,
     coverage::Fate,
@@ -46,8 +46,8 @@ fn problems(told: &[TextProblem]) -> Vec<ProblemItem> {
 }
 
 impl RemoteText {
-    pub(crate) fn load(daemon: &Arc<Daemon>, paths: &[&str], recipe: Option<&str>) -> Result<Self> {
-        let models = paths.iter().map(|path| daemon.model(path)).collect::<Result<_>>()?;
+    pub(crate) fn load(daemon: &Arc<Daemon>, paths: &[(&str, Reading)], recipe: Option<&str>) -> Result<Self> {
+        let models = paths.iter().map(|(path, reading)| daemon.model_read(path, *reading)).collect::<Result<_>>()?;
         let loaded = Self { daemon: daemon.clone(), models, recipe: recipe.map(str::to_owned) };
         // Whether these encoders work together is told now, as it is in this process.
         let asked = TextAsked { options: &TextOptions::default(), loras: Vec::new(), strict: false };

@@ -1,6 +1,6 @@
 //! A daemon's vision encoders and vision-language models.
 
-use super::{Daemon, not_yet_known, report};
+use super::{Daemon, Reading, not_yet_known, report};
 use crate::{call::Watch, error::Result, options::luna_report};
 use luna_core::{
     Image,
@@ -67,8 +67,8 @@ pub(crate) struct RemoteVlm {
 }
 
 impl RemoteVlm {
-    pub(crate) fn load(daemon: &Arc<Daemon>, path: &str) -> Result<Self> {
-        Ok(Self { daemon: daemon.clone(), name: daemon.model(path)?, info: OnceLock::new() })
+    pub(crate) fn load(daemon: &Arc<Daemon>, path: &str, reading: Reading) -> Result<Self> {
+        Ok(Self { daemon: daemon.clone(), name: daemon.model_read(path, reading)?, info: OnceLock::new() })
     }
 
     /// What the daemon told of it.

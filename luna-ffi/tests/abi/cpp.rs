@@ -12,7 +12,7 @@ use std::{
 mod installer;
 
 /// What an example must have told.
-fn expected(name: &str) -> &'static str {
+pub fn expected(name: &str) -> &'static str {
     match name {
         "encode_decode" => "latent of 768 values, 0 bytes copied",
         "encode_prompt" => "77 tokens of 64 channels, pooled: yes",

@@ -10,3 +10,5 @@ mod misuse;
 mod programs;
 mod python;
 mod sanitizers;
+mod text;
+mod vlm;
