@@ -1,7 +1,7 @@
 //! 2-D convolution over `[batch, height, width, channels]`, fused with what usually stands around it.
 
 use super::{
-    Activation, GroupNorm, LinearCall, Pass, Tensor, Weights, cpu,
+    Activation, GroupNorm, LinearCall, Pass, Tensor, Weights, activate, cpu,
     frozen::{FrozenLayer, FrozenWeight},
     linear::with_branch,
     patch::PatchedWeight,
@@ -51,7 +51,8 @@ impl ConvSpec {
 }
 
 /// What is done in one go with a convolution:
-/// `y = act_after(conv(upsample(act(norm(x)))) + bias) + residual`.
+/// `y = act_after(conv(upsample(act(norm(x)))) + bias) + residual`, or with `residual_first`
+/// `y = act_after(conv(upsample(act(norm(x)))) + bias + residual)`.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct ConvCall<'a> {
     /// GroupNorm of the input.
@@ -62,8 +63,10 @@ pub(crate) struct ConvCall<'a> {
     pub(crate) upsample: bool,
     /// Activation of the output.
     pub(crate) after: Activation,
-    /// Added to the output last.
+    /// Added to the output, last if not `residual_first`.
     pub(crate) residual: Option<&'a Tensor>,
+    /// Adds the residual before the activation of the output.
+    pub(crate) residual_first: bool,
 }
 
 /// A frozen convolution.
@@ -107,8 +110,10 @@ impl Conv2d {
                     let call = ConvCall { after: first.activation, residual: first.residual, ..call };
                     self.product(x, &layer.weight, bias.as_ref(), call, pass)
                 };
-                let ends = LinearCall { activation: call.after, residual: call.residual };
-                with_branch(own, hidden, &branch, ends, pass)
+                let activation = if call.residual_first { Activation::None } else { call.after };
+                let ends = LinearCall { activation, residual: call.residual };
+                let y = with_branch(own, hidden, &branch, ends, pass)?;
+                if call.residual_first { activate(y, call.after, pass) } else { Ok(y) }
             }
         }
     }

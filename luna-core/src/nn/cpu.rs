@@ -174,6 +174,7 @@ pub(super) fn conv2d(
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             activation: call.after,
+            activation_last: call.residual_first,
             residual: residual.as_deref(),
             ..Epilogue::default()
         };
@@ -190,7 +191,7 @@ pub(super) fn pointwise(
     call: ConvCall,
     pass: &Pass,
 ) -> Result<Tensor> {
-    if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
+    if call.norm.is_none() && call.activation == Activation::None && !call.upsample && !call.residual_first {
         let call = LinearCall { activation: call.after, residual: call.residual };
         return linear(x, weight, Affine { scale: 1.0, bias }, call, pass);
     }

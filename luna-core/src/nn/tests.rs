@@ -88,13 +88,14 @@ fn convolutions_agree() {
                 return Ok(());
             }
             let residual = plain.copy()?;
-            for upsample in [false, spec.stride == 1] {
+            for (upsample, residual_first) in [(false, false), (false, true), (spec.stride == 1, false)] {
                 let call = ConvCall {
                     norm: Some(&norm),
                     activation: Activation::Silu,
                     upsample,
                     after: Activation::Relu,
                     residual: (!upsample).then_some(&residual),
+                    residual_first,
                 };
                 let ours = conv.forward_with(&x, call, pass)?;
                 assert_close(&ours, &portable::conv2d(&x, &weight, bias.as_ref(), spec, call, pass)?, 1e-5);

@@ -21,14 +21,14 @@ use std::ops::Range;
 
 pub use epilogue::Epilogue;
 
-/// Depth of one pass over a panel: 128 KiB of f32 weights, which stay in the second-level cache beside the packed rows.
-const DEPTH: usize = 1024;
+/// Depth of one pass over a panel: 48 KiB of f32 weights, which stay in the second-level cache beside the packed rows and the next pass'.
+const DEPTH: usize = 384;
 /// Depth of one pass for a few rows, where widening the weights is most of the work: 16 KiB, which never leave the first-level cache.
 const FEW_ROWS_DEPTH: usize = 128;
 /// Rows up to which that holds.
 const FEW_ROWS: usize = 14;
-/// Packed rows of one task, in f32 elements: 1 MiB.
-const BLOCK_ELEMENTS: usize = 1 << 18;
+/// Packed rows of one task, in f32 elements: 384 KiB.
+const BLOCK_ELEMENTS: usize = 96 << 10;
 /// Packed rows shared by all tasks, in f32 elements: 16 MiB.
 const SHARED_ELEMENTS: usize = 1 << 22;
 
@@ -71,7 +71,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
 
     /// Rows of one task: enough to use a panel well, few enough that they stay in the second-level cache.
     fn block_rows(&self) -> usize {
-        (BLOCK_ELEMENTS / self.depth()).clamp(56, 224) / 14 * 14
+        (BLOCK_ELEMENTS / self.depth()).clamp(84, 252) / 84 * 84
     }
 
     /// One task packs its own rows and walks all panels.
@@ -148,6 +148,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 groups,
                 columns,
                 accumulate: k0 > 0,
+                ahead: self.panels.next_of(p, k0, step),
             };
             if self.pairs {
                 isa.run_dot_bf16(MultiplyPairs(multiply));
