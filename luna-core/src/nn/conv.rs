@@ -8,7 +8,7 @@ use super::{
     portable,
 };
 use crate::Result;
-use luna_kernels::ConvShape;
+use luna_kernels::{ConvShape, PackedConv, PackedMatrix};
 use std::sync::Arc;
 
 /// The sizes of a convolution with a square kernel.
@@ -159,6 +159,47 @@ impl Conv2d {
                 pass.recycle(x);
                 Ok(y)
             }
+        }
+    }
+
+    /// The convolution of `x` doubled, as a step of its own. Takes `x`, so that its memory serves the layers after it.
+    pub(crate) fn forward_doubled(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let y = self.forward_with(&x, ConvCall { upsample: true, ..ConvCall::default() }, pass)?;
+        pass.recycle(x);
+        pass.step()?;
+        Ok(y)
+    }
+
+    /// `y + conv(x)` in the memory of `y`, which nothing else may use. `call` has neither residual nor activation of the
+    /// output.
+    pub(crate) fn forward_onto(&self, y: Tensor, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
+        let sum = match self.packed(pass) {
+            Some((weight, bias)) => cpu::conv2d_onto(y, x, weight, bias, call, pass)?,
+            None => {
+                let sum = self.forward_with(x, ConvCall { residual: Some(&y), ..call }, pass)?;
+                pass.recycle(y);
+                sum
+            }
+        };
+        pass.check()?;
+        Ok(sum)
+    }
+
+    /// The weights as the CPU's convolution takes them, with the bias, where nothing is added to them in this pass.
+    pub(super) fn packed(&self, pass: &Pass) -> Option<(&PackedConv, Option<&Tensor>)> {
+        match &self.layer.weight {
+            FrozenWeight::Conv(weight) if pass.patch(&self.layer).is_none() => Some((weight, self.layer.bias.as_ref())),
+            _ => None,
+        }
+    }
+
+    /// The same of a 1×1 convolution.
+    pub(super) fn packed_matrix(&self, pass: &Pass) -> Option<(&PackedMatrix, Option<&Tensor>)> {
+        match &self.layer.weight {
+            FrozenWeight::Matrix(weight) if pass.patch(&self.layer).is_none() => {
+                Some((weight, self.layer.bias.as_ref()))
+            }
+            _ => None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod buffers;
 mod conv;
 mod cpu;
 mod decoder_block;
+mod doubled_block;
 mod embedding;
 mod encoder_block;
 mod frozen;

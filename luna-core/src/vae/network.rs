@@ -162,8 +162,9 @@ impl Network {
 
     /// About how many activation elements are alive at once for a latent of this many pixels.
     ///
-    /// At the finest level of a KL VAE a residual block holds its input and two tensors of its output; before it
-    /// the doubling convolution has made that input.
+    /// At the finest level of a KL VAE a residual block holds its input, into which it adds, and one tensor more; the
+    /// decoder's first block also holds what remains of the coarser image that it doubles (see `forward_doubled`).
+    /// Small doubled images are held whole, but need less than what is allowed for the kernels.
     pub(super) fn peak_elements(&self, latent_pixels: u64) -> u64 {
         let picture_pixels = latent_pixels * (self.factor() as u64).pow(2);
         let channels = match self {
@@ -171,7 +172,7 @@ impl Network {
             | Self::Kl { decoder: Some(kl::Decoder { half, .. }), .. } => {
                 let fine = half.channels[0];
                 let coming = half.channels.get(1).copied().unwrap_or(fine);
-                (coming + fine).max(3 * fine)
+                (fine + coming / 4).max(2 * fine)
             }
             Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => 3 * half.channels,
             _ => 0,
