@@ -10,7 +10,7 @@ mod save;
 mod text;
 mod vision;
 
-pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, VaeBench};
+pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, TextBench, TextBenchModel, VaeBench};
 pub use daemon::{DaemonAddress, DaemonSettings, ModelSource};
 pub use describe::{Describe, Subject};
 pub use forward::Forward;

@@ -75,6 +75,10 @@ pub enum ShapeArg {
     Flux,
     /// TAESD: 2.4 million parameters, 4 latent channels
     Taesd,
+    /// CLIP-L, the text encoder of SD1.5: 123 million parameters
+    ClipL,
+    /// CLIP-G, the larger one of SDXL: 695 million parameters
+    ClipG,
 }
 
 /// One piece or tiles.

@@ -192,7 +192,8 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = BenchSubject::Vae)]
     pub subject: BenchSubject,
-    /// The architecture of the random model [default: sdxl for a VAE, sd15 for a UNet]
+    /// The architecture of the random model [default: sdxl for a VAE, sd15 for a UNet, clip-l for
+    /// a text encoder]
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "model")]
     pub shape: Option<ShapeArg>,
     /// Measure this model instead: a name (moonlet) or a file
@@ -233,6 +234,8 @@ pub enum BenchSubject {
     Vae,
     /// A denoiser: one forward step
     Unet,
+    /// A CLIP text encoder: one sequence of 77 tokens
+    Text,
 }
 
 /// A way through a VAE.

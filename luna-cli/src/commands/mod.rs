@@ -21,7 +21,7 @@ mod text_file;
 mod tokenize;
 mod vision;
 
-pub use bench::{BenchOutcome, DenoiserBenchOutcome, Timing};
+pub use bench::{BenchOutcome, DenoiserBenchOutcome, TextBenchOutcome, Timing};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
 pub use describe::DescribeOutcome;
@@ -62,6 +62,7 @@ pub enum Outcome {
     Describe(DescribeOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
+    BenchText(TextBenchOutcome),
     Serve(ServeOutcome),
     Start(StartOutcome),
     Stop(StopOutcome),
@@ -148,6 +149,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
             settings::Bench::Denoiser(settings) => {
                 Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
+            }
+            settings::Bench::Text(settings) => {
+                Outcome::BenchText(bench::run_text(&settings, &interrupt::token()?, output)?)
             }
         },
         Command::Serve(args) => {

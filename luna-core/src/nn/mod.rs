@@ -4,6 +4,7 @@
 //! On the CPU a layer calls `luna-kernels`; on other devices it composes tensor-library operations ([`portable`]).
 
 mod attention;
+mod bands;
 mod buffers;
 mod conv;
 mod cpu;
@@ -26,9 +27,11 @@ mod plain_mlp;
 mod portable;
 mod resnet_block;
 mod rotary;
+mod spared_block;
 mod weights;
 
 pub(crate) use attention::{AttentionCall, SelfAttention, attention};
+pub(crate) use bands::BANDS;
 pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use decoder_block::{DecoderBlock, DecoderBlockCall, DecoderBlockSpec};

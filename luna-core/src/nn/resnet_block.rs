@@ -2,7 +2,10 @@
 //! `y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))`, where only UNets have a time.
 
 use super::{
-    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights, modulation::scale_and_shift,
+    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights,
+    bands::{BANDS, BandSizes},
+    modulation::scale_and_shift,
+    spared_block,
 };
 use crate::Result;
 
@@ -12,8 +15,8 @@ pub(crate) struct ResnetBlock {
     pub(super) norm1: GroupNorm,
     pub(super) conv1: Conv2d,
     time: Option<Linear>,
-    norm2: GroupNorm,
-    conv2: Conv2d,
+    pub(super) norm2: GroupNorm,
+    pub(super) conv2: Conv2d,
     pub(super) shortcut: Option<Conv2d>,
 }
 
@@ -41,6 +44,13 @@ impl ResnetBlock {
 
     /// `[b, h, w, inputs]` → `[b, h, w, outputs]`. Takes `x`, so that its memory serves the layers after it.
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        self.forward_by(&BANDS, x, pass)
+    }
+
+    pub(super) fn forward_by(&self, sizes: &BandSizes, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        if let Some(stages) = self.spared(&x, sizes, pass)? {
+            return spared_block::forward(&stages, x, sizes, pass);
+        }
         let hidden = self.conv1.forward_with(&x, normed(&self.norm1), pass)?;
         let residual = match &self.shortcut {
             Some(shortcut) => shortcut.forward_consuming(x, pass)?,

@@ -133,8 +133,10 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
     fn panel(&self, isa: Isa, p: usize, first: usize, packed: &[f32], groups: Groups, scratch: &mut Scratch) {
         let columns = self.panels.columns(p);
         let widened = self.panels.dtype() != crate::WeightType::F32;
-        let few = FEW_ROWS_DEPTH.max(self.panels.dtype().block());
-        let step = if widened && groups.rows() <= FEW_ROWS { few } else { DEPTH };
+        let step = if widened && groups.rows() <= FEW_ROWS { FEW_ROWS_DEPTH } else { DEPTH };
+        // Passes begin and end with blocks.
+        let block = self.panels.dtype().block();
+        let step = (step / block * block).max(block);
         for k0 in (0..self.panels.k).step_by(step) {
             let k = step.min(self.panels.k - k0);
             let b = self.panels.widened(isa, p, k0, k, &mut scratch.weights);

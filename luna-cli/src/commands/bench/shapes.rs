@@ -1,6 +1,7 @@
 //! Random models of real shapes. Enters: the name of an architecture. Leaves: the bytes of a file as diffusers would
 //! write it. Values are the same on every machine.
 
+use super::text_shapes;
 use crate::{
     args::ShapeArg,
     tensor_file::{Tensor, half_bytes, to_bytes},
@@ -17,15 +18,18 @@ pub fn name(shape: ShapeArg) -> &'static str {
         ShapeArg::Sd15 => "SD1.5",
         ShapeArg::Flux => "Flux",
         ShapeArg::Taesd => "TAESD",
+        ShapeArg::ClipL => "CLIP-L",
+        ShapeArg::ClipG => "CLIP-G",
     }
 }
 
-/// Names and shapes of its tensors.
+/// Names and shapes of its VAE's tensors, or of what it has instead.
 pub fn tensors(shape: ShapeArg) -> Vec<Named> {
     match shape {
         ShapeArg::Sdxl | ShapeArg::Sd15 => KlShape { latent: 4, quant: true }.tensors(),
         ShapeArg::Flux => KlShape { latent: 16, quant: false }.tensors(),
         ShapeArg::Taesd => taesd(4),
+        ShapeArg::ClipL | ShapeArg::ClipG => text_shapes::tensors(shape).unwrap_or_default(),
     }
 }
 

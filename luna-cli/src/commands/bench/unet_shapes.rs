@@ -27,7 +27,7 @@ pub fn tensors(shape: ShapeArg) -> Option<Vec<Named>> {
     match shape {
         ShapeArg::Sd15 => Some(SD15.tensors()),
         ShapeArg::Sdxl => Some(SDXL.tensors()),
-        ShapeArg::Flux | ShapeArg::Taesd => None,
+        ShapeArg::Flux | ShapeArg::Taesd | ShapeArg::ClipL | ShapeArg::ClipG => None,
     }
 }
 
