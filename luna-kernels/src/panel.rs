@@ -208,9 +208,9 @@ impl<'a> Panels<'a> {
         &self.data[p * stride + panel_bytes(self.dtype, k0)..(p + 1) * stride]
     }
 
-    /// The bytes of the `step` depths that follow those from `k0` on: of the same panel or the next.
-    pub(crate) fn next_of(&self, p: usize, k0: usize, step: usize) -> &'a [u8] {
-        let (p, k0) = if k0 + step < self.k { (p, k0 + step) } else { (p + 1, 0) };
+    /// The bytes of the next `step` depths from `k0` of panel `p` on; where the depth ends, those of panel `then`.
+    pub(crate) fn some_of(&self, (p, k0): (usize, usize), step: usize, then: usize) -> &'a [u8] {
+        let (p, k0) = if k0 < self.k { (p, k0) } else { (then, 0) };
         if p >= self.count() {
             return &[];
         }
