@@ -11,7 +11,9 @@ mod save;
 mod text;
 mod vision;
 
-pub use bench::{Bench, BenchModel, DenoiserBench, DenoiserModel, LoraBench, LoraSubject, VaeBench};
+pub use bench::{
+    Bench, BenchModel, DenoiserBench, DenoiserModel, LoraBench, LoraSubject, TextBench, TextBenchModel, VaeBench,
+};
 pub use config::{ConfigCheck, ConfigShow, default_file};
 pub use daemon::{DaemonAddress, DaemonSettings, LogSettings, WatchSettings, parse_pool};
 pub use describe::{Describe, Subject};

@@ -10,7 +10,7 @@ use crate::isa::Context;
 use crate::layout::{self, ImageShape};
 use crate::matmul::{self, MatmulShape, Operand};
 use crate::matrix::{self, PackedMatrix};
-use crate::norm::{ChannelAffine, GroupNorm, RowNorm, group, rows};
+use crate::norm::{ChannelAffine, GroupMoments, GroupNorm, RowNorm, group, rows};
 use crate::rotary::{self, Rotary, RotaryShape};
 use crate::simd::math::Activation;
 use crate::weight::WeightView;
@@ -47,6 +47,7 @@ instances! {
     elementwise::multiply_of as fn multiply(x: &mut [Self], y: &[Self], cx: &Context<'_>);
     elementwise::softmax_rows_of as fn softmax_rows(x: &mut [Self], c: usize, cx: &Context<'_>);
     elementwise::swiglu_of as fn swiglu(x: &[Self], out: &mut [Self], n: usize, cx: &Context<'_>);
+    group::add_moments_of as fn add_moments(moments: &mut GroupMoments, x: &[Self], c: usize, cx: &Context<'_>);
     group::apply_affine_of as fn apply_affine(
         x: &[Self], out: &mut [Self], b: usize, affine: &ChannelAffine, activation: Activation, cx: &Context<'_>
     );

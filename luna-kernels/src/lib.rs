@@ -51,6 +51,7 @@ mod layout;
 mod matmul;
 mod matrix;
 mod norm;
+mod pages;
 mod panel;
 mod peak;
 mod quantised;
@@ -71,7 +72,10 @@ pub use isa::{Context, Isa};
 pub use layout::{ImageShape, nchw_to_nhwc, nhwc_to_nchw, upsample_nearest_2x};
 pub use matmul::{MatmulShape, Operand, matmul};
 pub use matrix::{PackedMatrix, linear};
-pub use norm::{ChannelAffine, GroupNorm, RowNorm, apply_affine, group_norm_affine, layer_norm, rms_norm};
+pub use norm::{
+    ChannelAffine, GroupMoments, GroupNorm, RowNorm, apply_affine, group_norm_affine, layer_norm, rms_norm,
+};
+pub use pages::want_large_pages;
 pub use peak::{Peak, peak};
 pub use rotary::{Rotary, RotaryLayout, RotaryShape, rotate};
 pub use scalar::Scalar;

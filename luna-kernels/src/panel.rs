@@ -169,13 +169,17 @@ fn across<const SIZE: usize>(rows: &[u8], depth: usize, panel: &mut [u8]) {
     }
 }
 
+/// The bytes of f32 values.
+pub(crate) fn as_bytes(data: &[f32]) -> &[u8] {
+    // SAFETY: any f32 is four valid bytes, and the borrow is kept.
+    unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) }
+}
+
 impl<'a> Panels<'a> {
     /// f32 panels laid out by a kernel: `data` holds `ceil(n/32)` panels of `k * 32` values.
     pub(crate) fn from_f32(data: &'a [f32], n: usize, k: usize) -> Self {
         assert!(data.len() >= n.div_ceil(NR) * k * NR && data.as_ptr().addr().is_multiple_of(64));
-        // SAFETY: any f32 is four valid bytes, and the borrow is kept.
-        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) };
-        Self { dtype: WeightType::F32, n, k, data: bytes }
+        Self { dtype: WeightType::F32, n, k, data: as_bytes(data) }
     }
 
     pub(crate) fn dtype(&self) -> WeightType {
@@ -202,6 +206,16 @@ impl<'a> Panels<'a> {
     pub(crate) fn rest_of(&self, p: usize, k0: usize) -> &'a [u8] {
         let stride = panel_bytes(self.dtype, self.k);
         &self.data[p * stride + panel_bytes(self.dtype, k0)..(p + 1) * stride]
+    }
+
+    /// The bytes of the next `step` depths from `k0` of panel `p` on; where the depth ends, those of panel `then`.
+    pub(crate) fn some_of(&self, (p, k0): (usize, usize), step: usize, then: usize) -> &'a [u8] {
+        let (p, k0) = if k0 < self.k { (p, k0) } else { (then, 0) };
+        if p >= self.count() {
+            return &[];
+        }
+        let rest = self.rest_of(p, k0);
+        &rest[..rest.len().min(panel_bytes(self.dtype, step))]
     }
 
     /// Depths `k0..k0 + rows` of panel `p` as `[rows][32]` f32: the panel itself where it is f32, else widened into `scratch`.

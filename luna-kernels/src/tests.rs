@@ -23,6 +23,7 @@ fn check_linear<T: Scalar>(seed: u64, m: usize, n: usize, k: usize) {
         residual: rng.chance().then_some(&residual),
         scale: rng.pick(&[1.0, -0.6]),
         accumulate: rng.chance(),
+        activation_last: rng.chance(),
     };
     finish(&mut want, n, &e, &before);
     for isa in Isa::available() {

@@ -199,7 +199,8 @@ pub struct BenchArgs {
     /// What to measure
     #[arg(value_enum, default_value_t = BenchSubject::Vae)]
     pub subject: BenchSubject,
-    /// The architecture of the random model [default: sdxl for a VAE, else sd15]
+    /// The architecture of the random model [default: sdxl for a VAE, clip-l for a text encoder,
+    /// else sd15]
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "model")]
     pub shape: Option<ShapeArg>,
     /// Measure this model instead: a name (moonlet) or a file
@@ -246,6 +247,8 @@ pub enum BenchSubject {
     Vae,
     /// A denoiser: one forward step
     Unet,
+    /// A CLIP text encoder: one sequence of 77 tokens
+    Text,
     /// LoRAs: a denoiser or a text encoder without one, with one in each mode, and with one that was never seen
     Lora,
 }

@@ -22,7 +22,7 @@ mod text_file;
 mod tokenize;
 mod vision;
 
-pub use bench::{BenchOutcome, DenoiserBenchOutcome, LoraBenchOutcome, Timing};
+pub use bench::{BenchOutcome, DenoiserBenchOutcome, LoraBenchOutcome, TextBenchOutcome, Timing};
 pub use config::{ConfigCheckOutcome, ConfigOutcome, SettingOutcome};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;
@@ -64,6 +64,7 @@ pub enum Outcome {
     Describe(DescribeOutcome),
     Bench(BenchOutcome),
     BenchUnet(DenoiserBenchOutcome),
+    BenchText(TextBenchOutcome),
     BenchLora(LoraBenchOutcome),
     Serve(ServeOutcome),
     Start(StartOutcome),
@@ -157,6 +158,9 @@ pub fn run(command: Command, environment: &Environment, output: &Output) -> Resu
             settings::Bench::Vae(settings) => Outcome::Bench(bench::run(&settings, &interrupt::token()?, output)?),
             settings::Bench::Denoiser(settings) => {
                 Outcome::BenchUnet(bench::run_denoiser(&settings, &interrupt::token()?, output)?)
+            }
+            settings::Bench::Text(settings) => {
+                Outcome::BenchText(bench::run_text(&settings, &interrupt::token()?, output)?)
             }
             settings::Bench::Lora(settings) => {
                 Outcome::BenchLora(bench::run_lora(&settings, &interrupt::token()?, output)?)

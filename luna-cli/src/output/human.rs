@@ -7,7 +7,8 @@ mod vision;
 use super::{config, daemon, units};
 use crate::commands::{
     BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
-    EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, Timing, VaeOutcome, lora_notes,
+    EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, TextBenchOutcome, Timing, VaeOutcome,
+    lora_notes,
 };
 use luna_core::Error;
 use std::{
@@ -31,6 +32,7 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Describe(outcome) => vision::describe(out, outcome),
         Outcome::Bench(outcome) => bench(out, outcome),
         Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
+        Outcome::BenchText(outcome) => bench_text(out, outcome),
         Outcome::BenchLora(outcome) => lora::bench(out, outcome),
         Outcome::Serve(outcome) => daemon::served(out, outcome),
         Outcome::Start(outcome) => daemon::started(out, outcome),
@@ -271,6 +273,26 @@ fn bench_unet(out: &mut impl Write, bench: &DenoiserBenchOutcome) -> io::Result<
     for (name, bytes) in held {
         bytes.map_or(Ok(()), |bytes| line(out, name, format!("{} held by the process", units::bytes(bytes))))?;
     }
+    peak(out, bench.peak_memory_bytes)
+}
+
+fn bench_text(out: &mut impl Write, bench: &TextBenchOutcome) -> io::Result<()> {
+    let TextBenchOutcome { model, precision, device, threads, tokens, .. } = bench;
+    writeln!(out, "{model}, {}", bench.encoders.join(" and "))?;
+    writeln!(out, "{tokens} tokens, {precision} on {device}, {threads} threads\n")?;
+    let share = bench.share_of_peak.map(|share| format!(", {:.0} % of the peak", share * 100.0)).unwrap_or_default();
+    let (best, median) = (units::seconds(bench.best_seconds), units::seconds(bench.median_seconds));
+    line(
+        out,
+        "a call",
+        format!("{best} at best, {median} in the middle, {} the first", units::seconds(bench.first_seconds)),
+    )?;
+    line(out, "rate", format!("{:.1} GFLOP at {:.1} GFLOP/s{share}", bench.gflop, bench.gflops))?;
+    if let Some(peak) = bench.peak_gflops {
+        line(out, "peak", format!("{peak:.0} GFLOP/s in f32, measured just now"))?;
+    }
+    line(out, "loading", units::seconds(bench.load_seconds))?;
+    line(out, "weights", units::bytes(bench.weight_bytes))?;
     peak(out, bench.peak_memory_bytes)
 }
 

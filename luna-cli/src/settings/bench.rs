@@ -13,6 +13,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 pub enum Bench {
     Vae(VaeBench),
     Denoiser(DenoiserBench),
+    Text(TextBench),
     Lora(LoraBench),
 }
 
@@ -78,6 +79,17 @@ pub enum DenoiserModel {
     Existing(PathBuf),
 }
 
+/// Settings of `bench text`.
+#[derive(Debug)]
+pub struct TextBench {
+    pub model: TextBenchModel,
+    pub runs: usize,
+    pub compute: Compute,
+}
+
+/// What `bench text` runs.
+pub type TextBenchModel = DenoiserModel;
+
 impl DenoiserModel {
     /// What to call it.
     pub fn name(&self) -> String {
@@ -93,6 +105,7 @@ impl Bench {
         match args.subject {
             BenchSubject::Vae => VaeBench::new(args, environment).map(Self::Vae),
             BenchSubject::Unet => DenoiserBench::new(args, environment).map(Self::Denoiser),
+            BenchSubject::Text => TextBench::new(args, environment).map(Self::Text),
             BenchSubject::Lora => LoraBench::new(args, environment).map(Self::Lora),
         }
     }
@@ -146,6 +159,31 @@ impl DenoiserBench {
             callers: args.callers.unwrap_or(NonZeroUsize::MIN),
             runs: args.runs as usize,
             attention: args.attention.attention.unwrap_or_default(),
+            compute: compute(args.compute, environment)?,
+        })
+    }
+}
+
+impl TextBench {
+    fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
+        let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
+        refuse(
+            [
+                ("--only", args.only.is_some()),
+                ("tiles and --max-memory", tiles),
+                ("--keep-model", args.keep_model.is_some()),
+                ("--batch", args.batch.is_some()),
+                ("--callers", args.callers.is_some()),
+                ("--attention", args.attention.attention.is_some()),
+            ],
+            "text",
+        )?;
+        Ok(Self {
+            model: match args.model {
+                Some(text) => TextBenchModel::Existing(text.into()),
+                None => TextBenchModel::Random(args.shape.unwrap_or(ShapeArg::ClipL)),
+            },
+            runs: args.runs as usize,
             compute: compute(args.compute, environment)?,
         })
     }

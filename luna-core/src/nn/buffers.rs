@@ -2,6 +2,7 @@
 //! is asked for again, which at picture sizes is as dear as the arithmetic of a cheap layer.
 
 use half::{bf16, f16};
+use luna_kernels::Plain;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers that no tensor uses at the moment, by element type.
@@ -13,7 +14,7 @@ pub(crate) struct Buffers {
 }
 
 /// An element type that buffers are kept for.
-pub(super) trait Recycled: Copy + Default {
+pub(super) trait Recycled: Plain + Default {
     fn shelf(buffers: &Buffers) -> &Mutex<Vec<Vec<Self>>>;
 }
 
@@ -48,7 +49,9 @@ impl Buffers {
             shelf.clear();
         }
         drop(shelf);
-        vec![T::default(); len]
+        let mut buffer = vec![T::default(); len];
+        luna_kernels::want_large_pages(&mut buffer);
+        buffer
     }
 
     /// Keeps a buffer for the next [`Buffers::take`].

@@ -1,14 +1,14 @@
 //! 2-D convolution over `[batch, height, width, channels]`, fused with what usually stands around it.
 
 use super::{
-    Activation, GroupNorm, LinearCall, Pass, Tensor, Weights, cpu,
+    Activation, GroupNorm, LinearCall, Pass, Tensor, Weights, activate, cpu,
     frozen::{FrozenLayer, FrozenWeight},
     linear::with_branch,
     patch::PatchedWeight,
     portable,
 };
 use crate::Result;
-use luna_kernels::ConvShape;
+use luna_kernels::{ConvShape, PackedConv, PackedMatrix};
 use std::sync::Arc;
 
 /// The sizes of a convolution with a square kernel.
@@ -51,7 +51,8 @@ impl ConvSpec {
 }
 
 /// What is done in one go with a convolution:
-/// `y = act_after(conv(upsample(act(norm(x)))) + bias) + residual`.
+/// `y = act_after(conv(upsample(act(norm(x)))) + bias) + residual`, or with `residual_first`
+/// `y = act_after(conv(upsample(act(norm(x)))) + bias + residual)`.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct ConvCall<'a> {
     /// GroupNorm of the input.
@@ -62,8 +63,10 @@ pub(crate) struct ConvCall<'a> {
     pub(crate) upsample: bool,
     /// Activation of the output.
     pub(crate) after: Activation,
-    /// Added to the output last.
+    /// Added to the output, last if not `residual_first`.
     pub(crate) residual: Option<&'a Tensor>,
+    /// Adds the residual before the activation of the output.
+    pub(crate) residual_first: bool,
 }
 
 /// A frozen convolution.
@@ -107,8 +110,10 @@ impl Conv2d {
                     let call = ConvCall { after: first.activation, residual: first.residual, ..call };
                     self.product(x, &layer.weight, bias.as_ref(), call, pass)
                 };
-                let ends = LinearCall { activation: call.after, residual: call.residual };
-                with_branch(own, hidden, &branch, ends, pass)
+                let activation = if call.residual_first { Activation::None } else { call.after };
+                let ends = LinearCall { activation, residual: call.residual };
+                let y = with_branch(own, hidden, &branch, ends, pass)?;
+                if call.residual_first { activate(y, call.after, pass) } else { Ok(y) }
             }
         }
     }
@@ -154,6 +159,47 @@ impl Conv2d {
                 pass.recycle(x);
                 Ok(y)
             }
+        }
+    }
+
+    /// The convolution of `x` doubled, as a step of its own. Takes `x`, so that its memory serves the layers after it.
+    pub(crate) fn forward_doubled(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let y = self.forward_with(&x, ConvCall { upsample: true, ..ConvCall::default() }, pass)?;
+        pass.recycle(x);
+        pass.step()?;
+        Ok(y)
+    }
+
+    /// `y + conv(x)` in the memory of `y`, which nothing else may use. `call` has neither residual nor activation of the
+    /// output.
+    pub(crate) fn forward_onto(&self, y: Tensor, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
+        let sum = match self.packed(pass) {
+            Some((weight, bias)) => cpu::conv2d_onto(y, x, weight, bias, call, pass)?,
+            None => {
+                let sum = self.forward_with(x, ConvCall { residual: Some(&y), ..call }, pass)?;
+                pass.recycle(y);
+                sum
+            }
+        };
+        pass.check()?;
+        Ok(sum)
+    }
+
+    /// The weights as the CPU's convolution takes them, with the bias, where nothing is added to them in this pass.
+    pub(super) fn packed(&self, pass: &Pass) -> Option<(&PackedConv, Option<&Tensor>)> {
+        match &self.layer.weight {
+            FrozenWeight::Conv(weight) if pass.patch(&self.layer).is_none() => Some((weight, self.layer.bias.as_ref())),
+            _ => None,
+        }
+    }
+
+    /// The same of a 1×1 convolution.
+    pub(super) fn packed_matrix(&self, pass: &Pass) -> Option<(&PackedMatrix, Option<&Tensor>)> {
+        match &self.layer.weight {
+            FrozenWeight::Matrix(weight) if pass.patch(&self.layer).is_none() => {
+                Some((weight, self.layer.bias.as_ref()))
+            }
+            _ => None,
         }
     }
 }

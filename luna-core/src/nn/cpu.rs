@@ -80,7 +80,7 @@ impl<T: Element> Deref for View<'_, T> {
 }
 
 /// A bias or another small f32 tensor, where there is one.
-fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_, T>>> {
+pub(super) fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_, T>>> {
     x.map(View::of).transpose()
 }
 
@@ -174,11 +174,39 @@ pub(super) fn conv2d(
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             activation: call.after,
+            activation_last: call.residual_first,
             residual: residual.as_deref(),
             ..Epilogue::default()
         };
         luna_kernels::conv2d(&input, weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, (b, rows, columns, weight.shape().cout), &Device::Cpu)?)
+    })
+}
+
+/// `y + conv(x)` in the memory of `y`, which nothing else may use.
+pub(super) fn conv2d_onto(
+    y: Tensor,
+    x: &Tensor,
+    weight: &PackedConv,
+    bias: Option<&Tensor>,
+    call: ConvCall,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let (b, h, w, _) = x.dims4()?;
+    let shape = y.shape().clone();
+    let affine = call.norm.map(|norm| affine(x, norm, pass)).transpose()?;
+    dispatch!(x, T => {
+        let (data, bias) = (View::<T>::of(x)?, optional::<f32>(bias)?);
+        let input = ConvInput {
+            norm: affine.as_ref(),
+            activation: call.activation,
+            upsample: call.upsample,
+            ..ConvInput::new(&data, b, h, w)
+        };
+        let epilogue = Epilogue { bias: bias.as_deref(), accumulate: true, ..Epilogue::default() };
+        let mut y = into_buffer::<T>(&y)?;
+        luna_kernels::conv2d(&input, weight, &mut y, &epilogue, &pass.cx());
+        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })
 }
 
@@ -190,7 +218,7 @@ pub(super) fn pointwise(
     call: ConvCall,
     pass: &Pass,
 ) -> Result<Tensor> {
-    if call.norm.is_none() && call.activation == Activation::None && !call.upsample {
+    if call.norm.is_none() && call.activation == Activation::None && !call.upsample && !call.residual_first {
         let call = LinearCall { activation: call.after, residual: call.residual };
         return linear(x, weight, Affine { scale: 1.0, bias }, call, pass);
     }

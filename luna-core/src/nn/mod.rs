@@ -4,11 +4,13 @@
 //! On the CPU a layer calls `luna-kernels`; on other devices it composes tensor-library operations ([`portable`]).
 
 mod attention;
+mod bands;
 mod block_tail;
 mod buffers;
 mod conv;
 mod cpu;
 mod decoder_block;
+mod doubled_block;
 mod embedding;
 mod encoder_block;
 mod frozen;
@@ -27,9 +29,11 @@ mod plain_mlp;
 mod portable;
 mod resnet_block;
 mod rotary;
+mod spared_block;
 mod weights;
 
 pub(crate) use attention::{AttentionCall, SelfAttention, attention};
+pub(crate) use bands::BANDS;
 pub(crate) use block_tail::{BlockTail, FeedForward};
 pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};

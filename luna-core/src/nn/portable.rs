@@ -50,6 +50,9 @@ pub(super) fn conv2d(
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     };
+    if call.residual_first {
+        return activate(&add(y, call.residual)?, call.after);
+    }
     add(activate(&y, call.after)?, call.residual)
 }
 

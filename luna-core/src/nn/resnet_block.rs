@@ -2,19 +2,22 @@
 //! `y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))`, where only UNets have a time.
 
 use super::{
-    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights, modulation::scale_and_shift,
+    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights,
+    bands::{BANDS, BandSizes},
+    modulation::scale_and_shift,
+    spared_block,
 };
 use crate::Result;
 
 /// Two convolutions with a residual around them. Names: `norm1`, `conv1`, `time_emb_proj`, `norm2`, `conv2`,
 /// `conv_shortcut`.
 pub(crate) struct ResnetBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
+    pub(super) norm1: GroupNorm,
+    pub(super) conv1: Conv2d,
     time: Option<Linear>,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    shortcut: Option<Conv2d>,
+    pub(super) norm2: GroupNorm,
+    pub(super) conv2: Conv2d,
+    pub(super) shortcut: Option<Conv2d>,
 }
 
 impl ResnetBlock {
@@ -41,14 +44,19 @@ impl ResnetBlock {
 
     /// `[b, h, w, inputs]` → `[b, h, w, outputs]`. Takes `x`, so that its memory serves the layers after it.
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        self.forward_by(&BANDS, x, pass)
+    }
+
+    pub(super) fn forward_by(&self, sizes: &BandSizes, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        if let Some(stages) = self.spared(&x, sizes, pass)? {
+            return spared_block::forward(&stages, x, sizes, pass);
+        }
         let hidden = self.conv1.forward_with(&x, normed(&self.norm1), pass)?;
         let residual = match &self.shortcut {
             Some(shortcut) => shortcut.forward_consuming(x, pass)?,
             None => x,
         };
-        let y = self.second_half(hidden, &residual, pass)?;
-        pass.recycle(residual);
-        Ok(y)
+        self.second_half_onto(residual, hidden, pass)
     }
 
     /// As [`ResnetBlock::forward`] at a time step, whose activated embedding is `time` `[b, time]`. Leaves `x` to the
@@ -64,12 +72,18 @@ impl ResnetBlock {
         match &self.shortcut {
             Some(shortcut) => {
                 let residual = shortcut.forward(x, pass)?;
-                let y = self.second_half(hidden, &residual, pass)?;
-                pass.recycle(residual);
-                Ok(y)
+                self.second_half_onto(residual, hidden, pass)
             }
             None => self.second_half(hidden, x, pass),
         }
+    }
+
+    /// `residual + conv2(silu(norm2(hidden)))` in the memory of the residual.
+    pub(super) fn second_half_onto(&self, residual: Tensor, hidden: Tensor, pass: &Pass) -> Result<Tensor> {
+        let y = self.conv2.forward_onto(residual, &hidden, normed(&self.norm2), pass)?;
+        pass.recycle(hidden);
+        pass.step()?;
+        Ok(y)
     }
 
     fn second_half(&self, hidden: Tensor, residual: &Tensor, pass: &Pass) -> Result<Tensor> {

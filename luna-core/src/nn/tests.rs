@@ -1,6 +1,6 @@
 //! The CPU's kernels and the portable operations must say the same: each layer is run both ways on the CPU.
 
-use super::{linear::Affine, *};
+use super::{bands::BandSizes, linear::Affine, *};
 use crate::{Call, Limits, Precision, Result, Runtime, checkpoint::Checkpoint};
 use candle_core::{DType, Device};
 use luna_kernels::AttentionMask;
@@ -88,13 +88,14 @@ fn convolutions_agree() {
                 return Ok(());
             }
             let residual = plain.copy()?;
-            for upsample in [false, spec.stride == 1] {
+            for (upsample, residual_first) in [(false, false), (false, true), (spec.stride == 1, false)] {
                 let call = ConvCall {
                     norm: Some(&norm),
                     activation: Activation::Silu,
                     upsample,
                     after: Activation::Relu,
                     residual: (!upsample).then_some(&residual),
+                    residual_first,
                 };
                 let ours = conv.forward_with(&x, call, pass)?;
                 assert_close(&ours, &portable::conv2d(&x, &weight, bias.as_ref(), spec, call, pass)?, 1e-5);
@@ -102,6 +103,79 @@ fn convolutions_agree() {
             Ok(())
         });
     }
+}
+
+/// The tensors of a residual block without its shortcut.
+fn block_tensors(inputs: usize, outputs: usize) -> Vec<(&'static str, Vec<usize>)> {
+    vec![
+        ("norm1.weight", vec![inputs]),
+        ("norm1.bias", vec![inputs]),
+        ("conv1.weight", vec![outputs, inputs, 3, 3]),
+        ("conv1.bias", vec![outputs]),
+        ("norm2.weight", vec![outputs]),
+        ("norm2.bias", vec![outputs]),
+        ("conv2.weight", vec![outputs, outputs, 3, 3]),
+        ("conv2.bias", vec![outputs]),
+    ]
+}
+
+/// No image is too small, and `band` is as many bytes.
+fn bands_of(band: usize, spared: bool) -> BandSizes {
+    BandSizes { doubled: 0, spared: if spared { 0 } else { usize::MAX }, band }
+}
+
+const NEVER: BandSizes = BandSizes { doubled: usize::MAX, spared: usize::MAX, band: 1 };
+
+#[test]
+fn blocks_in_bands_are_whole_blocks() {
+    let runtime = Runtime::cpu().unwrap();
+    let mut tensors = block_tensors(24, 8);
+    let more: [(&str, &[usize]); 4] = [
+        ("conv_shortcut.weight", &[8, 24, 1, 1]),
+        ("conv_shortcut.bias", &[8]),
+        ("up.weight", &[24, 24, 3, 3]),
+        ("up.bias", &[24]),
+    ];
+    tensors.extend(more.map(|(name, shape)| (name, shape.to_vec())));
+    let narrow = checkpoint(&tensors.iter().map(|(name, shape)| (*name, &shape[..])).collect::<Vec<_>>());
+    let tensors = block_tensors(16, 16);
+    let even = checkpoint(&tensors.iter().map(|(name, shape)| (*name, &shape[..])).collect::<Vec<_>>());
+    let block = ResnetBlock::load(&weights(&even, &runtime), 16, 16, 4, 1e-6).unwrap();
+    let doubled = ResnetBlock::load(&weights(&narrow, &runtime), 24, 8, 4, 1e-6).unwrap();
+    let doubling = Conv2d::load(&weights(&narrow, &runtime).at("up"), ConvSpec::same(24, 24)).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (h, w) in [(1, 1), (2, 9), (7, 5), (16, 3), (37, 12)] {
+        let (x, small) = (random(&mut rng, &[1, h, w, 16]), random(&mut rng, &[1, h, w, 24]));
+        in_pass(|pass| {
+            let whole = block.forward_by(&NEVER, x.copy()?, pass)?;
+            let whole_doubled = doubled.forward_doubled_by(&NEVER, &doubling, small.copy()?, pass)?;
+            assert_eq!(whole_doubled.dims(), [1, 2 * h, 2 * w, 8]);
+            for rows in [1, 2, 3, 5, 100] {
+                let in_bands = block.forward_by(&bands_of(rows * w * 16 * 4, true), x.copy()?, pass)?;
+                assert_close(&in_bands, &whole, 1e-5);
+                for spared in [false, true] {
+                    let sizes = bands_of(rows * 2 * w * 24 * 4, spared);
+                    let in_bands = doubled.forward_doubled_by(&sizes, &doubling, small.copy()?, pass)?;
+                    assert_close(&in_bands, &whole_doubled, 1e-5);
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn blocks_in_bands_can_be_cancelled() {
+    let runtime = Runtime::cpu().unwrap();
+    let tensors = block_tensors(16, 16);
+    let checkpoint = checkpoint(&tensors.iter().map(|(name, shape)| (*name, &shape[..])).collect::<Vec<_>>());
+    let block = ResnetBlock::load(&weights(&checkpoint, &runtime), 16, 16, 4, 1e-6).unwrap();
+    let call = Call::new();
+    call.cancel_token().cancel();
+    let x = random(&mut ChaCha8Rng::seed_from_u64(4), &[1, 40, 8, 16]);
+    let pass = Pass::new(&runtime, &call, 0);
+    let error = runtime.run(|| block.forward_by(&bands_of(4 * 8 * 16 * 4, true), x, &pass)).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Cancelled);
 }
 
 #[test]

@@ -81,22 +81,35 @@ impl Level {
         Ok(Self { blocks: (0..half.blocks).map(block).collect::<Result<_>>()?, resample })
     }
 
-    fn forward(&self, mut x: Tensor, upsample: bool, pass: &Pass) -> Result<Tensor> {
-        for block in &self.blocks {
-            x = block.forward(x, pass)?;
+    /// The blocks, then the halving.
+    fn halved(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let x = run(&self.blocks, x, pass)?;
+        let Some(resample) = &self.resample else { return Ok(x) };
+        let y = resample.forward(&x, pass)?;
+        pass.recycle(x);
+        pass.step()?;
+        Ok(y)
+    }
+
+    /// The doubling of the level before, if there is one, then the blocks. At the finest level the doubled image would be
+    /// the largest of all by far.
+    fn after(&self, coarser: Option<&Level>, finest: bool, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        let Some(doubling) = coarser.and_then(|level| level.resample.as_ref()) else {
+            return run(&self.blocks, x, pass);
+        };
+        match self.blocks.split_first() {
+            Some((first, others)) if finest => run(others, first.forward_doubled(doubling, x, pass)?, pass),
+            _ => run(&self.blocks, doubling.forward_doubled(x, pass)?, pass),
         }
-        if let Some(resample) = &self.resample {
-            let y = resample.forward_with(&x, ConvCall { upsample, ..ConvCall::default() }, pass)?;
-            pass.recycle(x);
-            pass.step()?;
-            x = y;
-        }
-        Ok(x)
     }
 
     fn steps(&self) -> usize {
         self.blocks.len() + usize::from(self.resample.is_some())
     }
+}
+
+fn run(blocks: &[ResnetBlock], x: Tensor, pass: &Pass) -> Result<Tensor> {
+    blocks.iter().try_fold(x, |x, block| block.forward(x, pass))
 }
 
 /// Pictures in −1..1 to mean and log-variance.
@@ -143,7 +156,7 @@ impl Encoder {
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let mut x = self.conv_in.forward(x, pass)?;
         for level in &self.levels {
-            x = level.forward(x, false, pass)?;
+            x = level.halved(x, pass)?;
         }
         x = self.middle.forward(x, pass)?;
         let y = self.conv_out.forward_with(&x, head(&self.norm_out), pass)?;
@@ -203,8 +216,9 @@ impl Decoder {
         let quantised = self.post_quant.as_ref().map(|conv| conv.forward(z, pass)).transpose()?;
         let mut x = self.conv_in.forward(quantised.as_ref().unwrap_or(z), pass)?;
         x = self.middle.forward(x, pass)?;
-        for level in &self.levels {
-            x = level.forward(x, true, pass)?;
+        let coarser = std::iter::once(None).chain(self.levels.iter().map(Some));
+        for (index, (level, coarser)) in self.levels.iter().zip(coarser).enumerate() {
+            x = level.after(coarser, index + 1 == self.levels.len(), x, pass)?;
         }
         let y = self.conv_out.forward_with(&x, head(&self.norm_out), pass)?;
         pass.recycle(x);

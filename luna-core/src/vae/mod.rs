@@ -140,7 +140,7 @@ impl Vae {
     /// About how many bytes one picture of `height`×`width` latent pixels needs in one piece, beyond the weights.
     pub fn memory_for(&self, height: usize, width: usize, precision: Precision) -> u64 {
         const KERNEL_BUFFERS: u64 = 96 << 20;
-        self.network.peak_elements(height as u64 * width as u64) * precision.bytes() as u64 + KERNEL_BUFFERS
+        self.network.peak_bytes(height as u64 * width as u64, precision) + KERNEL_BUFFERS
     }
 
     /// Decides between one piece and tiles for pictures of this size.

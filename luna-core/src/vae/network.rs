@@ -4,7 +4,7 @@ use super::{kl, taesd};
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, Family, dialect},
-    nn::{FrozenWeights, Pass, Tensor, Weights},
+    nn::{BANDS, FrozenWeights, Pass, Tensor, Weights},
 };
 use serde_json::Value;
 
@@ -160,23 +160,26 @@ impl Network {
         }
     }
 
-    /// About how many activation elements are alive at once for a latent of this many pixels.
+    /// About how many bytes of activations are alive at once for a latent of this many pixels.
     ///
-    /// At the finest level of a KL VAE a residual block holds its input and two tensors of its output; before it
-    /// the doubling convolution has made that input.
-    pub(super) fn peak_elements(&self, latent_pixels: u64) -> u64 {
-        let picture_pixels = latent_pixels * (self.factor() as u64).pow(2);
-        let channels = match self {
+    /// At the finest level of a KL VAE a residual block holds its input, into which it adds, and one tensor more, or half
+    /// of one for large images; the decoder's first block also holds the coarser image that it doubles, or what remains of
+    /// it (see `nn::BANDS`). Small doubled images are held whole, but need less than what is allowed for the kernels.
+    pub(super) fn peak_bytes(&self, latent_pixels: u64, precision: Precision) -> u64 {
+        let pixel_bytes = latent_pixels * (self.factor() as u64).pow(2) * precision.bytes() as u64;
+        match self {
             Self::Kl { encoder: Some(kl::Encoder { half, .. }), .. }
             | Self::Kl { decoder: Some(kl::Decoder { half, .. }), .. } => {
-                let fine = half.channels[0];
-                let coming = half.channels.get(1).copied().unwrap_or(fine);
-                (coming + fine).max(3 * fine)
+                let fine = half.channels[0] as u64 * pixel_bytes;
+                let coarse = half.channels.get(1).map_or(0, |&channels| channels as u64 * pixel_bytes / 4);
+                let second = if fine >= BANDS.spared as u64 { fine / 2 } else { fine };
+                fine + second.max(coarse)
             }
-            Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => 3 * half.channels,
+            Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => {
+                3 * half.channels as u64 * pixel_bytes
+            }
             _ => 0,
-        };
-        picture_pixels * channels as u64
+        }
     }
 }
 

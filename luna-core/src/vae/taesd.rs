@@ -6,7 +6,7 @@
 use crate::{
     Error, ErrorKind, Result,
     limits::check_at_most,
-    nn::{self, Activation, Conv2d, ConvCall, ConvSpec, Pass, Tensor, Weights},
+    nn::{Activation, Conv2d, ConvCall, ConvSpec, Pass, Tensor, Weights},
 };
 
 /// Each level halves the picture's sides; known ones have 3.
@@ -45,11 +45,11 @@ impl Block {
             Some(skip) => skip.forward_consuming(x, pass)?,
             None => x,
         };
-        let y =
-            self.convs[2].forward_with(&second, ConvCall { residual: Some(&residual), ..ConvCall::default() }, pass)?;
+        let last = ConvCall { residual: Some(&residual), residual_first: true, ..relu };
+        let y = self.convs[2].forward_with(&second, last, pass)?;
         pass.recycle(second);
         pass.recycle(residual);
-        nn::activate(y, Activation::Relu, pass)
+        Ok(y)
     }
 }
 

@@ -130,7 +130,18 @@ impl<T: Scalar> QueryChunk<'_, T> {
             let b = &self.keys[(first / NR + p) * dim * NR..][..dim * NR];
             let c = &mut state.scores[p * self.count * NR..][..self.count * NR];
             let columns = NR.min(keys - p * NR);
-            isa.run(Multiply { a: &state.queries, depth, k0: 0, b, k: dim, c, groups, columns, accumulate: false });
+            isa.run(Multiply {
+                a: &state.queries,
+                depth,
+                k0: 0,
+                b,
+                k: dim,
+                c,
+                groups,
+                columns,
+                accumulate: false,
+                ahead: &[],
+            });
         }
         isa.run(Weigh { chunk: self, state: &mut *state, groups, first, keys });
         let depth = keys.next_multiple_of(LINE);
@@ -148,6 +159,7 @@ impl<T: Scalar> QueryChunk<'_, T> {
                 groups,
                 columns,
                 accumulate: first > 0,
+                ahead: &[],
             });
         }
     }

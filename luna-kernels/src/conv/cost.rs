@@ -18,17 +18,16 @@ pub(super) enum Algorithm {
 
 /// The cheaper algorithm for a layer.
 pub(super) fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorithm {
-    let (h, width) = x.size();
     if !Winograd::applies(x, w.shape, w.dtype()) {
         return Algorithm::Implicit;
     }
-    let (ho, wo) = w.shape.output(h, width);
+    let (_, ho, wo) = x.output(w.shape);
     let (channels, panels) = (w.shape.cin as f64, w.shape.cout.div_ceil(NR) as f64);
-    // In units of one row of a panel (32 multiply-adds); transforms as measured on AVX-512.
+    // In units of one row of a panel (32 multiply-adds); transforms as measured on AVX-512 and AVX2.
     let pixels = (x.b * ho * wo) as f64;
     let implicit = pixels * 9.0 * channels * (panels + 0.5);
     let (tiles, positions) = if x.upsample {
-        ((x.b * x.h.div_ceil(4) * x.w.div_ceil(4) * 4) as f64, 25.0)
+        ((x.b * ho.div_ceil(8) * x.w.div_ceil(4) * 4) as f64, 25.0)
     } else {
         ((x.b * ho.div_ceil(4) * wo.div_ceil(4)) as f64, 36.0)
     };

@@ -13,6 +13,8 @@ use crate::simd::math::Activation;
 pub(super) struct Patches<'a, T> {
     pub(super) x: &'a ConvInput<'a, T>,
     pub(super) shape: ConvShape,
+    /// Output row that the first row of pixels is.
+    pub(super) first: usize,
     pub(super) ho: usize,
     pub(super) wo: usize,
 }
@@ -22,7 +24,7 @@ impl<T: Scalar> Patches<'_, T> {
     #[inline(always)]
     fn source(&self, image: usize, oy: usize, ox: usize, ky: usize, kx: usize) -> Option<usize> {
         let (h, w) = self.x.size();
-        let y = (oy * self.shape.stride + ky).checked_sub(self.shape.padding[0]).filter(|&y| y < h)?;
+        let y = ((self.first + oy) * self.shape.stride + ky).checked_sub(self.shape.padding[0]).filter(|&y| y < h)?;
         let x = (ox * self.shape.stride + kx).checked_sub(self.shape.padding[2]).filter(|&x| x < w)?;
         let shift = u32::from(self.x.upsample);
         Some((image * self.x.h + (y >> shift)) * self.x.w + (x >> shift))

@@ -155,12 +155,17 @@ pub struct ConvInput<'a, T> {
     pub activation: Activation,
     /// Doubles height and width by nearest neighbour, after norm and activation.
     pub upsample: bool,
+    /// The first of the output rows that are computed, and how many; all where there is `None`. With rows of an image as `data` and the
+    /// inner rows of the output this is a band of a larger convolution, since padding stands only at the ends of `data`.
+    ///
+    /// With `upsample` the first row is even.
+    pub rows: Option<(usize, usize)>,
 }
 
 impl<'a, T> ConvInput<'a, T> {
     /// An image taken as it is.
     pub fn new(data: &'a [T], b: usize, h: usize, w: usize) -> Self {
-        Self { data, b, h, w, norm: None, activation: Activation::None, upsample: false }
+        Self { data, b, h, w, norm: None, activation: Activation::None, upsample: false, rows: None }
     }
 
     /// Height and width the kernel sees.
@@ -168,9 +173,23 @@ impl<'a, T> ConvInput<'a, T> {
         let factor = if self.upsample { 2 } else { 1 };
         (self.h * factor, self.w * factor)
     }
+
+    /// The first output row that is computed, how many, and their width.
+    ///
+    /// # Panics
+    /// If there are not that many rows.
+    fn output(&self, shape: ConvShape) -> (usize, usize, usize) {
+        let (h, w) = self.size();
+        let (ho, wo) = shape.output(h, w);
+        let (first, count) = self.rows.unwrap_or((0, ho));
+        assert!(first <= ho && count <= ho - first, "rows {first}.. ({count}) of an output of {ho}");
+        assert!(!self.upsample || first.is_multiple_of(2), "rows of a doubled image begin with an even one");
+        (first, count, wo)
+    }
 }
 
-/// Convolves `x` with `w` into `out`, `[b, ho, wo, cout]`, where `(ho, wo)` is `w.shape().output(..)` of [`ConvInput::size`].
+/// Convolves `x` with `w` into `out`, `[b, ho, wo, cout]`, where `(ho, wo)` is `w.shape().output(..)` of [`ConvInput::size`], or `ho` the
+/// number of [`ConvInput::rows`].
 ///
 /// ```
 /// use luna_kernels::{Context, ConvInput, ConvShape, Epilogue, PackedConv, Workspace, conv2d};
@@ -208,8 +227,7 @@ fn conv2d_by<T: Scalar>(
     cx: &Context<'_>,
 ) {
     let ConvShape { cin, cout, .. } = w.shape;
-    let (h, width) = x.size();
-    let (ho, wo) = w.shape.output(h, width);
+    let (first, ho, wo) = x.output(w.shape);
     assert_eq!(
         x.data.len(),
         x.b * x.h * x.w * cin,
@@ -240,9 +258,9 @@ fn conv2d_by<T: Scalar>(
     }
     let (panels, out) = (w.panels.view(), OutPtr::new(out));
     match algorithm {
-        Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, size: (ho, wo) }.run(cx),
+        Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, first, size: (ho, wo) }.run(cx),
         Algorithm::Implicit => {
-            let rows = Patches { x, shape: w.shape, wo, ho };
+            let rows = Patches { x, shape: w.shape, first, wo, ho };
             Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, out, epilogue: *e }.run(cx);
         }
     }

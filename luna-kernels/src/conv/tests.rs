@@ -15,7 +15,7 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
     let data: Vec<T> = rng.scalars(b * h * w * cin);
     let norm = ChannelAffine { scale: rng.values(b * cin), shift: rng.values(b * cin) };
     let activation = rng.pick(&ACTIVATIONS);
-    let x = ConvInput { data: &data, b, h, w, norm: rng.chance().then_some(&norm), activation, upsample };
+    let x = ConvInput { data: &data, b, h, w, norm: rng.chance().then_some(&norm), activation, upsample, rows: None };
     let packed = PackedConv::pack(weights.view(), shape);
     let mut back = vec![0.0; weights.values.len()];
     packed.unpack_f32(&mut back);
@@ -34,6 +34,7 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
         residual: rng.chance().then_some(&residual),
         scale: rng.pick(&[1.0, 0.37]),
         accumulate: rng.chance(),
+        activation_last: rng.chance(),
     };
     finish(&mut want, cout, &e, &before);
     for isa in Isa::available() {
@@ -47,6 +48,37 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
                 "{} {algorithm:?} seed {seed} {shape:?} {size:?} up {upsample} {:?}: {error:e}",
                 isa.name(),
                 weights.dtype
+            );
+        }
+    }
+}
+
+/// Any rows of an output, computed alone, are those of the whole.
+fn check_rows(seed: u64, shape: ConvShape, size: [usize; 3], upsample: bool) {
+    let rng = &mut Rng::new(seed);
+    let [b, h, w] = size;
+    let weights: Vec<f32> = rng.values(shape.cout * shape.cin * shape.kh * shape.kw);
+    let (data, packed) = (rng.values(b * h * w * shape.cin), PackedConv::from_f32(&weights, shape));
+    let x = ConvInput { upsample, activation: rng.pick(&ACTIVATIONS), ..ConvInput::new(&data, b, h, w) };
+    let want = conv(&x, &weights, shape);
+    let (height, width) = x.size();
+    let (ho, wo) = shape.output(height, width);
+    let first = if upsample { rng.below(ho) / 2 * 2 } else { rng.below(ho) };
+    let count = rng.below(ho - first + 1);
+    let line = wo * shape.cout;
+    let want: Vec<f64> = (0..b).flat_map(|i| want[(i * ho + first) * line..][..count * line].to_vec()).collect();
+    let x = ConvInput { rows: Some((first, count)), ..x };
+    let algorithms = if Winograd::applies(&x, shape, WeightType::F32) { 2 } else { 1 };
+    for isa in Isa::available() {
+        for &algorithm in &[Algorithm::Implicit, Algorithm::Winograd][..algorithms] {
+            let (workspace, mut out) = (Workspace::new(), vec![0.0f32; want.len()]);
+            conv2d_by(algorithm, &x, &packed, &mut out, &Epilogue::default(), &Context::new(&workspace).with_isa(isa));
+            let error = relative(&out, &want);
+            assert!(
+                error < 5e-5,
+                "{} {algorithm:?} seed {seed} {shape:?} {size:?} {:?}: {error:e}",
+                isa.name(),
+                x.rows
             );
         }
     }
@@ -76,6 +108,17 @@ proptest! {
     }
 
     #[test]
+    fn any_rows_are_those_of_the_whole(
+        seed in any::<u64>(), cin in 1usize..40, cout in 1usize..40, k in 1usize..4, stride in 1usize..3,
+        padding in any::<[bool; 4]>(), b in 1usize..3, h in 2usize..20, w in 2usize..12, upsample in any::<bool>(),
+    ) {
+        let any = ConvShape { cin, cout, kh: k, kw: k, stride, padding: padding.map(usize::from) };
+        prop_assume!(h + any.padding[0] + any.padding[1] >= k && w + any.padding[2] + any.padding[3] >= k);
+        let shape = if seed % 2 == 0 { any } else { ConvShape::same3x3(cin, cout) };
+        check_rows(seed, shape, [b, h, w], upsample);
+    }
+
+    #[test]
     fn same_size_3x3_matches_the_plain_one(
         seed in any::<u64>(), cin in 1usize..70, cout in 1usize..100, b in 1usize..3, h in 1usize..30, w in 1usize..30, upsample in any::<bool>(),
     ) {
@@ -92,6 +135,14 @@ fn a_downsample_of_the_ldm_kind_pads_bottom_and_right() {
     let shape = ConvShape { stride: 2, padding: [0, 1, 0, 1], ..ConvShape::same3x3(32, 32) };
     assert_eq!(shape.output(64, 64), (32, 32));
     check::<f32>(5, shape, [1, 16, 16], false);
+}
+
+#[test]
+fn layers_of_many_tiles_keep_their_weights_and_match() {
+    check::<f32>(11, ConvShape::same3x3(64, 64), [1, 57, 90], false);
+    check::<bf16>(12, ConvShape::same3x3(18, 40), [1, 61, 70], true);
+    check_rows(13, ConvShape::same3x3(33, 48), [2, 50, 62], false);
+    check_rows(14, ConvShape::same3x3(24, 32), [1, 70, 61], true);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::simd::math::Activation;
 
-/// `out = activation(scale · sum + bias) + residual`; with `accumulate` added to what `out` holds.
+/// `out = activation(scale · sum + bias) + residual`; with `accumulate` added to what `out` holds. With `activation_last` the
+/// activation is applied to all that instead: `out = activation(scale · sum + bias + residual)`.
 ///
 /// The default leaves the product as it is.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +19,9 @@ pub struct Epilogue<'a, T> {
     pub bias: Option<&'a [f32]>,
     /// Applied after scale and bias.
     pub activation: Activation,
-    /// Added after the activation; shaped like the output.
+    /// Apply the activation after the residual instead of before it.
+    pub activation_last: bool,
+    /// Added after the activation, or before it with `activation_last`; shaped like the output.
     pub residual: Option<&'a [T]>,
     /// Factor on the product, before the bias.
     pub scale: f32,
@@ -28,7 +31,14 @@ pub struct Epilogue<'a, T> {
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Self { bias: None, activation: Activation::None, residual: None, scale: 1.0, accumulate: false }
+        Self {
+            bias: None,
+            activation: Activation::None,
+            activation_last: false,
+            residual: None,
+            scale: 1.0,
+            accumulate: false,
+        }
     }
 }
 
@@ -87,46 +97,117 @@ impl<T> OutPtr<T> {
 }
 
 impl<T: Scalar> Epilogue<'_, T> {
-    /// Sends `count <= LANES` sums of columns `column..` to element `at` of the output.
+    /// Sends `columns <= 32` sums, of columns `column..`, to elements `at..` of the output.
     ///
     /// # Safety
-    /// No other task touches these elements; the bias holds `count` values from `column` on, the residual from `at` on. The task ends
-    /// with a [`Simd::fence`].
+    /// No other task touches these elements; `sums` holds 32 values, the bias `columns` from `column` on, the residual from `at` on. The
+    /// task ends with a [`Simd::fence`].
     #[inline(always)]
     pub(crate) unsafe fn finish<S: Simd>(
         &self,
         s: S,
-        sum: S::V,
-        column: usize,
+        sums: *const f32,
+        (column, columns): (usize, usize),
         at: usize,
         target: OutPtr<T>,
-        count: usize,
     ) {
-        // SAFETY: the caller gives `count` elements everywhere; whole vectors are touched only where `count` is `LANES`.
+        // SAFETY: the caller gives `columns` elements everywhere, and vectors reach no further.
         unsafe {
-            let out = target.at(at, count);
-            let mut v = sum;
-            if self.scale != 1.0 {
-                v = s.mul(v, s.splat(self.scale));
+            let out = target.at(at, columns);
+            let mut j = 0;
+            if columns == NR {
+                // Whole cache lines, which streamed writes have to be: half a line would be read first after all.
+                let streamed = target.streamed && out.addr().is_multiple_of(64);
+                let mut line = [s.zero(); MOST_VECTORS];
+                let line = &mut line[..NR / S::LANES];
+                for (i, v) in line.iter_mut().enumerate() {
+                    *v = s.load(sums.add(i * S::LANES));
+                }
+                self.values(s, line, column, at, out, S::LANES);
+                for (i, v) in line.iter().enumerate() {
+                    let out = out.add(i * S::LANES);
+                    if streamed { T::stream(s, out, *v) } else { T::store(s, out, *v) }
+                }
+                return;
             }
-            if let Some(bias) = self.bias {
-                v = s.add(v, read(s, bias.as_ptr().add(column), count));
-            }
-            v = self.activation.apply(s, v);
-            if let Some(residual) = self.residual {
-                v = s.add(v, read(s, residual.as_ptr().add(at), count));
-            }
-            if self.accumulate {
-                v = s.add(v, read(s, out, count));
-            }
-            if count == S::LANES && target.streamed && out.addr().is_multiple_of(64) {
-                T::stream(s, out, v);
-            } else if count == S::LANES {
-                T::store(s, out, v);
-            } else {
-                T::store_head(s, out, v, count);
+            while j < columns {
+                let count = S::LANES.min(columns - j);
+                let mut v = [s.load(sums.add(j))];
+                self.values(s, &mut v, column + j, at + j, out.add(j), count);
+                if count == S::LANES {
+                    T::store(s, out.add(j), v[0])
+                } else {
+                    T::store_head(s, out.add(j), v[0], count)
+                }
+                j += S::LANES;
             }
         }
+    }
+
+    /// Turns vectors of sums into values; `count` lanes of the last count, all of the others.
+    ///
+    /// # Safety
+    /// As [`Epilogue::finish`].
+    #[inline(always)]
+    unsafe fn values<S: Simd>(&self, s: S, line: &mut [S::V], column: usize, at: usize, out: *const T, count: usize) {
+        if self.scale != 1.0 {
+            line.iter_mut().for_each(|v| *v = s.mul(*v, s.splat(self.scale)));
+        }
+        // SAFETY: the caller gives these elements.
+        unsafe {
+            if let Some(bias) = self.bias {
+                add(s, line, bias.as_ptr().add(column), count);
+            }
+            if self.activation_last {
+                self.add_rest(s, line, at, out, count);
+            }
+            self.activate(s, line);
+            if !self.activation_last {
+                self.add_rest(s, line, at, out, count);
+            }
+        }
+    }
+
+    /// Adds the residual, and what the output holds where that is wanted.
+    ///
+    /// # Safety
+    /// As [`Epilogue::finish`].
+    #[inline(always)]
+    unsafe fn add_rest<S: Simd>(&self, s: S, line: &mut [S::V], at: usize, out: *const T, count: usize) {
+        // SAFETY: the caller gives these elements.
+        unsafe {
+            if let Some(residual) = self.residual {
+                add(s, line, residual.as_ptr().add(at), count);
+            }
+            if self.accumulate {
+                add(s, line, out, count);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn activate<S: Simd>(&self, s: S, line: &mut [S::V]) {
+        // The two cheap ones are decided once for the line; the others cost more than deciding.
+        match self.activation {
+            Activation::None => {}
+            Activation::Relu => line.iter_mut().for_each(|v| *v = Activation::Relu.apply(s, *v)),
+            other => line.iter_mut().for_each(|v| *v = other.apply(s, *v)),
+        }
+    }
+}
+
+/// Vectors of 32 columns, at most: 4 lanes each.
+const MOST_VECTORS: usize = NR / 4;
+
+/// Adds a line in memory.
+///
+/// # Safety
+/// `p` is valid for reading whole vectors, but `count` elements of the last.
+#[inline(always)]
+unsafe fn add<S: Simd, T: Scalar>(s: S, line: &mut [S::V], p: *const T, count: usize) {
+    for (i, v) in line.iter_mut().enumerate() {
+        // SAFETY: the caller's promise; where `count` is less than a vector the line is that vector.
+        *v = s.add(*v, unsafe { read(s, p.add(i * S::LANES), count) });
     }
 }
 
@@ -162,15 +243,7 @@ impl<T: Scalar, R: Rows> Kernel for Finish<'_, T, R> {
             let place = self.rows.place(self.first + r) + self.column;
             assert!(self.epilogue.residual.is_none_or(|residual| residual.len() >= place + self.columns));
             // SAFETY: this task alone writes these columns of this row; sizes are asserted above and in `at`.
-            unsafe {
-                let mut j = 0;
-                while j < self.columns {
-                    let count = S::LANES.min(self.columns - j);
-                    let sum = s.load(sums.as_ptr().add(j));
-                    self.epilogue.finish(s, sum, self.column + j, place + j, self.out, count);
-                    j += S::LANES;
-                }
-            }
+            unsafe { self.epilogue.finish(s, sums.as_ptr(), (self.column, self.columns), place, self.out) };
         }
         s.fence();
     }

@@ -85,7 +85,12 @@ pub(crate) struct Multiply<'a> {
     /// Columns wanted; those beyond may be left unwritten.
     pub(crate) columns: usize,
     pub(crate) accumulate: bool,
+    /// What the next product reads first: asked for while this one is computed.
+    pub(crate) ahead: &'a [u8],
 }
+
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 
 impl Multiply<'_> {
     #[inline(always)]
@@ -93,13 +98,15 @@ impl Multiply<'_> {
         let Self { groups, k, .. } = self;
         assert!(self.k0.is_multiple_of(LINE) && self.k0 + k <= self.depth);
         assert!(self.a.len() >= groups.rows * self.depth && self.b.len() >= k * NR && self.c.len() >= groups.rows * NR);
-        for group in groups.iter() {
+        let (lines, count) = (self.ahead.len() / CACHE_LINE, groups.count);
+        for (i, group) in groups.iter().enumerate() {
             let rows = group.len();
+            let ahead = &self.ahead[i * lines / count * CACHE_LINE..(i + 1) * lines / count * CACHE_LINE];
             // SAFETY: the group lies within the packed rows and within the sums, by the assertions above.
             unsafe {
                 let a = self.a.as_ptr().add(group.start * self.depth + self.k0 * rows);
                 let c = self.c.as_mut_ptr().add(group.start * NR);
-                let tile = Tile { k, a, b: self.b.as_ptr(), c, accumulate: self.accumulate };
+                let tile = Tile { k, a, b: self.b.as_ptr(), c, accumulate: self.accumulate, ahead };
                 tile.dispatch::<S, O>(s, rows, self.columns);
             }
         }
@@ -154,15 +161,16 @@ impl Accumulate for Pairs {
 
 /// One register tile after another across the 32 columns.
 #[derive(Clone, Copy)]
-struct Tile {
+struct Tile<'a> {
     k: usize,
     a: *const f32,
     b: *const f32,
     c: *mut f32,
     accumulate: bool,
+    ahead: &'a [u8],
 }
 
-impl Tile {
+impl Tile<'_> {
     /// # Safety
     /// `a` holds `rows` packed rows of depth `k`, `b` `k` rows of 32, `c` `rows` rows of 32.
     #[inline(always)]
@@ -185,7 +193,8 @@ impl Tile {
         while j < columns {
             // SAFETY: `j` and what a tile spans stay within the 32 columns of the panel.
             unsafe {
-                let part = Self { b: self.b.add(j), c: self.c.add(j), ..self };
+                let ahead = if j == 0 { self.ahead } else { &[] };
+                let part = Self { b: self.b.add(j), c: self.c.add(j), ahead, ..self };
                 if columns - j <= S::LANES {
                     part.run::<S, O, R, 1>(s);
                     j += S::LANES;
@@ -213,7 +222,13 @@ impl Tile {
                 }
             }
             let (mut a, mut b) = (self.a, self.b);
+            let mut ahead = self.ahead.as_ptr();
+            let asked = (self.ahead.len() / CACHE_LINE).div_ceil((self.k / LINE).max(1));
             for _ in 0..self.k / LINE {
+                for _ in 0..asked {
+                    s.prefetch_far(ahead);
+                    ahead = ahead.wrapping_add(CACHE_LINE);
+                }
                 let mut kk = 0;
                 while kk < LINE {
                     step::<S, O, R, C>(s, &mut sums, a.add(kk), b.add(kk * NR));

@@ -21,14 +21,16 @@ use std::ops::Range;
 
 pub use epilogue::Epilogue;
 
-/// Depth of one pass over a panel: 128 KiB of f32 weights, which stay in the second-level cache beside the packed rows.
-const DEPTH: usize = 1024;
+/// Depth of one pass over a panel: 48 KiB of f32 weights, which stay in the second-level cache beside the packed rows and the next pass'.
+const DEPTH: usize = 384;
 /// Depth of one pass for a few rows, where widening the weights is most of the work: 16 KiB, which never leave the first-level cache.
 const FEW_ROWS_DEPTH: usize = 128;
 /// Rows up to which that holds.
 const FEW_ROWS: usize = 14;
-/// Packed rows of one task, in f32 elements: 1 MiB.
-const BLOCK_ELEMENTS: usize = 1 << 18;
+/// Panels that share the packed rows of a pass while they are in the second-level cache.
+const TOGETHER: usize = 4;
+/// Packed rows of one task, in f32 elements: 384 KiB.
+const BLOCK_ELEMENTS: usize = 96 << 10;
 /// Packed rows shared by all tasks, in f32 elements: 16 MiB.
 const SHARED_ELEMENTS: usize = 1 << 22;
 
@@ -71,7 +73,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
 
     /// Rows of one task: enough to use a panel well, few enough that they stay in the second-level cache.
     fn block_rows(&self) -> usize {
-        (BLOCK_ELEMENTS / self.depth()).clamp(56, 224) / 14 * 14
+        (BLOCK_ELEMENTS / self.depth()).clamp(84, 252) / 84 * 84
     }
 
     /// One task packs its own rows and walks all panels.
@@ -84,12 +86,14 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         for group in groups.iter() {
             self.pack(cx.isa(), rows.start, group, &mut packed);
         }
-        let mut scratch = Scratch::new(cx, &self.panels, rows.len());
-        for p in 0..self.panels.count() {
+        let together = self.together(usize::MAX);
+        let mut scratch = Scratch::new(cx, &self.panels, rows.len() * together);
+        for p in (0..self.panels.count()).step_by(together) {
             if cx.interrupted() {
                 return;
             }
-            self.panel(cx.isa(), p, rows.start, &packed, groups, &mut scratch);
+            let block = PackedRows { first: rows.start, packed: &packed, groups };
+            self.some_panels(cx.isa(), p..self.panels.count().min(p + together), block, &mut scratch);
         }
     }
 
@@ -105,17 +109,19 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 self.pack_into(cx.isa(), chunk.start + group.start, group.len(), packed);
             });
         });
-        let panels = self.panels.count();
-        (0..panels * chunks.len()).into_par_iter().for_each_init(
-            || Scratch::new(cx, &self.panels, chunks[0].len()),
+        let together = self.together(chunks.len());
+        let tasks = self.panels.count().div_ceil(together) * chunks.len();
+        (0..tasks).into_par_iter().with_max_len(1).for_each_init(
+            || Scratch::new(cx, &self.panels, chunks[0].len() * together),
             |scratch, task| {
                 if cx.interrupted() {
                     return;
                 }
-                let (p, chunk) = (task / chunks.len(), task % chunks.len());
-                let rows = &chunks[chunk];
+                let (p, chunk) = (task / chunks.len() * together, task % chunks.len());
+                let (panels, rows) = (p..self.panels.count().min(p + together), &chunks[chunk]);
                 let groups = Groups::new(cx.isa(), rows.len());
-                self.panel(cx.isa(), p, rows.start, &packed[chunk * block * depth..], groups, scratch);
+                let block = PackedRows { first: rows.start, packed: &packed[chunk * block * depth..], groups };
+                self.some_panels(cx.isa(), panels, block, scratch);
             },
         );
     }
@@ -129,46 +135,70 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         isa.run(Pack { rows: self.rows, first, count, depth: self.panels.k, packed });
     }
 
-    /// One panel of one block: product into scratch, epilogue to the output.
-    fn panel(&self, isa: Isa, p: usize, first: usize, packed: &[f32], groups: Groups, scratch: &mut Scratch) {
-        let columns = self.panels.columns(p);
-        let widened = self.panels.dtype() != crate::WeightType::F32;
-        let few = FEW_ROWS_DEPTH.max(self.panels.dtype().block());
-        let step = if widened && groups.rows() <= FEW_ROWS { few } else { DEPTH };
-        for k0 in (0..self.panels.k).step_by(step) {
-            let k = step.min(self.panels.k - k0);
-            let b = self.panels.widened(isa, p, k0, k, &mut scratch.weights);
-            let multiply = Multiply {
-                a: packed,
-                depth: self.depth(),
-                k0,
-                b,
-                k,
-                c: &mut scratch.sums,
-                groups,
-                columns,
-                accumulate: k0 > 0,
-            };
-            if self.pairs {
-                isa.run_dot_bf16(MultiplyPairs(multiply));
-            } else {
-                isa.run(multiply);
-            }
+    /// Panels of one task where there are `chunks` of rows: no more than leave each thread several tasks.
+    fn together(&self, chunks: usize) -> usize {
+        if self.panels.k <= DEPTH {
+            return 1;
         }
+        let tasks = self.panels.count().saturating_mul(chunks);
+        (tasks / (4 * rayon::current_num_threads())).clamp(1, TOGETHER)
+    }
+
+    /// Some panels of one block: products into scratch, epilogue to the output.
+    fn some_panels(&self, isa: Isa, panels: Range<usize>, rows: PackedRows<'_>, scratch: &mut Scratch) {
+        let PackedRows { first, packed, groups } = rows;
+        let widened = self.panels.dtype() != crate::WeightType::F32;
+        let step = if widened && groups.rows() <= FEW_ROWS { FEW_ROWS_DEPTH } else { DEPTH };
+        // Passes begin and end with blocks.
+        let block = self.panels.dtype().block();
+        let step = (step / block * block).max(block);
+        let size = groups.rows() * NR;
         if self.panels.k == 0 {
             scratch.sums.fill(0.0);
         }
-        let sums = &scratch.sums[..groups.rows() * NR];
-        isa.run(Finish {
-            sums,
-            rows: self.rows,
-            first,
-            column: p * NR,
-            columns,
-            out: self.out,
-            epilogue: &self.epilogue,
-        });
+        for k0 in (0..self.panels.k).step_by(step) {
+            let k = step.min(self.panels.k - k0);
+            for (p, sums) in panels.clone().zip(scratch.sums.chunks_exact_mut(size)) {
+                let next = if p + 1 < panels.end { (p + 1, k0) } else { (panels.start, k0 + step) };
+                let multiply = Multiply {
+                    a: packed,
+                    depth: self.depth(),
+                    k0,
+                    b: self.panels.widened(isa, p, k0, k, &mut scratch.weights),
+                    k,
+                    c: sums,
+                    groups,
+                    columns: self.panels.columns(p),
+                    accumulate: k0 > 0,
+                    ahead: self.panels.some_of(next, step, panels.end),
+                };
+                if self.pairs {
+                    isa.run_dot_bf16(MultiplyPairs(multiply));
+                } else {
+                    isa.run(multiply);
+                }
+            }
+        }
+        for (p, sums) in panels.zip(scratch.sums.chunks_exact(size)) {
+            isa.run(Finish {
+                sums,
+                rows: self.rows,
+                first,
+                column: p * NR,
+                columns: self.panels.columns(p),
+                out: self.out,
+                epilogue: &self.epilogue,
+            });
+        }
     }
+}
+
+/// Rows that go through some panels together.
+struct PackedRows<'a> {
+    /// The first of them in the whole product.
+    first: usize,
+    packed: &'a [f32],
+    groups: Groups,
 }
 
 /// What one task needs for itself.

@@ -66,29 +66,78 @@ pub(crate) fn group_norm_affine_of<T: Scalar>(
         return affine;
     }
     for image in 0..b {
-        let moments = moments(&x[image * hw * c..][..hw * c], c, cx);
+        let mut moments = GroupMoments::default();
+        add_moments_of(&mut moments, &x[image * hw * c..][..hw * c], c, cx);
         let (scale, shift) = (&mut affine.scale[image * c..][..c], &mut affine.shift[image * c..][..c]);
-        moments.into_affine(hw, norm, scale, shift);
+        moments.into_affine(norm, scale, shift);
     }
     affine
 }
 
-/// Sums per channel of `x - pilot` and its square, in f64.
-struct Moments {
+/// The statistics of a group norm over one image that is seen a band at a time.
+///
+/// ```
+/// use luna_kernels::{Context, GroupMoments, GroupNorm, Workspace, group_norm_affine};
+///
+/// let (workspace, x) = (Workspace::new(), [1.0f32, 5.0, 3.0, 7.0, 8.0, 0.0]); // three pixels of two channels
+/// let cx = Context::new(&workspace);
+/// let norm = GroupNorm { groups: 1, eps: 1e-6, gamma: &[1.0, 2.0], beta: &[0.0, 0.5] };
+/// let mut moments = GroupMoments::default();
+/// x.chunks(4).for_each(|band| moments.add(band, 2, &cx));
+/// let (bands, whole) = (moments.affine(&norm), group_norm_affine(&x, 1, 3, &norm, &cx));
+/// assert!(bands.scale.iter().zip(&whole.scale).all(|(a, b)| (a - b).abs() < 1e-6));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct GroupMoments {
+    pixels: usize,
+    /// The first pixel; sums are taken of the differences to it.
     pilot: Vec<f32>,
     sum: Vec<f64>,
     squares: Vec<f64>,
 }
 
-fn moments<T: Scalar>(x: &[T], c: usize, cx: &Context<'_>) -> Moments {
-    let pilot: Vec<f32> = x[..c].iter().map(|v| v.to_f32()).collect();
-    let rows = (CHUNK / c).max(1);
+impl GroupMoments {
+    /// Adds pixels of `c` channels, the same number each time.
+    ///
+    /// # Panics
+    /// If `band` is not whole pixels, or an earlier band had another number of channels.
+    pub fn add<T: Scalar>(&mut self, band: &[T], c: usize, cx: &Context<'_>) {
+        T::add_moments(self, band, c, cx);
+    }
+
+    /// The norm of all that was added, as a scale and shift per channel.
+    ///
+    /// # Panics
+    /// If nothing was added, or the norm is of another number of channels.
+    pub fn affine(self, norm: &GroupNorm<'_>) -> ChannelAffine {
+        let c = norm.gamma.len();
+        assert!(self.pixels > 0 && self.pilot.len() == c && norm.beta.len() == c, "pixels of {c} channels");
+        assert!(norm.groups > 0 && c.is_multiple_of(norm.groups), "{} groups do not divide {c} channels", norm.groups);
+        let mut affine = ChannelAffine { scale: vec![0.0; c], shift: vec![0.0; c] };
+        self.into_affine(norm, &mut affine.scale, &mut affine.shift);
+        affine
+    }
+}
+
+/// [`GroupMoments::add`], compiled once for each element type.
+pub(crate) fn add_moments_of<T: Scalar>(moments: &mut GroupMoments, x: &[T], c: usize, cx: &Context<'_>) {
+    assert!(c > 0 && x.len().is_multiple_of(c), "whole pixels of {c} channels");
+    if x.is_empty() {
+        return;
+    }
+    if moments.pixels == 0 {
+        moments.pilot = x[..c].iter().map(|v| v.to_f32()).collect();
+        (moments.sum, moments.squares) = (vec![0.0; c], vec![0.0; c]);
+    }
+    assert_eq!(moments.pilot.len(), c, "bands have the same number of channels");
+    moments.pixels += x.len() / c;
+    let (pilot, rows) = (&moments.pilot, (CHUNK / c).max(1));
     let zero = || (vec![0.0; c], vec![0.0; c]);
     let (sum, squares) = x
         .par_chunks(rows * c)
         .fold(zero, |(mut sum, mut squares), chunk| {
             if !cx.interrupted() {
-                cx.isa().run(Sums { x: chunk, pilot: &pilot, sum: &mut sum, squares: &mut squares });
+                cx.isa().run(Sums { x: chunk, pilot, sum: &mut sum, squares: &mut squares });
             }
             (sum, squares)
         })
@@ -97,12 +146,13 @@ fn moments<T: Scalar>(x: &[T], c: usize, cx: &Context<'_>) -> Moments {
             a.1.iter_mut().zip(&b.1).for_each(|(a, b)| *a += b);
             a
         });
-    Moments { pilot, sum, squares }
+    moments.sum.iter_mut().zip(&sum).for_each(|(a, b)| *a += b);
+    moments.squares.iter_mut().zip(&squares).for_each(|(a, b)| *a += b);
 }
 
-impl Moments {
-    fn into_affine(self, hw: usize, norm: &GroupNorm<'_>, scale: &mut [f32], shift: &mut [f32]) {
-        let (width, n) = (scale.len() / norm.groups, hw as f64);
+impl GroupMoments {
+    fn into_affine(self, norm: &GroupNorm<'_>, scale: &mut [f32], shift: &mut [f32]) {
+        let (width, n) = (scale.len() / norm.groups, self.pixels as f64);
         for group in 0..norm.groups {
             let channels = group * width..(group + 1) * width;
             let channel_mean = |i: usize| f64::from(self.pilot[i]) + self.sum[i] / n;

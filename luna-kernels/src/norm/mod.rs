@@ -5,7 +5,7 @@
 pub(crate) mod group;
 pub(crate) mod rows;
 
-pub use group::{ChannelAffine, GroupNorm, apply_affine, group_norm_affine};
+pub use group::{ChannelAffine, GroupMoments, GroupNorm, apply_affine, group_norm_affine};
 pub use rows::{RowNorm, layer_norm, rms_norm};
 
 /// Elements of one task.

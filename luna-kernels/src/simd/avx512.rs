@@ -140,6 +140,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         // SAFETY: a prefetch never faults, and SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
+
+    #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
 }
 
 /// Rounds to nearest even by hand: the machine's own instruction (AVX512-BF16) flushes subnormal numbers.

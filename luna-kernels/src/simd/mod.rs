@@ -130,6 +130,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load_e5m2(self, p: *const u8) -> Self::V;
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);
+    /// The same for what is wanted later: no nearer than the second-level cache, where the instruction set can say so.
+    #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        self.prefetch(p);
+    }
 
     /// All zeros.
     #[inline(always)]

@@ -4,12 +4,14 @@ mod denoiser;
 mod lora;
 mod lora_model;
 mod shapes;
+mod text;
 mod text_shapes;
 mod unet_shapes;
 mod work;
 
 pub use denoiser::{DenoiserBenchOutcome, run as run_denoiser};
 pub use lora::{LoraBenchOutcome, run as run_lora};
+pub use text::{TextBenchOutcome, run as run_text};
 
 use super::outcome::{CallOutcome, VaeOutcome, call_memory, runtime, tile_choice};
 use crate::{

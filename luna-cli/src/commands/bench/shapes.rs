@@ -23,7 +23,7 @@ pub fn name(shape: ShapeArg) -> &'static str {
     }
 }
 
-/// Names and shapes of its tensors.
+/// Names and shapes of its VAE's tensors, or of what it has instead.
 pub fn tensors(shape: ShapeArg) -> Vec<Named> {
     match shape {
         ShapeArg::Sdxl | ShapeArg::Sd15 => KlShape { latent: 4, quant: true }.tensors(),

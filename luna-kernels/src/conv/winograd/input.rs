@@ -49,67 +49,75 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for InputG
 }
 
 impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> InputGroup<'_, T, P, A, M> {
+    /// Tiles `first..first + run` of one tile row, a cache line of channels after the other.
     #[inline(always)]
     fn channels<S: Simd, R: Prologue<S>>(&self, s: S, first: usize, run: usize) {
-        let image = self.grid.place(first).image;
-        let mut c = 0;
-        while c < self.cin {
-            let lanes = S::LANES.min(self.cin - c);
-            let prologue = R::new(s, self.x, image, c, lanes);
-            self.run_of_tiles(s, first, run, (c, lanes), prologue);
-            c += S::LANES;
-        }
-    }
-
-    /// Tiles `first..first + run` of one tile row, `lanes` channels from `c` on.
-    #[inline(always)]
-    fn run_of_tiles<S: Simd, R: Prologue<S>>(
-        &self,
-        s: S,
-        first: usize,
-        run: usize,
-        (c, lanes): (usize, usize),
-        prologue: R,
-    ) {
         let place = self.grid.place(first);
-        let count = self.tiles.len();
         let y = place.ty as isize * M as isize + self.grid.origin.0;
+        let x = place.tx as isize * M as isize + self.grid.origin.1;
         // Rows of the image that the tiles cover; the others are padding.
         let rows = (-y).clamp(0, A as isize) as usize..(self.x.h as isize - y).clamp(0, A as isize) as usize;
         let top = place.image as isize * self.x.h as isize + y;
-        // What is wanted next: the following channels of these pixels, or the first channels of the following tiles.
-        let next = if c + S::LANES < self.cin { S::LANES as isize } else { (run * M * self.cin) as isize - c as isize };
-        let column = Column { next, x: self.x, cin: self.cin, c, lanes, top, rows, prologue };
-        let mut x = place.tx as isize * M as isize + self.grid.origin.1;
-        // Vertical transforms of the `A` columns of a tile; neighbours share `A - M` of them.
-        let mut columns = [[s.zero(); A]; A];
-        for at in columns.iter_mut().take(A - M) {
-            *at = P::input(s, column.read::<S, A>(s, x));
-            x += 1;
-        }
-        for t in 0..run {
-            for at in columns.iter_mut().skip(A - M) {
-                *at = P::input(s, column.read::<S, A>(s, x));
-                x += 1;
-            }
-            let row = first + t - self.tiles.start;
-            let at = self.offset + (c / LINE * count + row) * LINE + c % LINE;
-            for i in 0..A {
-                let mut line = [s.zero(); A];
-                for (value, column) in line.iter_mut().zip(&columns) {
-                    *value = column[i];
-                }
-                for (j, value) in P::input(s, line).into_iter().enumerate() {
-                    // SAFETY: this task alone writes this group's rows, and a row holds a vector at every multiple of `LANES` below its depth.
-                    unsafe { s.store(self.packed.at((i * A + j) * self.stride + at, S::LANES), value) };
+        // Vertical transforms of the `A` columns of a tile, for each vector of a line; neighbouring tiles share `A - M` of them.
+        let mut transformed = [[[s.zero(); A]; A]; MOST_PARTS];
+        for line in (0..self.cin).step_by(LINE) {
+            // What is wanted next: the following channels of these pixels, or the first channels of the following tiles.
+            let last = line + LINE >= self.cin;
+            let next = if last { (run * M * self.cin) as isize - line as isize } else { LINE as isize };
+            let parts: [Column<'_, T, R>; MOST_PARTS] = std::array::from_fn(|i| {
+                let c = (line + i * S::LANES).min(self.cin);
+                let lanes = S::LANES.min(self.cin - c);
+                let prologue = R::new(s, self.x, place.image, c, lanes);
+                Column { next, x: self.x, cin: self.cin, c, lanes, top, rows: rows.clone(), prologue }
+            });
+            let parts = &parts[..LINE.min(self.cin - line).div_ceil(S::LANES)];
+            for (part, transformed) in parts.iter().zip(&mut transformed) {
+                for (i, at) in transformed.iter_mut().take(A - M).enumerate() {
+                    *at = P::input(s, part.read::<S, A>(s, x + i as isize));
                 }
             }
-            for j in 0..A - M {
-                columns[j] = columns[M + j];
+            for t in 0..run {
+                let at = line * self.tiles.len() + (first + t - self.tiles.start) * LINE;
+                for (i, (part, transformed)) in parts.iter().zip(&mut transformed).enumerate() {
+                    self.tile(s, part, transformed, x + (t * M + A - M) as isize, at + i * S::LANES);
+                }
             }
         }
     }
+
+    /// One tile, whose columns from `x` on have not been read yet, to `at` of this group in each position.
+    #[inline(always)]
+    fn tile<S: Simd, R: Prologue<S>>(
+        &self,
+        s: S,
+        part: &Column<'_, T, R>,
+        transformed: &mut [[S::V; A]; A],
+        x: isize,
+        at: usize,
+    ) {
+        for (i, column) in transformed.iter_mut().skip(A - M).enumerate() {
+            *column = P::input(s, part.read::<S, A>(s, x + i as isize));
+        }
+        // SAFETY: this task alone writes this group's rows, and a row holds a vector at every multiple of `LANES` below its depth.
+        let to = unsafe { self.packed.at(self.offset + at, (A * A - 1) * self.stride + S::LANES) };
+        for i in 0..A {
+            let mut line = [s.zero(); A];
+            for (value, column) in line.iter_mut().zip(&*transformed) {
+                *value = column[i];
+            }
+            for (j, value) in P::input(s, line).into_iter().enumerate() {
+                // SAFETY: within what was asked for above.
+                unsafe { s.store(to.add((i * A + j) * self.stride), value) };
+            }
+        }
+        for j in 0..A - M {
+            transformed[j] = transformed[M + j];
+        }
+    }
 }
+
+/// Vectors of a cache line, at most: 4 lanes each.
+const MOST_PARTS: usize = LINE / 4;
 
 /// A vertical line of pixels, some channels of them.
 struct Column<'a, T, R> {
@@ -141,9 +149,10 @@ impl<T: Scalar, R> Column<'_, T, R> {
         let pixel = |i: usize| (self.top + i as isize) as usize * self.x.w + x as usize;
         if self.rows == (0..A) && self.lanes == S::LANES {
             for (i, d) in d.iter_mut().enumerate() {
-                s.prefetch(
-                    self.x.data.as_ptr().wrapping_add(pixel(i) * self.cin + self.c).wrapping_offset(self.next).cast(),
-                );
+                if self.c.is_multiple_of(LINE) {
+                    let at = self.x.data.as_ptr().wrapping_add(pixel(i) * self.cin + self.c);
+                    s.prefetch(at.wrapping_offset(self.next).cast());
+                }
                 // SAFETY: see above.
                 *d = unsafe { self.x.prepared(s, self.prologue, pixel(i), self.cin, self.c, S::LANES) };
             }

@@ -17,7 +17,7 @@ use crate::gemm::epilogue::{Epilogue, OutPtr};
 use crate::gemm::micro::{Groups, Multiply};
 use crate::gemm::rows::LINE;
 use crate::isa::Context;
-use crate::panel::{NR, Panels};
+use crate::panel::{NR, Panels, as_bytes};
 use crate::scalar::Scalar;
 use crate::weight::WeightType;
 use crate::workspace::Buffer;
@@ -31,10 +31,13 @@ use weights::WeightRows;
 
 /// Channels whose transformed weights exist at a time.
 const CHANNELS: usize = 256;
-/// Elements from one position's transformed weights to the next.
-const WEIGHTS_STRIDE: usize = CHANNELS * NR + LINE;
 /// Most tiles multiplied together: their sums of all positions, 384 KiB, stay in the second-level cache.
 const CHUNK: usize = 84;
+/// The same where the weights are kept: fewer, as transforms of weights are not to be spread over many tiles, so that what a chunk
+/// touches comes nearer to fitting the second-level cache.
+const KEPT_CHUNK: usize = 48;
+/// Transformed weights (in f32 elements) up to which they are kept: 12 MiB, which the last-level cache can hold.
+const KEPT_ELEMENTS: usize = 3 << 20;
 /// Channels whose taps are widened at a time, where they are not f32.
 const WIDENED: usize = 32;
 /// Transformed inputs (in f32 elements) up to which each task keeps its own: 6 MiB.
@@ -85,7 +88,9 @@ pub(super) struct Winograd<'a, T> {
     pub(super) panels: Panels<'a>,
     pub(super) out: OutPtr<T>,
     pub(super) epilogue: Epilogue<'a, T>,
-    /// Output height and width.
+    /// The first output row that is computed.
+    pub(super) first: usize,
+    /// Height and width of what is computed.
     pub(super) size: (usize, usize),
 }
 
@@ -104,13 +109,14 @@ impl<T: Scalar> Winograd<'_, T> {
         let [top, _, left, _] = self.shape.padding;
         let (ho, wo) = self.size;
         if !self.x.upsample {
-            let (down, across, origin) = (ho.div_ceil(4), wo.div_ceil(4), (-(top as isize), -(left as isize)));
+            let (down, across) = (ho.div_ceil(4), wo.div_ceil(4));
+            let origin = (self.first as isize - top as isize, -(left as isize));
             let grid = Grid { across, down, images: self.x.b, origin, step: 1, phase: (0, 0), ho, wo };
             return Pass::<T, Same, 6, 4> { job: self, grid, tile: PhantomData }.run(cx);
         }
         for phase in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let (down, across) = (self.x.h.div_ceil(4), self.x.w.div_ceil(4));
-            let origin = (phase.0 as isize - 1, phase.1 as isize - 1);
+            let (down, across) = (ho.div_ceil(2).div_ceil(4), self.x.w.div_ceil(4));
+            let origin = ((self.first / 2 + phase.0) as isize - 1, phase.1 as isize - 1);
             let grid = Grid { across, down, images: self.x.b, origin, step: 2, phase, ho, wo };
             Pass::<T, Doubled, 5, 4> { job: self, grid, tile: PhantomData }.run(cx);
         }
@@ -137,8 +143,12 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
     fn run(&self, cx: &Context<'_>) {
         let chunks = self.chunks(cx);
         let packed_len = A * A * chunks[0].stride;
-        if packed_len <= OWN_ELEMENTS && chunks.len() >= 3 * rayon::current_num_threads() {
-            chunks.into_par_iter().with_max_len(1).for_each(|chunk| self.own_chunk(cx, &chunk, packed_len));
+        if self.weights_are_kept() {
+            let kept = self.kept_weights(cx);
+            let task = |chunk| self.own_chunk(cx, &chunk, packed_len, Some(&kept));
+            chunks.into_par_iter().with_max_len(1).for_each(task);
+        } else if packed_len <= OWN_ELEMENTS && chunks.len() >= 3 * rayon::current_num_threads() {
+            chunks.into_par_iter().with_max_len(1).for_each(|chunk| self.own_chunk(cx, &chunk, packed_len, None));
         } else {
             let blocks = chunks.len().div_ceil((SHARED_ELEMENTS / packed_len).max(1));
             let at_once = chunks.len().div_ceil(blocks);
@@ -146,10 +156,22 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         }
     }
 
+    /// The transformed weights of all panels, `[panel][A²][channels][32]`.
+    fn kept_weights(&self, cx: &Context<'_>) -> Buffer<f32> {
+        let (cin, panels) = (self.job.shape.cin, self.job.panels.count());
+        let mut kept = cx.workspace().take::<f32>(panels * A * A * weights_stride(cin));
+        kept.par_chunks_exact_mut(A * A * weights_stride(cin)).enumerate().for_each(|(p, weights)| {
+            let mut taps = taps(cx, self.job.panels.dtype());
+            self.transform_weights(cx, p, 0..cin, weights, &mut taps);
+        });
+        kept
+    }
+
     /// All tiles in chunks of nearly equal size.
     fn chunks(&self, cx: &Context<'_>) -> Vec<Chunk> {
         let tiles = self.grid.tiles();
-        let each = tiles.div_ceil(tiles.div_ceil(CHUNK));
+        let most = self.chunk_tiles();
+        let each = tiles.div_ceil(tiles.div_ceil(most));
         let chunk = |first: usize| {
             let tiles = first..tiles.min(first + each);
             let groups = Groups::new(cx.isa(), tiles.len());
@@ -158,18 +180,28 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         (0..tiles).step_by(each).map(chunk).collect()
     }
 
+    /// Tiles multiplied together.
+    fn chunk_tiles(&self) -> usize {
+        if self.weights_are_kept() { KEPT_CHUNK } else { CHUNK }
+    }
+
+    /// Whether the transformed weights of all panels are kept for the whole pass.
+    fn weights_are_kept(&self) -> bool {
+        A * A * self.depth() * NR * self.job.panels.count() <= KEPT_ELEMENTS && self.grid.tiles() > 2 * CHUNK
+    }
+
     fn depth(&self) -> usize {
         self.job.shape.cin.next_multiple_of(LINE)
     }
 
     /// One task does all of a chunk.
-    fn own_chunk(&self, cx: &Context<'_>, chunk: &Chunk, packed_len: usize) {
+    fn own_chunk(&self, cx: &Context<'_>, chunk: &Chunk, packed_len: usize, kept: Option<&[f32]>) {
         let mut packed = cx.workspace().take::<f32>(packed_len);
         let target = OutPtr::new(&mut packed);
         chunk.groups.iter().for_each(|group| self.transform_group(cx, chunk, target, group));
-        let mut scratch = Scratch::new(cx, A * A, chunk.tiles.len(), self.job.panels.dtype());
+        let mut scratch = self.scratch(cx, chunk.tiles.len(), kept.is_some());
         for p in 0..self.job.panels.count() {
-            self.panel(cx, chunk, &packed, p, &mut scratch);
+            self.panel(cx, chunk, &packed, p, kept, &mut scratch);
         }
     }
 
@@ -181,11 +213,11 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
             let groups: Vec<Range<usize>> = chunk.groups.iter().collect();
             groups.into_par_iter().for_each(|group| self.transform_group(cx, chunk, target, group));
         });
-        let scratch = || Scratch::new(cx, A * A, chunks[0].tiles.len(), self.job.panels.dtype());
+        let scratch = || self.scratch(cx, chunks[0].tiles.len(), false);
         let tasks = self.job.panels.count() * chunks.len();
         (0..tasks).into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, task| {
             let (p, c) = (task / chunks.len(), task % chunks.len());
-            self.panel(cx, &chunks[c], &packed[c * packed_len..], p, scratch);
+            self.panel(cx, &chunks[c], &packed[c * packed_len..], p, None, scratch);
         });
     }
 
@@ -205,27 +237,47 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         });
     }
 
-    /// 32 output channels of a chunk: weights, products, output pixels.
-    fn panel(&self, cx: &Context<'_>, chunk: &Chunk, packed: &[f32], p: usize, scratch: &mut Scratch) {
+    /// 32 output channels of a chunk: weights (unless they are kept), products, output pixels.
+    fn panel(
+        &self,
+        cx: &Context<'_>,
+        chunk: &Chunk,
+        packed: &[f32],
+        p: usize,
+        kept: Option<&[f32]>,
+        scratch: &mut Scratch,
+    ) {
         if cx.interrupted() {
             return;
         }
-        let (rows, columns) = (chunk.tiles.len(), self.job.panels.columns(p));
+        let (rows, columns, cin) = (chunk.tiles.len(), self.job.panels.columns(p), self.job.shape.cin);
         let sums_stride = rows * NR + LINE;
-        for k0 in (0..self.job.shape.cin).step_by(CHANNELS) {
-            let k = CHANNELS.min(self.job.shape.cin - k0);
-            self.transform_weights(cx, p, k0..k0 + k, scratch);
+        let pass = if kept.is_some() { cin } else { CHANNELS };
+        for k0 in (0..cin).step_by(pass) {
+            let k = pass.min(cin - k0);
+            let stride = weights_stride(pass);
+            let weights = match kept {
+                Some(kept) => &kept[p * A * A * stride..],
+                None => {
+                    self.transform_weights(cx, p, k0..k0 + k, &mut scratch.weights, &mut scratch.taps);
+                    &*scratch.weights
+                }
+            };
             for position in 0..A * A {
+                // Beyond the last position come, for kept weights, those of the next panel.
+                let next =
+                    weights.get((position + 1) * stride..).map_or(&[][..], |rest| &rest[..rest.len().min(k * NR)]);
                 cx.isa().run(Multiply {
                     a: &packed[position * chunk.stride..],
                     depth: self.depth(),
                     k0,
-                    b: &scratch.weights[position * WEIGHTS_STRIDE..],
+                    b: &weights[position * stride..],
                     k,
                     c: &mut scratch.sums[position * sums_stride..],
                     groups: chunk.groups,
                     columns,
                     accumulate: k0 > 0,
+                    ahead: as_bytes(next),
                 });
             }
         }
@@ -244,8 +296,15 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
     }
 
     /// The transformed weights of some channels of panel `p`.
-    fn transform_weights(&self, cx: &Context<'_>, p: usize, channels: Range<usize>, scratch: &mut Scratch) {
-        let Scratch { weights, taps, .. } = scratch;
+    fn transform_weights(
+        &self,
+        cx: &Context<'_>,
+        p: usize,
+        channels: Range<usize>,
+        weights: &mut [f32],
+        taps: &mut [f32],
+    ) {
+        let stride = weights.len() / (A * A);
         for c in channels.clone().step_by(WIDENED) {
             let count = WIDENED.min(channels.end - c);
             let mut parts = taps.chunks_mut(WIDENED * NR);
@@ -258,30 +317,38 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
                 channels: count,
                 phase: self.grid.phase,
                 out: &mut weights[(c - channels.start) * NR..],
-                stride: WEIGHTS_STRIDE,
+                stride,
                 tile: PhantomData,
             });
         }
     }
+
+    fn scratch(&self, cx: &Context<'_>, rows: usize, kept: bool) -> Scratch {
+        let weights = if kept { 0 } else { A * A * weights_stride(CHANNELS) };
+        Scratch {
+            weights: cx.workspace().take(weights),
+            sums: cx.workspace().take(A * A * (rows * NR + LINE)),
+            taps: taps(cx, self.job.panels.dtype()),
+        }
+    }
+}
+
+/// Elements from one position's transformed weights to the next.
+fn weights_stride(channels: usize) -> usize {
+    channels * NR + LINE
+}
+
+/// Room for widened taps, `[9][channels][32]`; empty for f32 weights.
+fn taps(cx: &Context<'_>, dtype: WeightType) -> Buffer<f32> {
+    cx.workspace().take(if dtype == WeightType::F32 { 0 } else { 9 * WIDENED * NR })
 }
 
 /// What one task needs for itself.
 struct Scratch {
-    /// `[A²][channels][32]`.
+    /// `[A²][channels][32]`; empty where the weights are kept.
     weights: Buffer<f32>,
     /// `[A²][tiles][32]`.
     sums: Buffer<f32>,
-    /// Widened taps, `[9][channels][32]`; empty for f32 weights.
+    /// Widened taps.
     taps: Buffer<f32>,
-}
-
-impl Scratch {
-    fn new(cx: &Context<'_>, positions: usize, rows: usize, dtype: WeightType) -> Self {
-        let taps = if dtype == WeightType::F32 { 0 } else { 9 * WIDENED * NR };
-        Self {
-            weights: cx.workspace().take(positions * WEIGHTS_STRIDE),
-            sums: cx.workspace().take(positions * (rows * NR + LINE)),
-            taps: cx.workspace().take(taps),
-        }
-    }
 }

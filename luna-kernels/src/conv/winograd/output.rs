@@ -4,7 +4,6 @@
 
 use super::{Grid, tile::Tile};
 use crate::gemm::epilogue::{Epilogue, OutPtr};
-use crate::gemm::rows::LINE;
 use crate::isa::Kernel;
 use crate::panel::NR;
 use crate::scalar::Scalar;
@@ -34,52 +33,59 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for Output
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         assert!(self.sums.len() >= (A * A - 1) * self.stride + self.tiles.len() * NR);
+        // By way of memory, so that a pixel's channels are written together.
+        let mut pixels = [[[0.0; NR]; M]; M];
         for (row, tile) in self.tiles.clone().enumerate() {
             let mut j = 0;
             while j < self.columns {
-                self.one(s, row, tile, j);
+                self.transform(s, row * NR + j, &mut pixels, j);
                 j += S::LANES;
             }
+            self.write(s, tile, &pixels);
         }
         s.fence();
     }
 }
 
 impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> OutputTiles<'_, T, P, A, M> {
-    /// `LANES` channels from `j` on of one tile.
+    /// `LANES` channels from `j` on of one tile, whose sums lie at `at` of each position.
     #[inline(always)]
-    fn one<S: Simd>(&self, s: S, row: usize, tile: usize, j: usize) {
+    fn transform<S: Simd>(&self, s: S, at: usize, pixels: &mut [[[f32; NR]; M]; M], j: usize) {
         let mut rows = [[s.zero(); A]; M];
         for x in 0..A {
             let mut m = [s.zero(); A];
             for (y, m) in m.iter_mut().enumerate() {
                 // SAFETY: each position holds 32 sums for each tile, by the assertion in `run`.
-                *m = unsafe { s.load(self.sums.as_ptr().add((y * A + x) * self.stride + row * NR + j)) };
+                *m = unsafe { s.load(self.sums.as_ptr().add((y * A + x) * self.stride + at)) };
             }
             for (row, value) in rows.iter_mut().zip(P::output(s, m)) {
                 row[x] = value;
             }
         }
-        // By way of memory, so that the epilogue's code exists once and not for each pixel.
-        let mut pixels = [[[0.0f32; LINE]; M]; M];
-        for (row, pixels) in rows.into_iter().zip(&mut pixels) {
+        for (row, pixels) in rows.into_iter().zip(pixels) {
             for (value, pixel) in P::output(s, row).into_iter().zip(pixels) {
-                // SAFETY: no vector is longer than a line.
-                unsafe { s.store(pixel.as_mut_ptr(), value) };
+                // SAFETY: `j + LANES <= 32`.
+                unsafe { s.store(pixel.as_mut_ptr().add(j), value) };
             }
         }
+    }
+
+    /// Those of a tile's pixels that lie in the image.
+    #[inline(always)]
+    fn write<S: Simd>(&self, s: S, tile: usize, pixels: &[[[f32; NR]; M]; M]) {
         let place = self.grid.place(tile);
         let (step, phase) = (self.grid.step, self.grid.phase);
         let (y0, x0) = (place.ty * M * step + phase.0, place.tx * M * step + phase.1);
-        let (down, across) = ((self.grid.ho - y0).div_ceil(step).min(M), (self.grid.wo - x0).div_ceil(step).min(M));
-        let count = S::LANES.min(self.columns - j);
-        for pixel in 0..down * across {
-            let (i, k) = (pixel / across, pixel % across);
-            let (y, x) = (y0 + i * step, x0 + k * step);
-            let at = ((place.image * self.grid.ho + y) * self.grid.wo + x) * self.cout + self.column + j;
-            // SAFETY: this task alone writes these channels of this tile's pixels; residual and bias have been checked against the
-            // output's shape where the convolution began.
-            unsafe { self.epilogue.finish(s, s.load(pixels[i][k].as_ptr()), self.column + j, at, self.out, count) };
+        let left = |end: usize, at: usize| end.saturating_sub(at).div_ceil(step).min(M);
+        let (down, across) = (left(self.grid.ho, y0), left(self.grid.wo, x0));
+        for (i, pixels) in pixels.iter().enumerate().take(down) {
+            for (k, pixel) in pixels.iter().enumerate().take(across) {
+                let (y, x) = (y0 + i * step, x0 + k * step);
+                let at = ((place.image * self.grid.ho + y) * self.grid.wo + x) * self.cout + self.column;
+                // SAFETY: this task alone writes these channels of this tile's pixels; residual and bias have been checked against the
+                // output's shape where the convolution began.
+                unsafe { self.epilogue.finish(s, pixel.as_ptr(), (self.column, self.columns), at, self.out) };
+            }
         }
     }
 }
