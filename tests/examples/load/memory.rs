@@ -31,7 +31,7 @@ pub fn use_model(words: &[String]) -> ExitCode {
     let mut kept = None;
     let done = if address == "alone" {
         let vae = Vae::open(file, &Runtime::cpu().expect("a CPU")).expect("a VAE");
-        let channels = vae.info().latent_channels;
+        let channels = vae.latent_channels();
         let done = vae.decode(&latent(channels), &DecodeOptions::default()).is_ok();
         kept = Some(vae);
         done
