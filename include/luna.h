@@ -813,7 +813,8 @@ typedef struct luna_open_options {
      */
     uint64_t lora_cache_bytes;
     /**
-     * The most bytes of layers merged with LoRAs; 0 for the memory that is available when the session is opened.
+     * The most bytes of layers merged with LoRAs; 0 for the memory that is available when the first
+     * stack is made.
      */
     uint64_t merged_bytes;
     /**
@@ -1268,7 +1269,8 @@ typedef struct luna_loras_options {
      */
     int32_t dora;
     /**
-     * How many calls of a model will follow, for `LUNA_LORA_MODE_AUTO`; 0 where it is not known.
+     * How many calls of a model will follow, for `LUNA_LORA_MODE_AUTO`; 0 where it is not known. A daemon's
+     * vision-language model goes by `max_tokens` instead.
      */
     uint64_t forwards;
 } luna_loras_options;
@@ -1597,6 +1599,15 @@ typedef struct luna_text_load_options {
      * Bytes of conditioning to remember, so that a prompt is encoded once; 0 for none.
      */
     uint64_t cache_bytes;
+    /**
+     * For each path the `tokenizer.json` of a T5 or Qwen3, NULL for the one beside the weights; NULL for none at all.
+     */
+    const char *const *tokenizers;
+    /**
+     * For each path the only text encoder that is wanted of it, and which CLIP a file of no known size holds: `clip_l`,
+     * `clip_g`, `clip_h`, `t5` or `qwen3`, NULL for what the file tells; NULL for none at all.
+     */
+    const char *const *encoders;
 } luna_text_load_options;
 
 /**
@@ -2166,7 +2177,7 @@ typedef struct luna_vlm_load_options {
      */
     size_t size;
     /**
-     * The `tokenizer.json`; NULL for the one beside the weights. A model that is in memory keeps the one it has.
+     * The `tokenizer.json`; NULL for the one beside the weights. With another one it is another model.
      */
     const char *tokenizer;
     /**
@@ -2654,8 +2665,7 @@ luna_status luna_open(const struct luna_open_options *options, struct luna_sessi
  * Connects to a daemon: the same handle, and the same functions on the daemon's models. `address` is such as
  * `127.0.0.1:19283`, or NULL for that. `options` may be NULL. Paths are read by the daemon where it may, and are sent
  * where it may not; a name that the daemon knows stands before a path. What a daemon does not do is
- * `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions, LoRAs on
- * vision-language models.
+ * `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions.
  */
 luna_status luna_connect(const char *address,
                          const struct luna_connect_options *options,

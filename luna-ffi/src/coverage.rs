@@ -7,7 +7,10 @@ use crate::{
     status::luna_status,
     types::luna_list,
 };
-use luna_core::lora::{ApplyMode, Coverage, NotMerged};
+use luna_core::{
+    lora::{ApplyMode, Coverage, NotMerged},
+    protocol::LoraOutcome,
+};
 use std::{
     ffi::{CString, c_char},
     ptr,
@@ -146,6 +149,13 @@ impl Fate {
         self.not_merged = self.not_merged.or(not_merged);
     }
 
+    /// What a daemon told of a model.
+    pub(crate) fn told(model: &str, outcome: LoraOutcome) -> Self {
+        let mut fate = Self::new(model, outcome.coverage);
+        fate.merging(mode_of(&outcome.mode), outcome.not_merged.as_deref().and_then(not_merged_of));
+        fate
+    }
+
     /// Adapters for this model that were not applied.
     pub(crate) fn missed(&self) -> usize {
         let missed = |file: &luna_core::lora::FileCoverage| {
@@ -156,12 +166,12 @@ impl Fate {
 }
 
 /// A mode by the name that the wire has.
-pub(crate) fn mode_of(name: &str) -> ApplyMode {
+fn mode_of(name: &str) -> ApplyMode {
     if name == "merged" { ApplyMode::Merged } else { ApplyMode::Functional }
 }
 
 /// Why stacks are not merged, by the name that the wire has.
-pub(crate) fn not_merged_of(name: &str) -> Option<NotMerged> {
+fn not_merged_of(name: &str) -> Option<NotMerged> {
     match name {
         "no_room" => Some(NotMerged::NoRoom),
         "in_use" => Some(NotMerged::InUse),

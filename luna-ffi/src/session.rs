@@ -362,8 +362,7 @@ pub unsafe extern "C" fn luna_open(options: *const luna_open_options, session: *
 /// Connects to a daemon: the same handle, and the same functions on the daemon's models. `address` is such as
 /// `127.0.0.1:19283`, or NULL for that. `options` may be NULL. Paths are read by the daemon where it may, and are sent
 /// where it may not; a name that the daemon knows stands before a path. What a daemon does not do is
-/// `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions, LoRAs on
-/// vision-language models.
+/// `LUNA_STATUS_UNSUPPORTED`: pinning, trimming, lists of save jobs and of LoRAs, folders of textual inversions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_connect(
     address: *const c_char,

@@ -1,9 +1,10 @@
 //! Text encoders. Enters: paths; then prompts or tokens. Leaves: conditioning.
 
+mod encoders;
+
 use crate::{
     call::{Log, Watch},
     daemon::{Reading, RemoteText, TextAsked, not_remote, refuse_folders},
-    embedded::Embedded,
     error::{Result, wrong},
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
@@ -17,14 +18,13 @@ use crate::{
     types::{luna_call, luna_list, luna_loras, luna_session, luna_tensor, luna_text},
     view::{ids, luna_view},
 };
+use encoders::Encoders;
 use luna_core::{
-    Conditioning, Limits, Runtime,
-    checkpoint::Checkpoint,
+    Conditioning, Limits,
     limits::check_at_most,
-    registry::Lease,
     text::{
-        Conditioner, ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, EncoderKind, Fallback, Prompt,
-        Recipe, TextLoadOptions, TextModel, TextOptions, TokenIds,
+        ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, Fallback, Prompt, Recipe, TextModel, TextOptions,
+        TokenIds,
     },
     tokenizer::PromptOptions,
 };
@@ -37,9 +37,6 @@ use std::{
 
 crate::handle::plain!(luna_conditioning);
 crate::handle::records!(luna_text_load_options, luna_encoder_info, luna_text_options, luna_cache_usage);
-
-/// The name that stands for the text encoder that the library carries, in `luna_text_load`.
-const DEMO: &str = "demo";
 
 /// Options of `luna_text_load`. All zeros but `size` is a good choice.
 #[repr(C)]
@@ -149,14 +146,6 @@ enum Source {
     There(RemoteText),
 }
 
-/// Encoders in this process.
-struct Encoders {
-    models: Vec<Lease<TextModel>>,
-    recipe: Recipe,
-    folders: Option<EmbeddingFolders>,
-    cache: Option<ConditioningCache>,
-}
-
 /// What a call gave: each prompt's conditioning and what it did without, and how it was done.
 type Encodings = (Vec<(Arc<Conditioning>, Vec<ProblemItem>)>, luna_report);
 
@@ -248,61 +237,6 @@ fn recipe_of(name: &str) -> Result<Recipe> {
         let names: Vec<_> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
         wrong("there is no such recipe").expected(names.join(", ")).found(format!("`{name}`")).into()
     })
-}
-
-impl Encoders {
-    fn load(
-        embedded: &Embedded,
-        files: &[(&str, Reading)],
-        recipe: Option<&str>,
-        folders: Option<EmbeddingFolders>,
-        cache: u64,
-    ) -> Result<Self> {
-        let models =
-            files.iter().map(|(path, reading)| acquire(embedded, path, *reading)).collect::<Result<Vec<_>>>()?;
-        let recipe = match recipe {
-            None => Conditioner::new(&models.iter().map(|model| &**model).collect::<Vec<_>>())?.recipe(),
-            Some(name) => recipe_of(name)?,
-        };
-        let cache = usize::try_from(cache).unwrap_or(usize::MAX);
-        let loaded = Self { models, recipe, folders, cache: (cache > 0).then(|| ConditioningCache::new(cache)) };
-        loaded.conditioner(|_| Ok(()))?;
-        Ok(loaded)
-    }
-
-    fn conditioner<T>(&self, work: impl FnOnce(&Conditioner) -> Result<T>) -> Result<T> {
-        let models: Vec<&TextModel> = self.models.iter().map(|model| &**model).collect();
-        let mut conditioner = Conditioner::with_recipe(&models, self.recipe)?;
-        if let Some(folders) = &self.folders {
-            conditioner = conditioner.with_embeddings(folders);
-        }
-        if let Some(cache) = &self.cache {
-            conditioner = conditioner.with_cache(cache);
-        }
-        work(&conditioner)
-    }
-}
-
-/// The text encoders of one file. What they are known by is their file's digest, so that a cache need not read weights.
-fn acquire(embedded: &Embedded, path: &str, reading: Reading) -> Result<Lease<TextModel>> {
-    let usual = (path == DEMO).then_some(EncoderKind::ClipL);
-    let options = TextLoadOptions {
-        kind: reading.encoder.or(usual),
-        tokenizer: reading.tokenizer.map(Path::to_owned),
-        ..TextLoadOptions::default()
-    };
-    let load = |checkpoint: &Checkpoint, runtime: &Runtime| TextModel::load(checkpoint, runtime, &options);
-    let as_usual = (reading.encoder, reading.tokenizer) == (None, None);
-    if as_usual {
-        let bundled = Some((DEMO, TextModel::demo_checkpoint as fn() -> _));
-        return embedded.acquire(path, bundled, load);
-    }
-    if path == DEMO {
-        return Err(wrong("the text encoder that the library carries is read in one way only")
-            .remedy("leave its tokenizer and encoder at NULL; a file of that name is `./demo`")
-            .into());
-    }
-    embedded.acquire_read(path, &(options.kind, &options.tokenizer), load)
 }
 
 fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOptions> {

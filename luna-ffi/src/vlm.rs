@@ -2,7 +2,7 @@
 
 use crate::{
     call::{Log, Watch},
-    daemon::{Reading, RemoteVlm, not_remote},
+    daemon::{Reading, RemoteVlm},
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
     list::{self, Item},
@@ -215,10 +215,9 @@ impl LoadedVlm {
                     }
                 })
             }
-            Place::There(_) if projector.is_some() => return Err(not_remote("a projector's path").into()),
             Place::There(daemon) => {
                 let reading = Reading { encoder: None, tokenizer: tokenizer.as_deref() };
-                Source::There(RemoteVlm::load(daemon, path, reading)?)
+                Source::There(RemoteVlm::load(daemon, path, reading, projector.as_deref())?)
             }
         };
         Ok(Self { source, log: session.log })
@@ -285,13 +284,14 @@ impl LoadedVlm {
                 fitted.inspect(|fitted| fitted.fates.tell(&mut told));
                 (GeneratedItem::here(generated), told)
             }
-            Source::There(_) if stack.is_some() => {
-                return Err(not_remote("LoRAs of a vision-language model").into());
-            }
             Source::There(remote) => {
-                let request = wish(asked, &own, piece.is_some());
+                let base = stack.as_ref().map_or_else(|| Ok(VlmGenerate::default()), |stack| stack.asked_of_vlm())?;
+                let request = wish(base, asked, &own, piece.is_some());
                 let pictures: Vec<&Image> = pictures.iter().collect();
-                let (generated, told) = remote.generate(&pictures, request, &watch, &mut listener)?;
+                let (generated, mut told, fate) = remote.generate(&pictures, request, &watch, &mut listener)?;
+                if let (Some(stack), Some(fate)) = (stack, fate) {
+                    stack.told(self, vec![fate]).tell(&mut told);
+                }
                 (GeneratedItem::there(generated), told)
             }
         };
@@ -311,8 +311,8 @@ fn told(generated: &Generated, watch: &Watch) -> luna_report {
     told
 }
 
-/// What a daemon is asked.
-fn wish(question: Question, options: &GenerateOptions, stream: bool) -> VlmGenerate {
+/// What a daemon is asked; `base` says which LoRAs.
+fn wish(base: VlmGenerate, question: Question, options: &GenerateOptions, stream: bool) -> VlmGenerate {
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = options.sampling;
     VlmGenerate {
         prompt: Some(question.prompt),
@@ -323,7 +323,7 @@ fn wish(question: Question, options: &GenerateOptions, stream: bool) -> VlmGener
         past_the_end: !options.stop_at_end,
         precision: Some(options.precision.name().to_owned()),
         stream,
-        ..VlmGenerate::default()
+        ..base
     }
 }
 

@@ -400,6 +400,8 @@ class luna_text_load_options(ctypes.Structure):
         ("embedding_folders", ctypes.POINTER(ctypes.c_char_p)),
         ("embedding_folder_count", ctypes.c_size_t),
         ("cache_bytes", ctypes.c_uint64),
+        ("tokenizers", ctypes.POINTER(ctypes.c_char_p)),
+        ("encoders", ctypes.POINTER(ctypes.c_char_p)),
     ]
 
 

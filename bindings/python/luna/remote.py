@@ -122,6 +122,13 @@ class _RemotePatched(_Remote, LoraRecipe):
             ]
         return self._ids
 
+    def _fates(self, reply: Reply) -> Optional[Mapping[str, Any]]:
+        """Notes what became of the stack on a model of one part, and gives it."""
+        told = reply.words.get("loras")
+        outcome = {**told["coverage"], "mode": told["mode"], "not_merged": told["not_merged"]} if told else None
+        self._told = tuple(_lora_files(self.info["family"], outcome)) if outcome else ()
+        return outcome
+
     @property
     def lora_report(self) -> Tuple[LoraFile, ...]:
         return self._told
@@ -253,10 +260,7 @@ class RemoteModel(_RemotePatched, Model):
         given = {name: array for name, array in tensors.items() if array is not None}
         reply = self._ask("model_forward", fields, given, call)
         self.info = dict(reply["model"])
-        told = reply.words.get("loras")
-        outcome = {**told["coverage"], "mode": told["mode"], "not_merged": told["not_merged"]} if told else None
-        self._told = tuple(_lora_files(self.info["family"], outcome)) if outcome else ()
-        return reply.tensors["out"], _report(reply, reply["report"], outcome)
+        return reply.tensors["out"], _report(reply, reply["report"], self._fates(reply))
 
 
 class RemoteVision(_Remote, Vision):
@@ -275,15 +279,11 @@ class RemoteVision(_Remote, Vision):
 
 class RemoteVlm(_RemotePatched, Vlm):
     def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]:
-        if self.lora_stack:
-            raise errors.Unsupported(
-                "LoRAs of a vision-language model cannot be had from a daemon", remedy="ask a session of luna.open()"
-            )
         on_text = question.on_text
         fields: Dict[str, Any] = {
             "model": self._source[0], "prompt": question.prompt, "max_tokens": question.max_tokens,
             "sampling": question.sampling, "stop": list(question.stop), "precision": self._wire_precision,
-            "stream": on_text is not None,
+            "stream": on_text is not None, "loras": self._stack(), "strict": self.strict, "lora_mode": self.lora_mode,
         }
         if question.system is not None:
             fields["system"] = question.system
@@ -299,4 +299,4 @@ class RemoteVlm(_RemotePatched, Vlm):
             reply["text"] or "", tuple(reply["ids"]), reply["prompt_tokens"], reply["picture_tokens"],
             reply["finish"], reply["prompt_seconds"], reply["generation_seconds"],
         )
-        return generated, _report(reply, reply.words)
+        return generated, _report(reply, reply.words, self._fates(reply))

@@ -100,23 +100,29 @@ class RemoteSession(Session):
         models: List[Dict[str, Any]] = self._connection.ask("list_models")["models"]
         return models
 
-    def _model(self, path: Path, tokenizer: Optional[Path] = None, encoder: Optional[str] = None) -> str:
+    def _model(
+        self,
+        path: Path,
+        tokenizer: Optional[Path] = None,
+        encoder: Optional[str] = None,
+        projector: Optional[Path] = None,
+    ) -> str:
         """What the daemon knows a model by: the name of one that it has, or else the id of a file or folder, which the
         daemon reads where it may, and is sent where it may not."""
         text = os.fspath(path)
         if not text:
             raise errors.InvalidInput("path is empty")
         reading = {} if encoder is None else {"encoder": encoder}
-        if tokenizer is not None:
-            # Only a daemon that may read the files can be given one.
-            reading["tokenizer"] = str(pathlib.Path(tokenizer).resolve())
+        # Only a daemon that may read the files can be given others with them.
+        others = {name: file for name, file in (("tokenizer", tokenizer), ("projector", projector)) if file is not None}
+        reading.update({name: str(pathlib.Path(file).resolve()) for name, file in others.items()})
         if not reading and (text in _BUNDLED or any(text in (model["name"], model["model_id"]) for model in self._list())):
             return text
         real = str(pathlib.Path(text).resolve())
         try:
             return str(self._connection.ask("register_model_by_path", {"model_path": real, **reading})["model_id"])
         except errors.LunaError as error:
-            if tokenizer is not None or error.reason is None and error.kind not in _UNREADABLE:
+            if others or error.reason is None and error.kind not in _UNREADABLE:
                 raise
         tensors, metadata = _tensors_of(text)
         fields = {"name": pathlib.Path(text).name, "metadata": metadata, **reading}
@@ -159,9 +165,7 @@ class RemoteSession(Session):
         return RemoteVision(self, self._model(path))
 
     def vlm(self, path: Path, tokenizer: Optional[Path] = None, projector: Optional[Path] = None) -> Vlm:
-        if projector is not None:
-            raise errors.Unsupported("a daemon takes the projector beside the weights", remedy="leave it out")
-        return RemoteVlm(self, self._model(path, tokenizer))
+        return RemoteVlm(self, self._model(path, tokenizer, projector=projector))
 
     def models(self) -> List[Resident]:
         return [

@@ -112,7 +112,7 @@ class TestDaemon(unittest.TestCase):
         with self.assertRaises(luna.InvalidInput) as raised:
             self.session.vae().encode(array.array("f", [0.0] * 12))
         self.assertTrue(raised.exception.message)
-        with self.assertRaises(luna.Unsupported):
+        with self.assertRaises(luna.LunaError):
             self.session.vlm("somewhere", projector="mmproj.gguf")
         with self.assertRaises(luna.InvalidInput):
             self.session.clip("one", "two", encoders=["clip_l"])

@@ -61,21 +61,28 @@ impl Daemon {
 
     /// As [`Daemon::model`], read as it is said. Only a daemon that may read the files can be given a tokenizer.
     pub(crate) fn model_read(&self, path: &str, reading: Reading) -> Result<String> {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
         let encoder = reading.encoder.map(EncoderKind::name);
         match (encoder, reading.tokenizer) {
             (None, None) => self.model(path),
             (encoder, None) => Ok(self.client.put_model(Path::new(path), encoder)?.model_id),
-            (encoder, Some(tokenizer)) => {
-                let request = RegisterModelByPath {
-                    model_path: real(Path::new(path)),
-                    encoder: encoder.map(str::to_owned),
-                    tokenizer: Some(real(tokenizer)),
-                    ..RegisterModelByPath::default()
-                };
-                Ok(self.client.call(&request, &[])?.reply.model_id)
-            }
+            (_, Some(_)) => self.vlm(path, reading, None),
         }
+    }
+
+    /// As [`Daemon::model_read`], with the vision part of a GGUF file.
+    pub(crate) fn vlm(&self, path: &str, reading: Reading, projector: Option<&Path>) -> Result<String> {
+        if reading.tokenizer.is_none() && projector.is_none() {
+            return self.model_read(path, reading);
+        }
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let request = RegisterModelByPath {
+            model_path: real(Path::new(path)),
+            encoder: reading.encoder.map(|encoder| encoder.name().to_owned()),
+            tokenizer: reading.tokenizer.map(real),
+            projector: projector.map(real),
+            ..RegisterModelByPath::default()
+        };
+        Ok(self.client.call(&request, &[])?.reply.model_id)
     }
 
     /// Sends a LoRA file that is in memory, and gives its id.

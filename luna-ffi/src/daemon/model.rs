@@ -3,7 +3,7 @@
 use super::{Daemon, not_yet_known, report};
 use crate::{
     call::Watch,
-    coverage::{Fate, mode_of, not_merged_of},
+    coverage::Fate,
     error::Result,
     options::{attention_of, luna_report},
 };
@@ -46,11 +46,7 @@ impl RemoteModel {
         if let Some(CacheOutcome { hit, consecutive_hits, difference }) = reply.report.cache {
             told.cached_steps(hit, consecutive_hits, difference);
         }
-        let fate = reply.loras.map(|outcome| {
-            let mut fate = Fate::new(&reply.model.family, outcome.coverage);
-            fate.merging(mode_of(&outcome.mode), outcome.not_merged.as_deref().and_then(not_merged_of));
-            fate
-        });
+        let fate = reply.loras.map(|outcome| Fate::told(&reply.model.family, outcome));
         let _ = self.info.set(reply.model);
         Ok((prediction, told, fate))
     }

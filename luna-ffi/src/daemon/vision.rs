@@ -1,7 +1,7 @@
 //! A daemon's vision encoders and vision-language models.
 
 use super::{Daemon, Reading, not_yet_known, report};
-use crate::{call::Watch, error::Result, options::luna_report};
+use crate::{call::Watch, coverage::Fate, error::Result, options::luna_report};
 use luna_core::{
     Image,
     client::{Answer, VisionFeatures},
@@ -9,7 +9,10 @@ use luna_core::{
     vision::PixelValues,
     vlm::Piece,
 };
-use std::sync::{Arc, OnceLock};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 /// A vision encoder of a daemon.
 pub(crate) struct RemoteVision {
@@ -67,8 +70,9 @@ pub(crate) struct RemoteVlm {
 }
 
 impl RemoteVlm {
-    pub(crate) fn load(daemon: &Arc<Daemon>, path: &str, reading: Reading) -> Result<Self> {
-        Ok(Self { daemon: daemon.clone(), name: daemon.model_read(path, reading)?, info: OnceLock::new() })
+    /// `projector` is the vision part of a GGUF file, which only a daemon that may read both can be given.
+    pub(crate) fn load(daemon: &Arc<Daemon>, path: &str, reading: Reading, projector: Option<&Path>) -> Result<Self> {
+        Ok(Self { daemon: daemon.clone(), name: daemon.vlm(path, reading, projector)?, info: OnceLock::new() })
     }
 
     /// What the daemon told of it.
@@ -82,12 +86,13 @@ impl RemoteVlm {
         asked: VlmGenerate,
         watch: &Watch,
         listener: &mut (dyn FnMut(Piece) + Send),
-    ) -> Result<(VlmGenerated, luna_report)> {
+    ) -> Result<(VlmGenerated, luna_report, Option<Fate>)> {
         let request = VlmGenerate { model: Some(self.name.clone()), ..asked };
         let answer = self.daemon.client.vlm_generate(images, &request, &watch.request(), listener)?;
-        let reply = answer.reply;
+        let mut reply = answer.reply;
         let told = report(&answer.head, &reply.precision, reply.prompt_seconds + reply.generation_seconds, watch);
+        let fate = reply.loras.take().map(|outcome| Fate::told(&reply.model.family, outcome));
         let _ = self.info.set(reply.model.clone());
-        Ok((reply, told))
+        Ok((reply, told, fate))
     }
 }
