@@ -21,11 +21,17 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// What was asked for.
 pub struct Options {
+    /// The daemon's program.
     pub program: PathBuf,
+    /// So long is the mixed load.
     pub time: Duration,
+    /// Clients of the mixed load.
     pub clients: usize,
+    /// Clients to kill.
     pub kills: usize,
+    /// Times to end the daemon.
     pub restarts: usize,
+    /// The model that processes share.
     pub checkpoint: Option<PathBuf>,
     only: Option<String>,
 }
