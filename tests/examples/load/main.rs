@@ -71,6 +71,9 @@ impl Options {
     }
 }
 
+/// Runs a part, and says whether all answers were right.
+type Part = fn(&Options) -> bool;
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
@@ -79,7 +82,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let options = Options::read(&words);
-    let parts: [(&str, fn(&Options) -> bool); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("latency", latency::run),
         ("mixed", mixed::run),
         ("kills", ends::kills),

@@ -102,8 +102,11 @@ pub fn text(
     })
 }
 
+/// What the daemon and what this command calls each model.
+type Names = Vec<(String, String)>;
+
 /// The models as requests name them, and for each what the daemon and what this command calls it.
-fn models(client: &Client, settings: &Text) -> Result<(Vec<String>, Vec<(String, String)>)> {
+fn models(client: &Client, settings: &Text) -> Result<(Vec<String>, Names)> {
     if settings.encoders.files.is_empty() {
         return Ok((vec![DEMO.to_owned()], vec![(DEMO.to_owned(), DEMO.to_owned())]));
     }

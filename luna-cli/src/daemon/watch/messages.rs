@@ -19,11 +19,14 @@ pub enum Wanted {
 
 /// What a listener sends.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Request {
-    GetStatus,
-    GetDetails,
-    GetHistory,
+    #[serde(rename = "get_status")]
+    Status,
+    #[serde(rename = "get_details")]
+    Details,
+    #[serde(rename = "get_history")]
+    History,
 }
 
 /// Reads what a listener sent.
@@ -32,9 +35,9 @@ enum Request {
 /// The message that answers what nobody understands.
 pub fn read(text: &str) -> Result<Wanted, String> {
     match serde_json::from_str(text) {
-        Ok(Request::GetStatus) => Ok(Wanted::Status),
-        Ok(Request::GetDetails) => Ok(Wanted::Details),
-        Ok(Request::GetHistory) => Ok(Wanted::History),
+        Ok(Request::Status) => Ok(Wanted::Status),
+        Ok(Request::Details) => Ok(Wanted::Details),
+        Ok(Request::History) => Ok(Wanted::History),
         Err(_) => {
             let expected = r#"{"type": "get_status"}, {"type": "get_details"} or {"type": "get_history"}"#;
             Err(json!({ "type": "error", "data": { "message": format!("expected {expected}") } }).to_string())
