@@ -4,7 +4,7 @@ use crate::{args::ModeArg, settings::Loras};
 use luna_core::{
     Call, Limits, Patches, Result,
     diffusion::Denoiser,
-    lora::{ApplyMode, Coverage, FileCoverage, LoraFile, LoraStack, MergedCopies, Prepared, ResolveOptions},
+    lora::{ApplyMode, Coverage, FileCoverage, LoraFile, LoraStack, MergedCopies, Prepared, ResolveOptions, Resolved},
     memory,
     protocol::{LoraOutcome, TextLoraOutcome},
     text::{TextModel, TextOptions},
@@ -89,14 +89,8 @@ pub fn prepare(
     mode: ApplyMode,
     call: &Call,
 ) -> Result<Option<(Arc<Patches>, LoraOutcome)>> {
-    if loras.entries.is_empty() {
-        return Ok(None);
-    }
-    let resolved =
-        stack(loras, &[])?.resolve(denoiser, &ResolveOptions { strict: loras.strict, ..ResolveOptions::default() })?;
-    let copies = MergedCopies::new(memory::available().unwrap_or(u64::MAX));
-    let prepared = copies.prepare(denoiser, &resolved.patches, mode, call)?;
-    Ok(Some(outcome(prepared, resolved.coverage)))
+    let resolve = |stack: &LoraStack, options: &_| stack.resolve(denoiser, options);
+    ready(loras, resolve, |copies, patches| copies.prepare(denoiser, patches, mode, call))
 }
 
 /// The patches of a vision-language model; nothing without a LoRA.
@@ -109,21 +103,25 @@ pub fn prepare_vlm(
     mode: ApplyMode,
     call: &Call,
 ) -> Result<Option<(Arc<Patches>, LoraOutcome)>> {
+    let resolve = |stack: &LoraStack, options: &_| stack.resolve_vlm(model, options);
+    ready(loras, resolve, |copies, patches| copies.prepare_vlm(model, patches, mode, call))
+}
+
+fn ready(
+    loras: &Loras,
+    resolve: impl FnOnce(&LoraStack, &ResolveOptions) -> Result<Resolved>,
+    prepare: impl FnOnce(&MergedCopies, &Arc<Patches>) -> Result<Prepared>,
+) -> Result<Option<(Arc<Patches>, LoraOutcome)>> {
     if loras.entries.is_empty() {
         return Ok(None);
     }
-    let resolved =
-        stack(loras, &[])?.resolve_vlm(model, &ResolveOptions { strict: loras.strict, ..ResolveOptions::default() })?;
+    let resolved = resolve(&stack(loras, &[])?, &ResolveOptions { strict: loras.strict, ..ResolveOptions::default() })?;
     let copies = MergedCopies::new(memory::available().unwrap_or(u64::MAX));
-    let prepared = copies.prepare_vlm(model, &resolved.patches, mode, call)?;
-    Ok(Some(outcome(prepared, resolved.coverage)))
-}
-
-fn outcome(prepared: Prepared, coverage: Coverage) -> (Arc<Patches>, LoraOutcome) {
+    let prepared = prepare(&copies, &resolved.patches)?;
     let outcome = LoraOutcome {
         mode: prepared.mode.name().to_owned(),
         not_merged: prepared.not_merged.map(|why| why.name().to_owned()),
-        coverage,
+        coverage: resolved.coverage,
     };
-    (prepared.patches, outcome)
+    Ok(Some((prepared.patches, outcome)))
 }

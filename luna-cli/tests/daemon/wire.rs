@@ -2,12 +2,13 @@
 
 use super::{Server, picture, until};
 use luna_core::{
-    CancelToken, ErrorKind,
+    CancelToken, ErrorKind, Precision,
     client::{CallOptions, Client, ClientSettings},
     protocol::{
         Echo, EventKind, Fault, FrameLimits, GetStatus, ListModels, Message, Ping, Reason, RegisterModelByPath, Reset,
-        Role, TensorRef, VaeEncode, read_body, write_frame,
+        Role, TensorRef, VaeDecode, VaeEncode, read_body, write_frame,
     },
+    vae::{DecodeOptions, EncodeOptions, Vae},
 };
 use serde_json::{Value, json};
 use std::{
@@ -189,6 +190,33 @@ fn progress_is_told_where_it_is_wanted() {
     let (done, total) = *seen.last().expect("events");
     assert!(done == total && seen.is_sorted(), "{seen:?}");
     assert!(answer.head.compute_ms > 0.0 && answer.head.fallbacks.is_empty());
+}
+
+#[test]
+fn what_memory_or_precision_did_not_suffice_for_is_done_otherwise_and_told() {
+    let server = Server::start("");
+    let client = server.client();
+    let any = CallOptions::default();
+    let vae = Vae::load(&Vae::moonlet_checkpoint().unwrap(), luna_tests::lora::runtime()).unwrap();
+    let memory_limit = Some(vae.memory_for(24, 24, Precision::F32));
+    let photo = picture(320, 384);
+    let request = VaeEncode { memory_limit, ..moonlet() };
+    let (latent, answer) = client.vae_encode(&photo, &request, &any).unwrap();
+    assert_eq!(answer.head.fallbacks[0].name, "tiled", "{:?}", answer.head);
+    assert!(answer.reply.report.tiling.is_some());
+    let theirs = vae.encode(&photo, &EncodeOptions { memory_limit, ..EncodeOptions::default() }).unwrap();
+    assert_eq!(latent.data(), theirs.latent.data());
+    let never = VaeEncode { never_tiled: true, ..request };
+    assert_eq!(client.vae_encode(&photo, &never, &any).map(drop).unwrap_err().kind(), ErrorKind::OutOfMemory);
+
+    let huge = latent.data().iter().map(|value| value * 1e6).collect();
+    let huge = luna_core::Latent::new(latent.shape(), huge).unwrap();
+    let half = VaeDecode { vae: Some("moonlet".to_owned()), precision: Some("f16".to_owned()), ..VaeDecode::default() };
+    let (image, answer) = client.vae_decode(&huge, &half, &any).unwrap();
+    assert_eq!(answer.head.fallbacks[0].name, "widened_to_f32", "{:?}", answer.head);
+    assert_eq!(answer.reply.report.precision, "f32");
+    let theirs = vae.decode(&huge, &DecodeOptions { precision: Precision::F16, ..DecodeOptions::default() }).unwrap();
+    assert_eq!(image.data(), theirs.image.data());
 }
 
 #[test]

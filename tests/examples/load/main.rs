@@ -21,11 +21,17 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// What was asked for.
 pub struct Options {
+    /// The daemon's program.
     pub program: PathBuf,
+    /// So long is the mixed load.
     pub time: Duration,
+    /// Clients of the mixed load.
     pub clients: usize,
+    /// Clients to kill.
     pub kills: usize,
+    /// Times to end the daemon.
     pub restarts: usize,
+    /// The model that processes share.
     pub checkpoint: Option<PathBuf>,
     only: Option<String>,
 }
@@ -65,6 +71,9 @@ impl Options {
     }
 }
 
+/// Runs a part, and says whether all answers were right.
+type Part = fn(&Options) -> bool;
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
@@ -73,7 +82,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let options = Options::read(&words);
-    let parts: [(&str, fn(&Options) -> bool); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("latency", latency::run),
         ("mixed", mixed::run),
         ("kills", ends::kills),

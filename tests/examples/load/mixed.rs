@@ -56,12 +56,17 @@ impl Expected {
             let encoded = conditioner.encode(&[Prompt::new(*prompt)], &TextOptions::default()).expect("conditioning");
             (*prompt, (*encoded.prompts[0].conditioning).clone())
         };
-        Self {
+        let expected = Self {
             latents: pictures.iter().map(decoded).collect(),
             prompts: PROMPTS.iter().map(encoded).collect(),
             tokens: tokens(client).expect("tokens"),
             pictures,
+        };
+        // The models that the daemon carries are registered when they are first named.
+        for number in [3, 5] {
+            assert!(ask(client, &expected, number).expect("an answer"), "an answer unlike the embedded one");
         }
+        expected
     }
 }
 
@@ -119,7 +124,10 @@ fn work(client: &Client, expected: &Expected, tally: &Tally, ended: &AtomicBool,
         number += 1;
         match ask(client, expected, number) {
             Ok(true) => drop(tally.done.fetch_add(1, Ordering::Relaxed)),
-            Ok(false) => drop(tally.wrong.fetch_add(1, Ordering::Relaxed)),
+            Ok(false) => {
+                println!("    request {number} of client {seed}, kind {}: another answer", number % 8);
+                tally.wrong.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) if error.kind() == ErrorKind::Busy => {
                 tally.busy.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(20));
