@@ -22,6 +22,7 @@ _BUNDLED = ("moonlet", "demo")
 _STATES = {"waiting": "queued", "written": "done"}
 #: Reasons for which a daemon may be sent what it cannot read.
 _UNREADABLE = ("not_found", "io")
+_PEFT_WEIGHTS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
 
 def _tensors_of(path: str) -> Tuple[Dict[str, Packed], Dict[str, str]]:
@@ -48,6 +49,18 @@ def _tensors_in(path: str, memory: memoryview) -> Tuple[Dict[str, Packed], Dict[
         }, metadata
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.InvalidFile(f"{path} is no .safetensors file: {error}") from None
+
+
+def _lora_of(path: pathlib.Path) -> Tuple[Dict[str, Packed], Dict[str, str]]:
+    """As `_tensors_of` of a LoRA, which may be a PEFT folder: its configuration goes into the metadata."""
+    weights = [path / name for name in _PEFT_WEIGHTS if (path / name).is_file()]
+    if not weights:
+        return _tensors_of(str(path))
+    tensors, metadata = _tensors_of(str(weights[0]))
+    config = path / "adapter_config.json"
+    if config.is_file():
+        metadata = {**metadata, "lora_adapter_metadata": config.read_text(encoding="utf-8")}
+    return tensors, metadata
 
 
 class RemoteSaveJob(SaveJob):
@@ -142,7 +155,7 @@ class RemoteSession(Session):
         except errors.LunaError as error:
             if error.reason is None:
                 raise
-        return self._send_lora(pathlib.Path(lora.path).stem, _tensors_of(lora.path))
+        return self._send_lora(pathlib.Path(lora.path).stem, _lora_of(pathlib.Path(lora.path)))
 
     def _send_lora(self, name: str, file: Tuple[Dict[str, Packed], Dict[str, str]]) -> str:
         tensors, metadata = file
