@@ -82,6 +82,9 @@ pub(crate) struct Embedded {
     pub(crate) log: Log,
 }
 
+/// A model that comes with the library: its name, and what opens it.
+type Bundled<'a> = (&'a str, fn() -> luna_core::Result<Checkpoint>);
+
 impl Embedded {
     /// Starts nothing but a device that is no CPU.
     pub(crate) fn new(settings: Settings, log: Log) -> Result<Self> {
@@ -144,7 +147,7 @@ impl Embedded {
     pub(crate) fn acquire<M: Model>(
         &self,
         path: &str,
-        bundled: Option<(&str, fn() -> luna_core::Result<Checkpoint>)>,
+        bundled: Option<Bundled<'_>>,
         load: impl FnOnce(&Checkpoint, &Runtime) -> luna_core::Result<M>,
     ) -> Result<Lease<M>> {
         self.told(path, load, |load| match bundled.filter(|(name, _)| *name == path) {
