@@ -1,10 +1,7 @@
 //! The door. Enters: an address. Leaves: connections, each on threads of its own, and an end in good order.
 
-use super::{Daemon, connection};
-use luna_core::{
-    Error, ErrorKind, Result,
-    ipc::{LocalListener, Stream},
-};
+use super::{Daemon, connection, near::NearDoor};
+use luna_core::{Error, ErrorKind, Result, ipc::Stream};
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -47,7 +44,7 @@ impl Running {
         let open = Arc::<AtomicUsize>::default();
         running.accept(&open, move || listener.accept().map(|(stream, _)| stream.into())).map_err(failed)?;
         // Where the system has no such door, or does not open one, clients stay with TCP.
-        if let Ok(near) = LocalListener::bind() {
+        if let Ok(near) = NearDoor::open() {
             let _ = running.daemon.near.set(near.name().to_owned());
             running.accept(&open, move || near.accept()).map_err(failed)?;
         }

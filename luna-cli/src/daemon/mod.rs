@@ -18,6 +18,7 @@ mod job;
 mod listener;
 mod loras;
 mod models;
+mod near;
 mod outbox;
 mod pools;
 mod reply;

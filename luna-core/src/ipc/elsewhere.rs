@@ -20,33 +20,6 @@ pub(super) enum Descriptor {}
 #[derive(Debug)]
 pub enum Local {}
 
-/// Waits for connections of processes of this machine.
-#[derive(Debug)]
-pub enum LocalListener {}
-
-impl LocalListener {
-    /// Listens.
-    ///
-    /// # Errors
-    /// `Unsupported`.
-    pub fn bind() -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    /// What clients connect to.
-    pub fn name(&self) -> &str {
-        match *self {}
-    }
-
-    /// Waits for the next connection.
-    ///
-    /// # Errors
-    /// None, as there is no listener.
-    pub fn accept(&self) -> io::Result<super::Stream> {
-        match *self {}
-    }
-}
-
 pub(super) fn connect(_name: &str) -> io::Result<Local> {
     Err(io::ErrorKind::Unsupported.into())
 }

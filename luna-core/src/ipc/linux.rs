@@ -19,7 +19,7 @@ use std::{
     os::{
         fd::{AsFd, OwnedFd},
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+        unix::net::{SocketAddr, UnixStream},
     },
     sync::atomic::AtomicU32,
     time::Duration,
@@ -37,35 +37,10 @@ pub(super) type Descriptor = OwnedFd;
 #[derive(Debug)]
 pub struct Local(UnixStream);
 
-/// Waits for connections of processes of this machine, under a name that nobody can guess.
-#[derive(Debug)]
-pub struct LocalListener {
-    socket: UnixListener,
-    name: String,
-}
-
-impl LocalListener {
-    /// Listens.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub fn bind() -> io::Result<Self> {
-        let name = format!("luna-{:032x}", rand::random::<u128>());
-        let socket = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-        Ok(Self { socket, name })
-    }
-
-    /// What clients connect to.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Waits for the next connection.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub fn accept(&self) -> io::Result<super::Stream> {
-        Ok(Local(self.socket.accept()?.0).into())
+/// One that a listener has accepted.
+impl From<UnixStream> for super::Stream {
+    fn from(stream: UnixStream) -> Self {
+        Local(stream).into()
     }
 }
 

@@ -20,7 +20,7 @@ mod system;
 pub use receiver::Receiver;
 pub use sender::Sender;
 pub use stream::Stream;
-pub use system::{AVAILABLE, LocalListener};
+pub use system::AVAILABLE;
 
 /// Where data begins in a segment: before it stands the word.
 const HEAD: usize = 64;

@@ -41,7 +41,7 @@ impl From<Local> for Stream {
 }
 
 impl Stream {
-    /// Connects to a [`super::LocalListener`] of this name.
+    /// Connects to a listener of this name in the abstract namespace of this machine's Unix sockets.
     ///
     /// # Errors
     /// Where there is none, or the system has no such thing.
