@@ -1,7 +1,11 @@
 //! VAEs by name. Enters: a name or a path as it was typed. Leaves: a choice, and from it a VAE and what to call it.
 //! Names stand before paths; `./moonlet` is a path.
 
-use luna_core::{Error, ErrorKind, Limits, Result, Runtime, checkpoint::Checkpoint, vae::Vae};
+use luna_core::{
+    Error, ErrorKind, Limits, Result, Runtime,
+    checkpoint::Checkpoint,
+    vae::{Halves, Vae},
+};
 use std::path::{Path, PathBuf};
 
 /// A VAE that this program carries.
@@ -98,20 +102,20 @@ impl VaeChoice {
         }
     }
 
-    /// Loads it.
+    /// Loads what is needed of it.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`] and [`Vae::load`].
-    pub fn load(&self, runtime: &Runtime) -> Result<NamedVae> {
-        self.load_opened(&self.open()?, runtime)
+    /// As [`Checkpoint::open`] and [`Vae::load_halves`].
+    pub fn load(&self, runtime: &Runtime, halves: Halves) -> Result<NamedVae> {
+        self.load_opened(&self.open()?, runtime, halves)
     }
 
     /// Loads it from its file, which the caller has opened.
     ///
     /// # Errors
-    /// As [`Vae::load`].
-    pub fn load_opened(&self, checkpoint: &Checkpoint, runtime: &Runtime) -> Result<NamedVae> {
-        let vae = Vae::load(checkpoint, runtime)?;
+    /// As [`Vae::load_halves`].
+    pub fn load_opened(&self, checkpoint: &Checkpoint, runtime: &Runtime, halves: Halves) -> Result<NamedVae> {
+        let vae = Vae::load_halves(checkpoint, runtime, halves)?;
         Ok(NamedVae { vae, name: self.name(), caution: self.caution() })
     }
 

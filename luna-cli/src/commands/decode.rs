@@ -16,7 +16,7 @@ use luna_core::{
     memory,
     picture::{Format, Metadata, Pixels, write_picture},
     protocol::VaeDecode,
-    vae::DecodeOptions,
+    vae::{DecodeOptions, Halves},
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ struct Made {
 
 fn here(settings: &settings::Decode, file: &mut LatentFile, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
-    let named = load(&settings.model, &runtime)?;
+    let named = load(&settings.model, &runtime, Halves::Decoder)?;
     if file.source.scale.is_none() || settings.model.latent_format.is_some() {
         file.rescale(named.vae.latent_scale());
     }

@@ -10,7 +10,7 @@ use luna_core::{
     files::IfExists,
     memory,
     picture::{self, Format, Metadata, Pixels, write_picture},
-    vae::{DecodeOptions, EncodeOptions},
+    vae::{DecodeOptions, EncodeOptions, Halves},
 };
 use serde::Serialize;
 use std::{fs, path::PathBuf};
@@ -45,7 +45,7 @@ pub fn run(settings: &settings::Demo, token: &CancelToken, output: &Output) -> R
         None => picture::decode(PHOTOGRAPH, &Limits::default())?,
     };
     let runtime = runtime(&settings.compute)?;
-    let named = VaeChoice::default().load(&runtime)?;
+    let named = VaeChoice::default().load(&runtime, Halves::Both)?;
     let precision = settings.compute.precision;
     let options = EncodeOptions { precision, call: output.watched_call("encoding", token), ..Default::default() };
     let encoded = named.vae.encode(&picture, &options)?;

@@ -12,7 +12,7 @@ use crate::{
 use luna_core::{
     CancelToken, Error, ErrorKind, Image, Latent, Limits, Result, memory, picture,
     protocol::VaeEncode,
-    vae::{EncodeOptions, Posterior, SizeRule},
+    vae::{EncodeOptions, Halves, Posterior, SizeRule},
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ struct Made {
 
 fn here(settings: &settings::Encode, image: &Image, token: &CancelToken, output: &Output) -> Result<Made> {
     let runtime = runtime(&settings.compute)?;
-    let named = load(&settings.model, &runtime)?;
+    let named = load(&settings.model, &runtime, Halves::Encoder)?;
     let options = EncodeOptions {
         precision: settings.compute.precision,
         tiles: tile_choice(settings.memory.tiles, &named.vae)?,

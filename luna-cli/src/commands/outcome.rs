@@ -7,7 +7,7 @@ use crate::{
 };
 use luna_core::{
     Error, ErrorKind, LatentScale, Result, Runtime, diffusion, memory,
-    vae::{Fallback, Report, TileChoice, Tiling, Vae},
+    vae::{Fallback, Halves, Report, TileChoice, Tiling, Vae},
 };
 use serde::Serialize;
 
@@ -120,8 +120,8 @@ pub fn runtime(compute: &Compute) -> Result<Runtime> {
 }
 
 /// Loads the VAE that the settings ask for.
-pub fn load(model: &Model, runtime: &Runtime) -> Result<NamedVae> {
-    let mut named = model.vae.load(runtime)?;
+pub fn load(model: &Model, runtime: &Runtime, halves: Halves) -> Result<NamedVae> {
+    let mut named = model.vae.load(runtime, halves)?;
     if let Some(format) = model.latent_format {
         named.vae = named.vae.with_latent_scale(format.scale());
     }

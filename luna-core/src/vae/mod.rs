@@ -12,7 +12,7 @@ mod tiling;
 
 pub use decode::Decoded;
 pub use encode::Encoded;
-pub use options::{DecodeOptions, EncodeOptions, Fallback, Posterior, Report, SizeRule, TileChoice};
+pub use options::{DecodeOptions, EncodeOptions, Fallback, Halves, Posterior, Report, SizeRule, TileChoice};
 pub use tiling::Tiling;
 
 use crate::{
@@ -78,12 +78,31 @@ impl Vae {
     /// # Errors
     /// `Unsupported` if the checkpoint holds no VAE, `InvalidFile` if it is incomplete or its shapes disagree.
     pub fn load(checkpoint: &Checkpoint, runtime: &Runtime) -> Result<Self> {
+        Self::load_halves(checkpoint, runtime, Halves::Both)
+    }
+
+    /// As [`Vae::load`] for a caller who will only encode, or only decode.
+    ///
+    /// # Errors
+    /// As [`Vae::load`], of the half that is loaded; `InvalidInput` if the file lacks it.
+    ///
+    /// # Example
+    /// ```
+    /// use luna_core::{Image, Runtime, vae::{Halves, Vae}};
+    ///
+    /// let vae = Vae::load_halves(&Vae::moonlet_checkpoint()?, &Runtime::cpu()?, Halves::Encoder)?;
+    /// let image = Image::new([1, 16, 24, 3], vec![0.5; 16 * 24 * 3])?;
+    /// let latent = vae.encode(&image, &Default::default())?.latent;
+    /// assert!(vae.decode(&latent, &Default::default()).is_err());
+    /// # Ok::<(), luna_core::Error>(())
+    /// ```
+    pub fn load_halves(checkpoint: &Checkpoint, runtime: &Runtime, halves: Halves) -> Result<Self> {
         let found = checkpoint.recognise();
         let component = found.component(ComponentKind::Vae).ok_or_else(|| {
             found.lacks("VAE", "an AutoencoderKL (ldm or diffusers names) or a TAESD").at(checkpoint.path().display())
         })?;
-        let (network, frozen) =
-            Network::load(checkpoint, component, runtime).map_err(|error| error.at(checkpoint.path().display()))?;
+        let (network, frozen) = Network::load(checkpoint, component, runtime, halves)
+            .map_err(|error| error.at(checkpoint.path().display()))?;
         Ok(Self {
             scale: scale::of(checkpoint, &found, component),
             family: component.family,

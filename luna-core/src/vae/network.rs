@@ -1,6 +1,6 @@
 //! The two kinds of VAE behind one face: from a checkpoint to something that encodes and decodes tensors.
 
-use super::{kl, taesd};
+use super::{Halves, kl, taesd};
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, Family, dialect},
@@ -25,30 +25,41 @@ impl Network {
         checkpoint: &Checkpoint,
         component: &Component,
         runtime: &Runtime,
+        halves: Halves,
     ) -> Result<(Self, FrozenWeights)> {
+        let (encodes, decodes) = (halves != Halves::Decoder, halves != Halves::Encoder);
         let config = checkpoint.config(&component.prefix);
         // On devices other than the CPU weights take part in the activations' precision.
         let precision = Precision::F32;
         let (network, frozen) = if component.family == Family::Taesd {
             let weights = Weights::new(checkpoint, runtime, precision, dialect::taesd(component));
-            let half = |name: &str, decoder: bool| {
+            let half = |name: &str, wanted: bool, decoder: bool| {
                 let weights = weights.at(name);
-                let there = weights.has("layers.0.weight");
+                let there = wanted && weights.has("layers.0.weight");
                 there.then(|| taesd::Half::load(&weights, decoder)).transpose()
             };
-            let network = Self::Taesd { encoder: half("encoder", false)?, decoder: half("decoder", true)? };
+            let (encoder, decoder) = (half("encoder", encodes, false)?, half("decoder", decodes, true)?);
+            let network = Self::Taesd { encoder, decoder };
             (network, weights.into_frozen())
         } else {
             let weights = Weights::new(checkpoint, runtime, precision, dialect::kl_vae(checkpoint, component));
             let groups = config.and_then(|config| config["norm_num_groups"].as_u64()).unwrap_or(32).max(1) as usize;
             let has = |half: &str| weights.at(half).has("conv_in.weight");
             let network = Self::Kl {
-                encoder: has("encoder").then(|| kl::Encoder::load(&weights, groups)).transpose()?,
-                decoder: has("decoder").then(|| kl::Decoder::load(&weights, groups)).transpose()?,
+                encoder: (encodes && has("encoder")).then(|| kl::Encoder::load(&weights, groups)).transpose()?,
+                decoder: (decodes && has("decoder")).then(|| kl::Decoder::load(&weights, groups)).transpose()?,
             };
             (network, weights.into_frozen())
         };
-        network.check_halves()?;
+        match (&network, halves) {
+            (Self::Kl { encoder: None, .. } | Self::Taesd { encoder: None, .. }, Halves::Encoder) => {
+                return Err(lacks("encoder"));
+            }
+            (Self::Kl { decoder: None, .. } | Self::Taesd { decoder: None, .. }, Halves::Decoder) => {
+                return Err(lacks("decoder"));
+            }
+            _ => network.check_halves()?,
+        }
         if let Some(config) = config {
             network.check_config(config)?;
         }
@@ -184,5 +195,6 @@ impl Network {
 }
 
 fn lacks(half: &str) -> Error {
-    Error::new(ErrorKind::InvalidInput, format!("this VAE file has no {half}")).remedy("use the complete VAE")
+    Error::new(ErrorKind::InvalidInput, format!("this VAE has no {half}"))
+        .remedy("use the complete VAE, with both halves loaded")
 }

@@ -17,6 +17,18 @@ pub enum TileChoice {
     Tiles(Tiling),
 }
 
+/// Which half of a VAE is loaded: a caller who only decodes saves the memory and the time of the encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Halves {
+    /// What the file has.
+    #[default]
+    Both,
+    /// The encoder only: decoding is refused.
+    Encoder,
+    /// The decoder only: encoding is refused.
+    Decoder,
+}
+
 /// What becomes of picture sides that the VAE's factor of 8 does not divide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

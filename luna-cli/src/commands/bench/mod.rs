@@ -26,7 +26,7 @@ use luna_core::{
     files::{IfExists, write_atomically},
     limits::check_at_most,
     memory,
-    vae::{DecodeOptions, EncodeOptions, Report, TileChoice, Vae},
+    vae::{DecodeOptions, EncodeOptions, Halves, Report, TileChoice, Vae},
 };
 use serde::Serialize;
 use work::Work;
@@ -104,13 +104,18 @@ fn load(settings: &settings::VaeBench, runtime: &Runtime) -> Result<(NamedVae, W
         }
         BenchModel::Existing(choice) => choice.open()?,
     };
+    let halves = match settings.directions[..] {
+        [Direction::Encode] => Halves::Encoder,
+        [Direction::Decode] => Halves::Decoder,
+        _ => Halves::Both,
+    };
     let named = match model {
         BenchModel::Random(shape) => NamedVae {
-            vae: Vae::load(&checkpoint, runtime)?,
+            vae: Vae::load_halves(&checkpoint, runtime, halves)?,
             name: format!("{} shape", shapes::name(*shape)),
             caution: Some("random weights"),
         },
-        BenchModel::Existing(choice) => choice.load_opened(&checkpoint, runtime)?,
+        BenchModel::Existing(choice) => choice.load_opened(&checkpoint, runtime, halves)?,
     };
     let found = checkpoint.recognise();
     let component = found
