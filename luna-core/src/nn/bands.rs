@@ -9,6 +9,7 @@ use luna_kernels::{ChannelAffine, ConvInput, Epilogue, PackedConv};
 use std::ops::Range;
 
 /// From which sizes on images are not held whole, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BandSizes {
     /// Doubled images that are made twice instead of held.
     pub(crate) doubled: usize,
@@ -18,8 +19,18 @@ pub(crate) struct BandSizes {
     pub(crate) band: usize,
 }
 
-/// Below these sizes a second making costs more than the memory is worth.
-pub(crate) const BANDS: BandSizes = BandSizes { doubled: 128 << 20, spared: 256 << 20, band: 16 << 20 };
+impl BandSizes {
+    /// From the fastest to the one that needs the least memory.
+    pub(crate) const ALL: [Self; 3] = [Self::WHOLE, Self::DOUBLED, Self::SPARED];
+    /// Every image is held.
+    pub(crate) const WHOLE: Self = Self { doubled: usize::MAX, spared: usize::MAX, band: BAND };
+    /// Large doubled images are made twice: about a tenth more work for a decoder.
+    const DOUBLED: Self = Self { doubled: 128 << 20, ..Self::WHOLE };
+    /// No second image is held beside a large one: about a third more work.
+    pub(crate) const SPARED: Self = Self { spared: 256 << 20, ..Self::DOUBLED };
+}
+
+const BAND: usize = 16 << 20;
 
 /// A convolution after a norm and SiLU, or of the doubled image as it is.
 pub(super) struct Stage<'a> {

@@ -8,7 +8,7 @@
 
 use super::{
     Conv2d, Pass, ResnetBlock, Tensor,
-    bands::{BANDS, Band, BandSizes, Stage, values},
+    bands::{Band, BandSizes, Stage, values},
     cpu::{Element, dispatch, into_buffer},
 };
 use crate::Result;
@@ -20,7 +20,7 @@ impl ResnetBlock {
     /// The block over what `doubling` makes of `x` `[b, h, w, channels]` doubled: `[b, 2·h, 2·w, outputs]`. Takes `x`,
     /// so that its memory serves the layers after it. Counts two steps.
     pub(crate) fn forward_doubled(&self, doubling: &Conv2d, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        self.forward_doubled_by(&BANDS, doubling, x, pass)
+        self.forward_doubled_by(pass.bands(), doubling, x, pass)
     }
 
     pub(super) fn forward_doubled_by(

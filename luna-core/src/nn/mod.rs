@@ -33,7 +33,7 @@ mod spared_block;
 mod weights;
 
 pub(crate) use attention::{AttentionCall, SelfAttention, attention};
-pub(crate) use bands::BANDS;
+pub(crate) use bands::BandSizes;
 pub(crate) use block_tail::{BlockTail, FeedForward};
 pub(crate) use buffers::Buffers;
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};

@@ -1,7 +1,9 @@
 //! One forward pass: what a request brings along through all layers.
 
 use super::{
-    Buffers, Tensor, cpu,
+    Buffers, Tensor,
+    bands::BandSizes,
+    cpu,
     frozen::{FrozenLayer, FrozenWeights},
     patch::{LayerRuns, Patch, PatchedRun, PatchedRuns, Patches},
 };
@@ -20,6 +22,7 @@ pub(crate) struct Pass<'a> {
     call: &'a Call,
     runtime: &'a Runtime,
     attention: AttentionMode,
+    bands: BandSizes,
     patches: Option<&'a Patches>,
     /// How each patched layer ran, by its number.
     runs: Mutex<BTreeMap<usize, LayerRuns>>,
@@ -34,6 +37,7 @@ impl<'a> Pass<'a> {
             call,
             runtime,
             attention: AttentionMode::Auto,
+            bands: BandSizes::WHOLE,
             patches: None,
             runs: Mutex::default(),
             done: AtomicUsize::new(0),
@@ -44,6 +48,16 @@ impl<'a> Pass<'a> {
     /// The same with another way to compute attention.
     pub(crate) fn with_attention(self, attention: AttentionMode) -> Self {
         Self { attention, ..self }
+    }
+
+    /// The same with large images of residual blocks made a band at a time.
+    pub(crate) fn with_bands(self, bands: BandSizes) -> Self {
+        Self { bands, ..self }
+    }
+
+    /// From which sizes on images are made in bands.
+    pub(super) fn bands(&self) -> &BandSizes {
+        &self.bands
     }
 
     /// The same with what a request adds to the model's weights.

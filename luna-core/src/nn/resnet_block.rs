@@ -2,10 +2,8 @@
 //! `y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))`, where only UNets have a time.
 
 use super::{
-    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights,
-    bands::{BANDS, BandSizes},
-    modulation::scale_and_shift,
-    spared_block,
+    Activation, Conv2d, ConvCall, ConvSpec, GroupNorm, Linear, Pass, Tensor, Weights, bands::BandSizes,
+    modulation::scale_and_shift, spared_block,
 };
 use crate::Result;
 
@@ -44,7 +42,7 @@ impl ResnetBlock {
 
     /// `[b, h, w, inputs]` → `[b, h, w, outputs]`. Takes `x`, so that its memory serves the layers after it.
     pub(crate) fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        self.forward_by(&BANDS, x, pass)
+        self.forward_by(pass.bands(), x, pass)
     }
 
     pub(super) fn forward_by(&self, sizes: &BandSizes, x: Tensor, pass: &Pass) -> Result<Tensor> {

@@ -124,8 +124,6 @@ fn bands_of(band: usize, spared: bool) -> BandSizes {
     BandSizes { doubled: 0, spared: if spared { 0 } else { usize::MAX }, band }
 }
 
-const NEVER: BandSizes = BandSizes { doubled: usize::MAX, spared: usize::MAX, band: 1 };
-
 #[test]
 fn blocks_in_bands_are_whole_blocks() {
     let runtime = Runtime::cpu().unwrap();
@@ -147,8 +145,8 @@ fn blocks_in_bands_are_whole_blocks() {
     for (h, w) in [(1, 1), (2, 9), (7, 5), (16, 3), (37, 12)] {
         let (x, small) = (random(&mut rng, &[1, h, w, 16]), random(&mut rng, &[1, h, w, 24]));
         in_pass(|pass| {
-            let whole = block.forward_by(&NEVER, x.copy()?, pass)?;
-            let whole_doubled = doubled.forward_doubled_by(&NEVER, &doubling, small.copy()?, pass)?;
+            let whole = block.forward_by(&BandSizes::WHOLE, x.copy()?, pass)?;
+            let whole_doubled = doubled.forward_doubled_by(&BandSizes::WHOLE, &doubling, small.copy()?, pass)?;
             assert_eq!(whole_doubled.dims(), [1, 2 * h, 2 * w, 8]);
             for rows in [1, 2, 3, 5, 100] {
                 let in_bands = block.forward_by(&bands_of(rows * w * 16 * 4, true), x.copy()?, pass)?;

@@ -88,7 +88,9 @@ impl Vae {
         let (factor, size) = (self.factor(), channels * height * width);
         let tiles = tiling.map(|tiling| tiling.tiles(height, width));
         let passes = batch * tiles.as_ref().map_or(1, Vec::len);
-        let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(true));
+        let piece = tiling.map_or([height, width], |tiling| [height, width].map(|side| side.min(tiling.tile)));
+        let bands = self.choose_bands(piece, precision, options.memory_limit);
+        let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(true)).with_bands(bands);
         let mut pictures = Vec::new();
         for index in 0..batch {
             let planes =

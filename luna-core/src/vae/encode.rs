@@ -74,7 +74,9 @@ impl Vae {
         let (batch, channels) = (frame.image.shape()[0], self.latent_channels());
         let tiles = tiling.map(|tiling| tiling.tiles(height, width));
         let passes = batch * tiles.as_ref().map_or(1, Vec::len);
-        let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(false));
+        let piece = tiling.map_or([height, width], |tiling| [height, width].map(|side| side.min(tiling.tile)));
+        let bands = self.choose_bands(piece, precision, options.memory_limit);
+        let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(false)).with_bands(bands);
         let mut noise = Noise::new(options.posterior);
         let mut latents = Vec::with_capacity(batch * height * width * channels);
         for picture in 0..batch {

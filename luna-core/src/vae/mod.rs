@@ -19,7 +19,7 @@ use crate::{
     Error, ErrorKind, LatentScale, Limits, Precision, Result, Runtime,
     checkpoint::{Checkpoint, ComponentKind, Family},
     memory,
-    nn::FrozenWeights,
+    nn::{BandSizes, FrozenWeights},
 };
 use network::Network;
 use std::path::Path;
@@ -156,10 +156,22 @@ impl Vae {
         self.runtime.run(|| self.frozen.digest())
     }
 
-    /// About how many bytes one picture of `height`×`width` latent pixels needs in one piece, beyond the weights.
+    /// About how many bytes one picture of `height`×`width` latent pixels needs at least in one piece, beyond the weights.
+    /// With more it is up to a quarter faster, as no image is made twice.
     pub fn memory_for(&self, height: usize, width: usize, precision: Precision) -> u64 {
+        self.memory_by(&BandSizes::SPARED, [height, width], precision)
+    }
+
+    fn memory_by(&self, bands: &BandSizes, [height, width]: [usize; 2], precision: Precision) -> u64 {
         const KERNEL_BUFFERS: u64 = 96 << 20;
-        self.network.peak_bytes(height as u64 * width as u64, precision) + KERNEL_BUFFERS
+        self.network.peak_bytes(height as u64 * width as u64, precision, bands) + KERNEL_BUFFERS
+    }
+
+    /// The fastest way to make a piece of this size in the memory that there is.
+    fn choose_bands(&self, piece: [usize; 2], precision: Precision, limit: Option<u64>) -> BandSizes {
+        let available = limit.or_else(memory::available).unwrap_or(u64::MAX);
+        let fits = |bands: &BandSizes| self.memory_by(bands, piece, precision) <= available;
+        BandSizes::ALL.into_iter().find(fits).unwrap_or(BandSizes::SPARED)
     }
 
     /// Decides between one piece and tiles for pictures of this size.

@@ -4,7 +4,7 @@ use super::{Halves, kl, taesd};
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, Family, dialect},
-    nn::{BANDS, FrozenWeights, Pass, Tensor, Weights},
+    nn::{BandSizes, FrozenWeights, Pass, Tensor, Weights},
 };
 use serde_json::Value;
 
@@ -174,17 +174,18 @@ impl Network {
     /// About how many bytes of activations are alive at once for a latent of this many pixels.
     ///
     /// At the finest level of a KL VAE a residual block holds its input, into which it adds, and one tensor more, or half
-    /// of one for large images; the decoder's first block also holds the coarser image that it doubles, or what remains of
-    /// it (see `nn::BANDS`). Small doubled images are held whole, but need less than what is allowed for the kernels.
-    pub(super) fn peak_bytes(&self, latent_pixels: u64, precision: Precision) -> u64 {
+    /// of one where it is spared; the decoder's first block also holds the doubled image, or, where that is made in bands,
+    /// the coarser one that it doubles.
+    pub(super) fn peak_bytes(&self, latent_pixels: u64, precision: Precision, bands: &BandSizes) -> u64 {
         let pixel_bytes = latent_pixels * (self.factor() as u64).pow(2) * precision.bytes() as u64;
         match self {
             Self::Kl { encoder: Some(kl::Encoder { half, .. }), .. }
             | Self::Kl { decoder: Some(kl::Decoder { half, .. }), .. } => {
                 let fine = half.channels[0] as u64 * pixel_bytes;
-                let coarse = half.channels.get(1).map_or(0, |&channels| channels as u64 * pixel_bytes / 4);
-                let second = if fine >= BANDS.spared as u64 { fine / 2 } else { fine };
-                fine + second.max(coarse)
+                let doubled = half.channels.get(1).map_or(0, |&channels| channels as u64 * pixel_bytes);
+                let first = if doubled >= bands.doubled as u64 { doubled / 4 } else { doubled };
+                let second = if fine >= bands.spared as u64 { fine / 2 } else { fine };
+                fine + second.max(first)
             }
             Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => {
                 3 * half.channels as u64 * pixel_bytes
