@@ -3,7 +3,7 @@
 //! stream carries the header alone. It knows no command.
 //!
 //! A segment of shared memory belongs to the side that made it, which writes tensors into it when its first word is
-//! [`FREE`]; the other side sets that word when it needs the tensors no more. Segments are anonymous: when both sides
+//! `FREE`; the other side sets that word when it needs the tensors no more. Segments are anonymous: when both sides
 //! have closed them, or died, nothing of them is left.
 
 mod receiver;
