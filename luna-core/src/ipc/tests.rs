@@ -94,7 +94,7 @@ fn what_is_no_memory_to_be_shared_is_refused() {
     let cases: [(Option<OwnedFd>, SharedPlace, &str); 8] = [
         (Some(memory(1 << 20, SealFlags::GROW)), place(0, 4096, true), "may shrink"),
         (Some(file()), place(0, 4096, true), "cannot be sealed"),
-        (Some(memory(0, sealed)), place(0, 4096, true), "shared memory"),
+        (Some(memory(0, sealed)), place(0, 4096, true), "an empty one"),
         (Some(memory(4096, sealed)), place(0, 4096, true), "larger than their segment"),
         (Some(memory(1 << 30, sealed)), place(0, 4096, true), "too many bytes"),
         (None, place(0, 4096, true), "without a descriptor"),
