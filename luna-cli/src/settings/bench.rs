@@ -113,14 +113,7 @@ impl Bench {
 
 impl VaeBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        let unet_only = [
-            ("--batch", args.batch.is_some()),
-            ("--callers", args.callers.is_some()),
-            ("--attention", args.attention.attention.is_some()),
-            ("--rank", args.rank.is_some()),
-            ("--lora", args.lora.is_some()),
-        ];
-        refuse(unet_only, "vae")?;
+        refuse_others(&args, "vae", &["--only", TILES, "--keep-model"])?;
         Ok(Self {
             model: match args.model {
                 Some(text) => BenchModel::Existing(VaeChoice::from_text(&text)?),
@@ -138,17 +131,7 @@ impl VaeBench {
 
 impl DenoiserBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
-        refuse(
-            [
-                ("--only", args.only.is_some()),
-                ("tiles and --max-memory", tiles),
-                ("--keep-model", args.keep_model.is_some()),
-                ("--rank", args.rank.is_some()),
-                ("--lora", args.lora.is_some()),
-            ],
-            "unet",
-        )?;
+        refuse_others(&args, "unet", &["--batch", "--callers", "--attention"])?;
         Ok(Self {
             model: match args.model {
                 Some(text) => DenoiserModel::Existing(text.into()),
@@ -166,18 +149,7 @@ impl DenoiserBench {
 
 impl TextBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
-        refuse(
-            [
-                ("--only", args.only.is_some()),
-                ("tiles and --max-memory", tiles),
-                ("--keep-model", args.keep_model.is_some()),
-                ("--batch", args.batch.is_some()),
-                ("--callers", args.callers.is_some()),
-                ("--attention", args.attention.attention.is_some()),
-            ],
-            "text",
-        )?;
+        refuse_others(&args, "text", &[])?;
         Ok(Self {
             model: match args.model {
                 Some(text) => TextBenchModel::Existing(text.into()),
@@ -191,14 +163,7 @@ impl TextBench {
 
 impl LoraBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        let tiles = args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some();
-        let without = [
-            ("--only", args.only.is_some()),
-            ("tiles and --max-memory", tiles),
-            ("--keep-model", args.keep_model.is_some()),
-            ("--callers", args.callers.is_some()),
-        ];
-        refuse(without, "lora")?;
+        refuse_others(&args, "lora", &["--batch", "--attention", "--rank", "--lora"])?;
         let subject = match (args.model, args.lora) {
             (Some(model), Some(lora)) => LoraSubject::Existing { model: model.into(), lora },
             (Some(_), None) => {
@@ -222,9 +187,21 @@ impl LoraBench {
     }
 }
 
-/// Refuses an option that means nothing for this subject.
-fn refuse<const N: usize>(given: [(&str, bool); N], subject: &str) -> Result<()> {
-    match given.into_iter().find(|(_, given)| *given) {
+const TILES: &str = "tiles and --max-memory";
+
+/// Refuses an option that means nothing for this subject, which takes only some.
+fn refuse_others(args: &BenchArgs, subject: &str, takes: &[&str]) -> Result<()> {
+    let given = [
+        ("--only", args.only.is_some()),
+        (TILES, args.tiles.tile.is_some() || args.tiles.no_tiles || args.tiles.max_memory.is_some()),
+        ("--keep-model", args.keep_model.is_some()),
+        ("--batch", args.batch.is_some()),
+        ("--callers", args.callers.is_some()),
+        ("--attention", args.attention.attention.is_some()),
+        ("--rank", args.rank.is_some()),
+        ("--lora", args.lora.is_some()),
+    ];
+    match given.into_iter().find(|(option, given)| *given && !takes.contains(option)) {
         None => Ok(()),
         Some((option, _)) => Err(Error::new(ErrorKind::InvalidInput, format!("{option} has no meaning for {subject}"))
             .remedy("leave it out, or measure something else")),

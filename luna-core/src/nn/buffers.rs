@@ -39,10 +39,11 @@ impl Buffers {
     /// asked for, so that a pass never holds more than what is alive plus what fits again.
     pub(super) fn take<T: Recycled>(&self, len: usize) -> Vec<T> {
         let mut shelf = lock(T::shelf(self));
-        let fitting = (0..shelf.len()).filter(|&i| shelf[i].len() >= len && shelf[i].len() / 2 <= len);
-        if let Some(index) = fitting.min_by_key(|&i| shelf[i].len()) {
+        // By capacity: a buffer that served a smaller image still takes all its memory.
+        let fitting = (0..shelf.len()).filter(|&i| shelf[i].capacity() >= len && shelf[i].capacity() / 2 <= len);
+        if let Some(index) = fitting.min_by_key(|&i| shelf[i].capacity()) {
             let mut buffer = shelf.swap_remove(index);
-            buffer.truncate(len);
+            buffer.resize(len, T::default());
             return buffer;
         }
         if len >= WORTH_KEEPING {
@@ -56,7 +57,7 @@ impl Buffers {
 
     /// Keeps a buffer for the next [`Buffers::take`].
     pub(super) fn give<T: Recycled>(&self, buffer: Vec<T>) {
-        if buffer.len() >= WORTH_KEEPING {
+        if buffer.capacity() >= WORTH_KEEPING {
             lock(T::shelf(self)).push(buffer);
         }
     }
@@ -87,6 +88,11 @@ mod tests {
         let second: Vec<f32> = buffers.take(90_000);
         assert_eq!((second.as_ptr(), second.len()), (place, 90_000));
         buffers.give(second);
+        let smaller: Vec<f32> = buffers.take(40_000);
+        assert_ne!(smaller.as_ptr(), place, "it would waste more than half");
+        let again: Vec<f32> = buffers.take(100_000);
+        assert_eq!((again.as_ptr(), again.len(), again[95_000]), (place, 100_000, 0.0));
+        buffers.give(again);
         let third: Vec<f32> = buffers.take(200_000);
         assert_eq!(third.len(), 200_000);
         assert!(lock(&buffers.f32).is_empty());

@@ -157,7 +157,7 @@ impl Vae {
     }
 
     /// About how many bytes one picture of `height`×`width` latent pixels needs at least in one piece, beyond the weights.
-    /// With more it is up to a quarter faster, as no image is made twice.
+    /// With more it is faster, as no image is made twice.
     pub fn memory_for(&self, height: usize, width: usize, precision: Precision) -> u64 {
         self.memory_by(&BandSizes::SPARED, [height, width], precision)
     }
