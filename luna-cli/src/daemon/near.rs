@@ -4,7 +4,7 @@
 use luna_core::ipc::Stream;
 use std::io;
 
-/// Waits for connections, under a name that nobody can guess.
+/// Waits for connections, under a name that no other daemon has. It is no secret: who connects shakes hands as over TCP.
 #[cfg(target_os = "linux")]
 pub struct NearDoor {
     socket: std::os::unix::net::UnixListener,

@@ -42,7 +42,7 @@ pub(super) struct PictureValues<'a> {
 /// | `%index%`, `%seed%`, `%width%`, `%height%` | numbers |
 /// | `%time:YYYY-mm-dd.HH.MM.SS%` | the moment the job was handed in; `mm` is the month, `MM` the minute |
 /// | `%prompt:40%`, `%prompt%` | the prompt's first 40 characters, or 80 |
-/// | `%counter:5%`, `%counter%` | the first number that is free in the folder, 5 digits wide |
+/// | `%counter:5%`, `%counter%` | the first number that is free in the folder, 5 digits wide; pictures of one job that are written at the same time take theirs in any order |
 /// | `%affix%` | the picture's affix |
 /// | `%job%` | the job's id |
 /// | `%%` | a percent sign |
