@@ -48,6 +48,7 @@ mod instances;
 mod interrupt;
 mod isa;
 mod layout;
+mod low_rank;
 mod matmul;
 mod matrix;
 mod norm;
@@ -76,6 +77,7 @@ pub use norm::{
     ChannelAffine, GroupMoments, GroupNorm, RowNorm, apply_affine, group_norm_affine, layer_norm, rms_norm,
 };
 pub use pages::want_large_pages;
+pub use panel::Home;
 pub use peak::{Peak, peak};
 pub use rotary::{Rotary, RotaryLayout, RotaryShape, rotate};
 pub use scalar::Scalar;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 /// A frozen weight matrix `[n, k]`, packed for [`linear`] in the element type it is stored in.
 pub struct PackedMatrix {
-    panels: PackedPanels,
+    pub(crate) panels: PackedPanels,
 }
 
 impl PackedMatrix {

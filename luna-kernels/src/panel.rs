@@ -8,10 +8,11 @@
 //! their blocks, `[k/block][32]` of them.
 
 use crate::block::Block;
-use crate::isa::{Isa, Kernel};
+use crate::isa::{Context, Isa, Kernel};
 use crate::quantised::{RUN, widen_blocks, widen_run};
 use crate::simd::Simd;
 use crate::weight::{WeightType, WeightView};
+use crate::workspace::Buffer;
 use rayon::prelude::*;
 
 /// Columns of a panel.
@@ -22,7 +23,22 @@ pub(crate) struct PackedPanels {
     dtype: WeightType,
     n: usize,
     k: usize,
-    data: Block,
+    data: Storage,
+}
+
+/// What panels lie in.
+enum Storage {
+    Own(Block),
+    Lent(Buffer<f32>),
+}
+
+/// Where weights that are computed lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In memory of their own: they are kept.
+    Own,
+    /// In memory of the workspace, which has it again when they are dropped: they serve one call.
+    Workspace,
 }
 
 /// Borrowed panels, 64-byte aligned.
@@ -69,7 +85,7 @@ impl PackedPanels {
                 _ => panels.for_each(|(p, panel)| pack_panel::<1>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
             }
         }
-        Self { dtype: w.dtype, n, k, data }
+        Self { dtype: w.dtype, n, k, data: Storage::Own(data) }
     }
 
     /// Packs `n` columns of depth `k`, stored row-major, column after column, in quantised blocks that no two columns share.
@@ -92,7 +108,7 @@ impl PackedPanels {
                 }
             });
         }
-        Self { dtype: w.dtype, n, k, data }
+        Self { dtype: w.dtype, n, k, data: Storage::Own(data) }
     }
 
     /// Packs `n` columns of depth `k` that are stored row-major, column after column.
@@ -119,17 +135,48 @@ impl PackedPanels {
                 _ => panels.for_each(|(panel, rows)| across::<1>(rows, depth, panel)),
             }
         }
-        Self { dtype: w.dtype, n, k, data }
+        Self { dtype: w.dtype, n, k, data: Storage::Own(data) }
+    }
+
+    /// Panels of f32 that `fill` writes, given their numbers.
+    pub(crate) fn filled(
+        n: usize,
+        k: usize,
+        home: Home,
+        cx: &Context<'_>,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let (stride, count) = (k * NR, n.div_ceil(NR));
+        let len = stride * count;
+        let mut data = match home {
+            Home::Own => Storage::Own(Block::zeroed_for_weights(len * size_of::<f32>())),
+            Home::Workspace => Storage::Lent(cx.workspace().take(len)),
+        };
+        let all = match &mut data {
+            Storage::Own(block) => block.as_mut_slice::<f32>(len),
+            Storage::Lent(buffer) => &mut buffer[..],
+        };
+        if stride > 0 {
+            all.par_chunks_mut(stride).enumerate().for_each(|(p, panel)| fill(p, panel));
+        }
+        Self { dtype: WeightType::F32, n, k, data }
     }
 
     pub(crate) fn view(&self) -> Panels<'_> {
         let bytes = panel_bytes(self.dtype, self.k) * self.n.div_ceil(NR);
-        Panels { dtype: self.dtype, n: self.n, k: self.k, data: self.data.as_slice(bytes) }
+        let data = match &self.data {
+            Storage::Own(block) => block.as_slice(bytes),
+            Storage::Lent(buffer) => &as_bytes(buffer)[..bytes],
+        };
+        Panels { dtype: self.dtype, n: self.n, k: self.k, data }
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.data.bytes()
+        match &self.data {
+            Storage::Own(block) => block.bytes(),
+            Storage::Lent(buffer) => size_of_val(&**buffer),
+        }
     }
 }
 

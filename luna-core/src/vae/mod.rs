@@ -203,7 +203,7 @@ impl Vae {
             .filter(|tile| tile % 8 == 0)
             .find(|&tile| self.memory_for(tile.min(height), tile.min(width), precision) <= available)
             .ok_or_else(|| too_little(self.memory_for(Tiling::SMALLEST, Tiling::SMALLEST, precision)))?;
-        let tiling = Tiling::with_tile(tile);
+        let tiling = Tiling::fewest(tile);
         Ok((Some(tiling), Some(Fallback::Tiled { needed, available, tiling })))
     }
 }

@@ -15,12 +15,19 @@ impl Tiling {
     /// The smallest tile that gives a VAE enough surroundings to work with.
     pub const SMALLEST: usize = 16;
 
+    /// The overlap that hides the seams: 64 picture pixels, as others take.
+    const LEAST: usize = 8;
     /// The overlap past which the result does not get better to speak of.
     const ENOUGH: usize = 16;
 
     /// Tiles of this side with an overlap of a quarter, but no more than 16.
     pub fn with_tile(tile: usize) -> Self {
         Self { tile, overlap: (tile / 4).min(Self::ENOUGH) }
+    }
+
+    /// As few tiles of this side as hide their seams.
+    pub(super) fn fewest(tile: usize) -> Self {
+        Self { tile, overlap: (tile / 4).min(Self::LEAST) }
     }
 
     /// Refuses tiles that cannot be laid out.

@@ -68,8 +68,8 @@ impl ConvShape {
 
 /// Frozen convolution weights, packed once in the element type they are stored in.
 pub struct PackedConv {
-    shape: ConvShape,
-    panels: PackedPanels,
+    pub(crate) shape: ConvShape,
+    pub(crate) panels: PackedPanels,
 }
 
 impl PackedConv {

@@ -151,7 +151,9 @@ impl<T: Scalar> Epilogue<'_, T> {
     #[inline(always)]
     unsafe fn values<S: Simd>(&self, s: S, line: &mut [S::V], column: usize, at: usize, out: *const T, count: usize) {
         if self.scale != 1.0 {
-            line.iter_mut().for_each(|v| *v = s.mul(*v, s.splat(self.scale)));
+            for v in line.iter_mut() {
+                *v = s.mul(*v, s.splat(self.scale));
+            }
         }
         // SAFETY: the caller gives these elements.
         unsafe {
@@ -187,11 +189,20 @@ impl<T: Scalar> Epilogue<'_, T> {
 
     #[inline(always)]
     fn activate<S: Simd>(&self, s: S, line: &mut [S::V]) {
-        // The two cheap ones are decided once for the line; the others cost more than deciding.
+        // Loops, not closures: what is not inlined is compiled without the instruction set, and each operation is a call.
         match self.activation {
+            // The two cheap ones are decided once for the line; the others cost more than deciding.
             Activation::None => {}
-            Activation::Relu => line.iter_mut().for_each(|v| *v = Activation::Relu.apply(s, *v)),
-            other => line.iter_mut().for_each(|v| *v = other.apply(s, *v)),
+            Activation::Relu => {
+                for v in line {
+                    *v = Activation::Relu.apply(s, *v);
+                }
+            }
+            other => {
+                for v in line {
+                    *v = other.apply(s, *v);
+                }
+            }
         }
     }
 }

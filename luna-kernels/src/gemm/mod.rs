@@ -215,12 +215,12 @@ impl Scratch {
 }
 
 /// Packs one group of rows.
-struct Pack<'a, R> {
-    rows: &'a R,
-    first: usize,
-    count: usize,
-    depth: usize,
-    packed: &'a mut [f32],
+pub(crate) struct Pack<'a, R> {
+    pub(crate) rows: &'a R,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) depth: usize,
+    pub(crate) packed: &'a mut [f32],
 }
 
 impl<R: Rows> Kernel for Pack<'_, R> {

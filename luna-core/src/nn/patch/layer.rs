@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use candle_core::Device;
-use luna_kernels::{Context, ConvShape, PackedConv, PackedMatrix};
+use luna_kernels::{Context, ConvShape, Home, PackedConv, PackedMatrix};
 
 /// What is added to the layer at hand.
 #[derive(Clone, Copy)]
@@ -68,12 +68,11 @@ impl<'a> Patch<'a> {
         if self.patch.deltas.is_empty() {
             return Ok(PatchedWeight::Frozen);
         }
-        let low: Option<Vec<&dyn LowRank>> = self.patch.deltas.iter().map(|delta| delta.low_rank()).collect();
-        match low {
+        match self.low_rank() {
             Some(low) if self.branches(layer, low.iter().map(|low| low.rank()).sum(), rows) => {
                 Ok(PatchedWeight::Branch(branch(layer, &low)?))
             }
-            _ => Ok(PatchedWeight::Built(self.packed(layer, cx)?)),
+            _ => Ok(PatchedWeight::Built(self.packed(layer, Home::Workspace, cx)?)),
         }
     }
 
@@ -93,7 +92,21 @@ impl<'a> Patch<'a> {
     }
 
     /// The patched weight in the form of the frozen one.
-    pub(super) fn packed(&self, layer: &FrozenLayer, cx: &Context) -> Result<FrozenWeight> {
+    pub(super) fn packed(&self, layer: &FrozenLayer, home: Home, cx: &Context) -> Result<FrozenWeight> {
+        if let Some(low) = self.low_rank() {
+            let factors = || Factors::of(layer, &low);
+            match &layer.weight {
+                FrozenWeight::Matrix(frozen) => {
+                    let Factors { up, down, .. } = factors();
+                    return Ok(FrozenWeight::Matrix(frozen.plus_low_rank(layer.scale, &up, &down, home, cx)));
+                }
+                FrozenWeight::Conv(frozen) => {
+                    let Factors { up, down, .. } = factors();
+                    return Ok(FrozenWeight::Conv(frozen.plus_low_rank(layer.scale, &up, &down, home, cx)));
+                }
+                FrozenWeight::Tensor(_) => {}
+            }
+        }
         let mut sum = layer.unpacked()?;
         let base = match self.patch.deltas.iter().any(|delta| delta.reads_base()) {
             true => sum.clone(),
@@ -101,6 +114,11 @@ impl<'a> Patch<'a> {
         };
         self.patch.deltas.iter().try_for_each(|delta| delta.add_to(&mut sum, &base, cx))?;
         layer.packed(&sum)
+    }
+
+    /// All differences, if each is of low rank.
+    fn low_rank(&self) -> Option<Vec<&'a dyn LowRank>> {
+        self.patch.deltas.iter().map(|delta| delta.low_rank()).collect()
     }
 
     /// The bias with what is added to it.
@@ -117,29 +135,39 @@ impl<'a> Patch<'a> {
     }
 }
 
-/// All `low` as one pair: `down` below each other, `up` beside each other.
+/// Low-rank differences as one pair: `down` below each other, `up` beside each other.
+struct Factors {
+    rank: usize,
+    /// `[rank, inputs · taps]`.
+    down: Vec<f32>,
+    /// `[outputs, rank]`, strengths included.
+    up: Vec<f32>,
+}
+
+impl Factors {
+    fn of(layer: &FrozenLayer, low: &[&dyn LowRank]) -> Self {
+        if let [one] = low {
+            return Self { rank: one.rank(), down: one.down(), up: one.up() };
+        }
+        let (outputs, _) = layer.matrix();
+        let rank: usize = low.iter().map(|low| low.rank()).sum();
+        let mut up = vec![0.0; outputs * rank];
+        let mut column = 0;
+        for low in low {
+            let own = low.rank();
+            for (to, from) in up.chunks_exact_mut(rank).zip(low.up().chunks_exact(own)) {
+                to[column..column + own].copy_from_slice(from);
+            }
+            column += own;
+        }
+        Self { rank, down: low.iter().flat_map(|low| low.down()).collect(), up }
+    }
+}
+
+/// The factors as layers of their own beside the frozen one.
 fn branch(layer: &FrozenLayer, low: &[&dyn LowRank]) -> Result<Branch> {
     let (outputs, inputs) = layer.matrix();
-    let rank: usize = low.iter().map(|low| low.rank()).sum();
-    let down: Vec<f32> = match low {
-        [one] => one.down(),
-        _ => low.iter().flat_map(|low| low.down()).collect(),
-    };
-    let up = match low {
-        [one] => one.up(),
-        _ => {
-            let mut up = vec![0.0; outputs * rank];
-            let mut column = 0;
-            for low in low {
-                let own = low.rank();
-                for (to, from) in up.chunks_exact_mut(rank).zip(low.up().chunks_exact(own)) {
-                    to[column..column + own].copy_from_slice(from);
-                }
-                column += own;
-            }
-            up
-        }
-    };
+    let Factors { rank, down, up } = Factors::of(layer, low);
     let down = match &layer.weight {
         FrozenWeight::Matrix(_) => FrozenWeight::Matrix(PackedMatrix::from_f32(&down, rank, inputs)),
         FrozenWeight::Conv(conv) => {

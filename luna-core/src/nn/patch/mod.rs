@@ -17,7 +17,7 @@ use super::{
     frozen::{FrozenLayer, FrozenWeight, FrozenWeights, Identity},
 };
 use crate::{Error, ErrorKind, Result};
-use luna_kernels::{Context, MatmulShape, Operand};
+use luna_kernels::{Context, Home, MatmulShape, Operand};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// A difference of one layer's weight, strength included.
@@ -108,7 +108,8 @@ impl Patches {
         self.check(model)?;
         let merge = |(index, patch): (&usize, &LayerPatch)| {
             let (layer, patch) = (&model.layers()[*index], Patch { patch, rule: self.rule });
-            let weight = if patch.patch.deltas.is_empty() { None } else { Some(patch.packed(layer, &pass.cx())?) };
+            let weight =
+                if patch.patch.deltas.is_empty() { None } else { Some(patch.packed(layer, Home::Own, &pass.cx())?) };
             let merged = MergedLayer { weight, bias: patch.bias(layer)? };
             pass.step()?;
             Ok((*index, LayerPatch { merged: Some(merged), ..LayerPatch::default() }))
