@@ -4,7 +4,7 @@
 use std::{error::Error, path::Path};
 
 /// In the order in which a reader needs them.
-const SOURCES: [&str; 24] = [
+const SOURCES: [&str; 28] = [
     "version",
     "status",
     "error",
@@ -19,13 +19,17 @@ const SOURCES: [&str; 24] = [
     "picture",
     "inspect",
     "coverage",
+    "lora/tags",
     "lora",
     "vae",
+    "text/options",
     "text",
     "tokens",
     "model",
     "sampling",
+    "vision/load",
     "vision",
+    "vlm/question",
     "vlm",
     "save",
     "save_status",

@@ -1,7 +1,7 @@
 //! Denoisers. Enters: a path; then one step of a sampler. Leaves: the network's raw prediction.
 
 use crate::{
-    call::{Log, Watch},
+    call::{Log, Watch, watched},
     daemon::RemoteModel,
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
@@ -340,8 +340,8 @@ impl LoadedModel {
         caller: &Caller,
         input: &luna_forward_input,
         options: &luna_forward_options,
+        watch: &Watch,
     ) -> Result<(Tensor, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
         let needed = |what, view| floats(caller, what, view, Meaning::Numbers);
         let (x, timesteps) = (needed("x", input.x)?, needed("timesteps", input.timesteps)?);
         let context = needed("context", input.context)?;
@@ -361,7 +361,7 @@ impl LoadedModel {
             ..ForwardInput::new(array(&x)?, one_each("timesteps", &timesteps)?, array(&context)?)
         };
         let asked = Asked::new(caller, options, self.attention)?;
-        let (prediction, mut told) = self.step(&step, &asked, options, &watch)?;
+        let (prediction, mut told) = self.step(&step, &asked, options, watch)?;
         let single = [Some(&x), Some(&timesteps), Some(&context), y.as_ref(), guidance.as_ref()];
         let all = single.into_iter().flatten().chain(added.iter().flatten().flatten());
         told.copied_bytes = all.map(|floats| floats.copied).sum();
@@ -430,7 +430,8 @@ pub unsafe extern "C" fn luna_model_forward(
         let (place, mut report) = (caller.output("prediction", prediction)?, caller.report(report)?);
         caller.value("input", input.cast::<usize>())?;
         let (input, options) = (caller.options(input)?, caller.options(options)?);
-        let (tensor, told) = object::<LoadedModel>(model)?.forward(caller, &input, &options)?;
+        let model = object::<LoadedModel>(model)?;
+        let (tensor, told) = watched(options.call, model.log, |watch| model.forward(caller, &input, &options, watch))?;
         place.put(tensor.open());
         report.put(told);
         Ok(())

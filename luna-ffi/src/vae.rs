@@ -1,8 +1,8 @@
 //! VAEs. Enters: a path; then pictures or latents of the caller's. Leaves: latents or pictures of Luna's.
 
 use crate::{
-    call::{Log, Watch},
-    daemon::RemoteVae,
+    call::{Log, Watch, watched},
+    daemon::{RemoteVae, not_remote},
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
     options::{LUNA_FALLBACK_TILED, LUNA_FALLBACK_WIDENED, choose, luna_report, precision, yes},
@@ -14,16 +14,41 @@ use crate::{
     view::{Floats, Meaning, floats, luna_view},
 };
 use luna_core::{
-    Image, ImageView, Latent, LatentScale, LatentView,
+    Image, ImageView, Latent, LatentScale, LatentView, Runtime,
+    checkpoint::Checkpoint,
     registry::Lease,
-    vae::{DecodeOptions, EncodeOptions, Fallback, Posterior, Report, SizeRule, TileChoice, Tiling, Vae},
+    vae::{DecodeOptions, EncodeOptions, Fallback, Halves, Posterior, Report, SizeRule, TileChoice, Tiling, Vae},
 };
-use std::{ffi::c_char, sync::Arc};
+use std::{ffi::c_char, ptr, sync::Arc};
 
-crate::handle::records!(luna_vae_info, luna_encode_options, luna_decode_options);
+crate::handle::records!(luna_vae_load_options, luna_vae_info, luna_encode_options, luna_decode_options);
 
 /// The name that stands for the VAE that the library carries, in `luna_vae_load`.
 const MOONLET: &str = "moonlet";
+
+/// Which halves of a VAE are loaded.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum luna_halves {
+    /// Encoder and decoder.
+    Both = 0,
+    /// Only the encoder: decoding is refused.
+    Encoder = 1,
+    /// Only the decoder: encoding is refused.
+    Decoder = 2,
+}
+
+/// Options of `luna_vae_load_with`. All zeros but `size` is what `luna_vae_load` takes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct luna_vae_load_options {
+    /// `sizeof(luna_vae_load_options)`.
+    pub size: usize,
+    /// Which halves are wanted: a `luna_halves`. One half takes half the memory, and is another model than the whole.
+    pub halves: i32,
+    /// 0.
+    pub reserved: u32,
+}
 
 /// What is known of a VAE.
 #[repr(C)]
@@ -239,14 +264,23 @@ fn remote_info(vae: &RemoteVae) -> luna_vae_info {
 }
 
 impl LoadedVae {
-    fn load(session: &Session, path: &str) -> Result<Self> {
+    fn load(session: &Session, path: &str, options: &luna_vae_load_options) -> Result<Self> {
+        let halves = choose("half of a VAE", options.halves, &[Halves::Both, Halves::Encoder, Halves::Decoder])?;
         let (vae, info) = match session.place() {
             Place::Here(embedded) => {
-                let bundled = Some((MOONLET, Vae::moonlet_checkpoint as fn() -> _));
-                let vae = embedded.acquire(not_empty("path", path)?, bundled, Vae::load)?;
+                let load = |checkpoint: &Checkpoint, runtime: &Runtime| Vae::load_halves(checkpoint, runtime, halves);
+                let path = not_empty("path", path)?;
+                let vae = match (halves, path) {
+                    (Halves::Both, _) => {
+                        embedded.acquire(path, Some((MOONLET, Vae::moonlet_checkpoint as fn() -> _)), load)?
+                    }
+                    (_, MOONLET) => embedded.adopt(path, &Vae::moonlet_checkpoint()?, &options.halves, load)?,
+                    _ => embedded.acquire_read(path, &options.halves, load)?,
+                };
                 let info = info(&vae);
                 (Source::Here(vae), info)
             }
+            Place::There(_) if halves != Halves::Both => return Err(not_remote("half a VAE").into()),
             Place::There(daemon) => {
                 let vae = RemoteVae::load(daemon, not_empty("path", path)?)?;
                 let info = remote_info(&vae);
@@ -268,19 +302,19 @@ impl LoadedVae {
         caller: &Caller,
         image: *const luna_view,
         options: &luna_encode_options,
+        watch: &Watch,
     ) -> Result<(Tensor, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
         let floats = floats(caller, "image", image, Meaning::Pixels)?;
         let shape = four("the image", "[batch, height, width, channels]", &floats)?;
-        let own = encode_options(options, &watch)?;
+        let own = encode_options(options, watch)?;
         let (latent, report) = match &self.vae {
             Source::Here(vae) => {
                 let encoded = vae.encode(ImageView::new(shape, &floats.values)?, &own)?;
-                (encoded.latent, told(&encoded.report, floats.copied, &watch))
+                (encoded.latent, told(&encoded.report, floats.copied, watch))
             }
             Source::There(vae) => {
                 let copied = floats.values.len() as u64 * 4;
-                let (latent, report) = vae.encode(&Image::new(shape, floats.values.into_owned())?, &own, &watch)?;
+                let (latent, report) = vae.encode(&Image::new(shape, floats.values.into_owned())?, &own, watch)?;
                 (latent, luna_report { copied_bytes: copied, ..report })
             }
         };
@@ -293,21 +327,21 @@ impl LoadedVae {
         caller: &Caller,
         latent: *const luna_view,
         options: &luna_decode_options,
+        watch: &Watch,
     ) -> Result<(Tensor, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
         let floats = floats(caller, "latent", latent, Meaning::Numbers)?;
         let shape = four("the latent", "[batch, channels, height, width]", &floats)?;
-        let (own, scaled) = (decode_options(options, &watch)?, yes(options.scaled));
+        let (own, scaled) = (decode_options(options, watch)?, yes(options.scaled));
         let (image, report) = match &self.vae {
             Source::Here(vae) => {
                 let latent = LatentView::new(shape, &floats.values)?.with_scale(self.scale(), scaled);
                 let decoded = vae.decode(latent, &own)?;
-                (decoded.image, told(&decoded.report, floats.copied, &watch))
+                (decoded.image, told(&decoded.report, floats.copied, watch))
             }
             Source::There(vae) => {
                 let copied = floats.values.len() as u64 * 4;
                 let latent = Latent::new(shape, floats.values.into_owned())?.with_scale(self.scale(), scaled);
-                let (image, report) = vae.decode(&latent, &own, &watch)?;
+                let (image, report) = vae.decode(&latent, &own, watch)?;
                 (image, luna_report { copied_bytes: copied, ..report })
             }
         };
@@ -315,17 +349,36 @@ impl LoadedVae {
     }
 }
 
+fn load(
+    caller: &Caller,
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_vae_load_options,
+    vae: *mut luna_vae,
+) -> Result<()> {
+    let place = caller.output("vae", vae)?;
+    let (session, options) = (object::<Session>(session)?, caller.options(options)?);
+    place.put(table::insert(LoadedVae::load(&session, caller.text("path", path)?, &options)?));
+    Ok(())
+}
+
 /// Loads a VAE, or shares the one in memory if its content is the same. `path` is a file (.safetensors, alone or in a
 /// checkpoint), a `.safetensors.index.json`, a diffusers folder, or `moonlet` for the small demonstration model that the
 /// library carries.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_vae_load(session: luna_session, path: *const c_char, vae: *mut luna_vae) -> luna_status {
-    boundary(|caller| {
-        let place = caller.output("vae", vae)?;
-        let session = object::<Session>(session)?;
-        place.put(table::insert(LoadedVae::load(&session, caller.text("path", path)?)?));
-        Ok(())
-    })
+    boundary(|caller| load(caller, session, path, ptr::null(), vae))
+}
+
+/// As `luna_vae_load`, with options, which may be NULL. A daemon's VAEs are whole.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_vae_load_with(
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_vae_load_options,
+    vae: *mut luna_vae,
+) -> luna_status {
+    boundary(|caller| load(caller, session, path, options, vae))
 }
 
 /// Tells what is known of a VAE.
@@ -351,8 +404,8 @@ pub unsafe extern "C" fn luna_vae_encode(
 ) -> luna_status {
     boundary(|caller| {
         let (place, mut report) = (caller.output("latent", latent)?, caller.report(report)?);
-        let options = caller.options(options)?;
-        let (tensor, told) = object::<LoadedVae>(vae)?.encode(caller, image, &options)?;
+        let (vae, options) = (object::<LoadedVae>(vae)?, caller.options(options)?);
+        let (tensor, told) = watched(options.call, vae.log, |watch| vae.encode(caller, image, &options, watch))?;
         place.put(tensor.open());
         report.put(told);
         Ok(())
@@ -371,8 +424,8 @@ pub unsafe extern "C" fn luna_vae_decode(
 ) -> luna_status {
     boundary(|caller| {
         let (place, mut report) = (caller.output("image", image)?, caller.report(report)?);
-        let options = caller.options(options)?;
-        let (tensor, told) = object::<LoadedVae>(vae)?.decode(caller, latent, &options)?;
+        let (vae, options) = (object::<LoadedVae>(vae)?, caller.options(options)?);
+        let (tensor, told) = watched(options.call, vae.log, |watch| vae.decode(caller, latent, &options, watch))?;
         place.put(tensor.open());
         report.put(told);
         Ok(())

@@ -1,19 +1,20 @@
-//! Vision-language models. Enters: a path; then pictures and words. Leaves: text, as it comes and whole.
+//! Vision-language models. Enters: a path; then pictures and words, or a prepared prompt. Leaves: text, as it comes and
+//! whole.
+
+mod question;
 
 use crate::{
-    call::{Log, Watch},
-    daemon::{Reading, RemoteVlm},
+    call::{Log, Watch, watched},
+    daemon::{Reading, RemoteVlm, VlmAsked, VlmPictures},
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
     list::{self, Item},
     lora::stack_of,
-    options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
-    picture::images,
+    options::{LUNA_FALLBACK_WIDENED, luna_report},
     session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
-    types::{luna_call, luna_list, luna_loras, luna_session, luna_vlm},
-    view::luna_view,
+    types::{luna_list, luna_session, luna_vlm},
 };
 use luna_core::{
     Image, Runtime,
@@ -21,23 +22,20 @@ use luna_core::{
     protocol::{SamplingWish, VlmGenerate, VlmGenerated},
     registry::Lease,
     vlm::{
-        Fallback, FinishReason, GenerateOptions, Generated, Piece, Question, Sampling, VlmFamily, VlmLoadOptions,
+        Fallback, FinishReason, GenerateOptions, Generated, Piece, Sampling, VlmFamily, VlmInput, VlmLoadOptions,
         VlmModel,
     },
 };
+pub use question::*;
+use question::{asked, generate_options};
 use std::{
-    ffi::{CStr, CString, c_char, c_void},
+    ffi::{CStr, CString, c_char},
     ptr,
     sync::Arc,
     time::Duration,
 };
 
-crate::handle::records!(luna_vlm_load_options, luna_vlm_info, luna_question, luna_generate_options, luna_generated);
-
-/// Hears each token as it comes: its id, and the text that it completes, which may be empty and is valid while the
-/// function runs. Called from one of Luna's threads; should return quickly, and must neither throw nor leave by
-/// `longjmp`.
-pub type luna_piece_function = Option<extern "C-unwind" fn(id: u32, text: *const c_char, user_data: *mut c_void)>;
+crate::handle::records!(luna_vlm_load_options, luna_vlm_info, luna_generated);
 
 /// Options of `luna_vlm_load`. All zeros but `size` is a good choice.
 #[repr(C)]
@@ -76,61 +74,6 @@ pub struct luna_vlm_info {
     pub reserved: u32,
     /// Bytes of its weights.
     pub weight_bytes: u64,
-}
-
-/// What a vision-language model is asked.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_question {
-    /// `sizeof(luna_question)`.
-    pub size: usize,
-    /// What is asked.
-    pub prompt: *const c_char,
-    /// Instructions that stand above the conversation; NULL for none.
-    pub system: *const c_char,
-    /// Pictures, which stand before the words, each `[batch, height, width, channels]` in 0..1. Copied.
-    pub images: *const *const luna_view,
-    /// How many there are.
-    pub image_count: usize,
-}
-
-/// Options of `luna_vlm_generate`. All zeros but `size` is a good choice: greedy, at most 512 tokens.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_generate_options {
-    /// `sizeof(luna_generate_options)`.
-    pub size: usize,
-    /// A `luna_precision`.
-    pub precision: i32,
-    /// The most tokens; 0 for 512.
-    pub max_tokens: u32,
-    /// Divides the logits; 0 takes the most likely token always.
-    pub temperature: f32,
-    /// Only so many of the most likely tokens; 0 for all.
-    pub top_k: u32,
-    /// Only the most likely tokens that together reach this probability; 0 for all.
-    pub top_p: f32,
-    /// Only tokens at least this times as likely as the most likely; 0 for all.
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred, prompt included; 0 for 1, which does
-    /// nothing.
-    pub repetition_penalty: f32,
-    /// Whether generation goes on where the model ends its turn: 0 or 1.
-    pub ignore_end: u32,
-    /// The same seed chooses the same tokens.
-    pub seed: u64,
-    /// Texts before the first of which generation ends.
-    pub stop: *const *const c_char,
-    /// How many there are.
-    pub stop_count: usize,
-    /// Hears each token as it comes; may be NULL.
-    pub piece: luna_piece_function,
-    /// Handed to `piece`.
-    pub user_data: *mut c_void,
-    /// Cancellation, heard between tokens, progress in tokens, and log; all zero for none.
-    pub call: luna_call,
-    /// LoRAs for this call; all zero for none. Their strength is that for text encoders.
-    pub loras: luna_loras,
 }
 
 /// Why generation ended.
@@ -216,7 +159,7 @@ impl LoadedVlm {
                 })
             }
             Place::There(daemon) => {
-                let reading = Reading { encoder: None, tokenizer: tokenizer.as_deref() };
+                let reading = Reading { tokenizer: tokenizer.as_deref(), ..Reading::default() };
                 Source::There(RemoteVlm::load(daemon, path, reading, projector.as_deref())?)
             }
         };
@@ -260,15 +203,11 @@ impl LoadedVlm {
         caller: &Caller,
         question: &luna_question,
         options: &luna_generate_options,
+        watch: &Watch,
     ) -> Result<(GeneratedItem, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
-        let mut own = generate_options(caller, options, &watch)?;
+        let mut own = generate_options(caller, options, watch)?;
         let stack = stack_of(options.loras)?;
-        let asked = Question {
-            prompt: caller.text("prompt", question.prompt)?.to_owned(),
-            system: caller.optional_text("system", question.system)?.map(str::to_owned),
-        };
-        let (pictures, copied) = images(caller, question.images, question.image_count)?;
+        let (asked, copied) = asked(caller, question)?;
         let piece = Callback::new(options.piece, options.user_data);
         let mut listener = |heard: Piece| {
             if let Some(piece) = &piece {
@@ -279,16 +218,15 @@ impl LoadedVlm {
             Source::Here(model) => {
                 let fitted = stack.map(|stack| stack.for_vlm(self, model, &watch.call)).transpose()?;
                 own.lora = fitted.as_ref().and_then(|fitted| fitted.ready.model());
-                let generated = model.describe(&pictures, &asked, &own, &mut listener)?;
-                let mut told = told(&generated, &watch);
+                let generated = model.generate(&input(model, asked)?, &own, &mut listener)?;
+                let mut told = told(&generated, watch);
                 fitted.inspect(|fitted| fitted.fates.tell(&mut told));
                 (GeneratedItem::here(generated), told)
             }
             Source::There(remote) => {
                 let base = stack.as_ref().map_or_else(|| Ok(VlmGenerate::default()), |stack| stack.asked_of_vlm())?;
-                let request = wish(base, asked, &own, piece.is_some());
-                let pictures: Vec<&Image> = pictures.iter().collect();
-                let (generated, mut told, fate) = remote.generate(&pictures, request, &watch, &mut listener)?;
+                let request = wish(base, &own, piece.is_some());
+                let (generated, mut told, fate) = remote.generate(asked, request, watch, &mut listener)?;
                 if let (Some(stack), Some(fate)) = (stack, fate) {
                     stack.told(self, vec![fate]).tell(&mut told);
                 }
@@ -297,6 +235,18 @@ impl LoadedVlm {
         };
         Ok((item, luna_report { copied_bytes: copied, ..told }))
     }
+}
+
+/// What a model in this process reads.
+fn input(model: &VlmModel, asked: VlmAsked) -> Result<VlmInput> {
+    Ok(match asked {
+        VlmAsked::Question(question, pictures) => {
+            model.prompt(&question.messages(pictures.iter().map(Image::batch).sum()), &pictures)?
+        }
+        VlmAsked::Chat(messages, pictures) => model.prompt(&messages, &pictures)?,
+        VlmAsked::Prepared(ids, VlmPictures::Patches(patches)) => VlmInput { ids, patches },
+        VlmAsked::Prepared(ids, VlmPictures::Whole(pixels)) => VlmInput { ids, patches: model.cut(&pixels)? },
+    })
 }
 
 fn told(generated: &Generated, watch: &Watch) -> luna_report {
@@ -311,12 +261,10 @@ fn told(generated: &Generated, watch: &Watch) -> luna_report {
     told
 }
 
-/// What a daemon is asked; `base` says which LoRAs.
-fn wish(base: VlmGenerate, question: Question, options: &GenerateOptions, stream: bool) -> VlmGenerate {
+/// How a daemon is to answer; `base` says with which LoRAs.
+fn wish(base: VlmGenerate, options: &GenerateOptions, stream: bool) -> VlmGenerate {
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = options.sampling;
     VlmGenerate {
-        prompt: Some(question.prompt),
-        system: question.system,
         max_tokens: Some(options.max_tokens),
         sampling: Some(SamplingWish { temperature, top_k, top_p, min_p, repetition_penalty, seed }),
         stop: options.stop.clone(),
@@ -325,27 +273,6 @@ fn wish(base: VlmGenerate, question: Question, options: &GenerateOptions, stream
         stream,
         ..base
     }
-}
-
-fn generate_options(caller: &Caller, options: &luna_generate_options, watch: &Watch) -> Result<GenerateOptions> {
-    let usual = GenerateOptions::default();
-    let or_one = |number: f32| if number == 0.0 { 1.0 } else { number };
-    Ok(GenerateOptions {
-        max_tokens: if options.max_tokens == 0 { usual.max_tokens } else { options.max_tokens as usize },
-        sampling: Sampling {
-            temperature: options.temperature,
-            top_k: options.top_k as usize,
-            top_p: or_one(options.top_p),
-            min_p: options.min_p,
-            repetition_penalty: or_one(options.repetition_penalty),
-            seed: options.seed,
-        },
-        stop: caller.texts("stop", options.stop, options.stop_count)?.into_iter().map(str::to_owned).collect(),
-        stop_at_end: !yes(options.ignore_end),
-        precision: precision(options.precision)?,
-        call: watch.call.clone(),
-        ..usual
-    })
 }
 
 struct GeneratedItem {
@@ -441,7 +368,7 @@ pub unsafe extern "C" fn luna_vlm_get_info(vlm: luna_vlm, info: *mut luna_vlm_in
     })
 }
 
-/// Answers a question about pictures, or without any. `answer` gets a list of one `luna_generated`. `options` and
+/// Answers a question about pictures, or without any, or goes on with a conversation or a prepared prompt. `answer` gets a list of one `luna_generated`. `options` and
 /// `report` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_vlm_generate(
@@ -455,7 +382,9 @@ pub unsafe extern "C" fn luna_vlm_generate(
         let (place, mut report) = (caller.output("answer", answer)?, caller.report(report)?);
         caller.value("question", question.cast::<usize>())?;
         let (question, options) = (caller.options(question)?, caller.options(options)?);
-        let (generated, told) = object::<LoadedVlm>(vlm)?.generate(caller, &question, &options)?;
+        let vlm = object::<LoadedVlm>(vlm)?;
+        let (generated, told) =
+            watched(options.call, vlm.log, |watch| vlm.generate(caller, &question, &options, watch))?;
         place.put(list::open(vec![generated]));
         report.put(told);
         Ok(())

@@ -69,9 +69,15 @@ pub struct Door<'a> {
 impl<'a> Door<'a> {
     /// In this process.
     pub fn open(files: &'a Files, output: &str) -> Self {
-        let (mut session, output) = (zeroed(), path(&files.output(output)));
-        let size = size_of::<luna_open_options>();
-        let options = luna_open_options { size, output_folder: output.as_ptr(), ..zeroed() };
+        let (mut session, output, folder) = (zeroed(), path(&files.output(output)), path(files.folder()));
+        let folders = [folder.as_ptr()];
+        let options = luna_open_options {
+            size: size_of::<luna_open_options>(),
+            output_folder: output.as_ptr(),
+            lora_folders: folders.as_ptr(),
+            lora_folder_count: 1,
+            ..zeroed()
+        };
         assert_eq!(unsafe { luna_open(&options, &mut session) }, luna_status::Ok);
         Self::load(files, session)
     }
@@ -106,6 +112,7 @@ impl<'a> Door<'a> {
         match case.text("op") {
             "encode" | "decode" => self.code(case),
             "text" => self.encode_text(case),
+            "ids" => self.encode_ids(case),
             "tokenize" => self.tokenize(case),
             "load" => {
                 let path = text(case.text("path"));
@@ -113,7 +120,7 @@ impl<'a> Door<'a> {
             }
             "forward" => self.forward(case),
             "vision" => self.see(case),
-            "vlm" => self.tell(case),
+            "vlm" | "chat" | "prepared" => self.tell(case),
             "save" => self.save(case),
             other => panic!("what is {other}?"),
         }
@@ -149,13 +156,23 @@ impl<'a> Door<'a> {
         case: &Case,
         call: impl FnOnce(luna_loras) -> Result<T, luna_status>,
     ) -> Result<T, luna_status> {
-        let Some(file) = self.files.lora(case) else { return call(luna_loras::NONE) };
-        let (file, strength) = (path(&file), case.number("strength").unwrap_or(1.0));
+        let (file, tagged) = (self.files.lora(case), case.says("lora_tags"));
+        if file.is_none() && !tagged {
+            return call(luna_loras::NONE);
+        }
+        let (count, strength) = (usize::from(file.is_some()), case.number("strength").unwrap_or(1.0));
+        let (file, prompt) = (path(&file.unwrap_or_default()), text(case.text("prompt")));
         let entry = luna_lora { path: file.as_ptr(), model: strength, clip: strength, ..zeroed() };
-        let mode = case.choice("mode", &["functional", "merged", "auto"]) as i32;
-        let options = luna_loras_options { size: size_of::<luna_loras_options>(), mode, ..zeroed() };
+        let prompts = [prompt.as_ptr()];
+        let options = luna_loras_options {
+            size: size_of::<luna_loras_options>(),
+            mode: case.choice("mode", &["functional", "merged", "auto"]) as i32,
+            prompts: prompts.as_ptr(),
+            prompt_count: tagged.into(),
+            ..zeroed()
+        };
         let mut loras = zeroed();
-        ok(unsafe { luna_loras_new(self.session, &entry, 1, &options, &mut loras) })?;
+        ok(unsafe { luna_loras_new(self.session, &entry, count, &options, &mut loras) })?;
         let answer = call(loras);
         assert_eq!(luna_loras_free(loras), luna_status::Ok);
         answer
@@ -164,12 +181,17 @@ impl<'a> Door<'a> {
     fn encode_text(&self, case: &Case) -> Result<String, luna_status> {
         let prompt = text(case.text("prompt"));
         let prompts = [prompt.as_ptr()];
+        let others = ["clip_l", "t5"].map(|key| case.0[key].as_str().map(text));
+        let [clip_l, t5] = others.each_ref().map(|other| [other.as_ref().map_or(ptr::null(), |text| text.as_ptr())]);
         self.with_loras(case, |loras| {
             let options = luna_text_options {
                 size: size_of::<luna_text_options>(),
                 precision: case.choice("precision", &PRECISIONS) as i32,
                 clip_skip: case.whole("clip_skip") as u32,
                 attention: case.choice("attention", &ATTENTION) as i32,
+                lora_tags: case.says("lora_tags").into(),
+                clip_l_prompts: clip_l.as_ptr(),
+                t5_prompts: t5.as_ptr(),
                 loras,
                 ..zeroed()
             };
@@ -180,6 +202,26 @@ impl<'a> Door<'a> {
             assert_eq!(luna_conditioning_free(made), luna_status::Ok);
             Ok(answer)
         })
+    }
+
+    fn encode_ids(&self, case: &Case) -> Result<String, luna_status> {
+        let integers = |list: &[usize]| list.iter().map(|&number| number as i64).collect::<Vec<_>>();
+        let [ids, mask] = ["ids", "mask"].map(|key| integers(&case.list(key)));
+        let [ids, mask] = [&ids, &mask].map(|numbers| luna_view {
+            data: numbers.as_ptr().cast(),
+            dtype: luna_dtype::I64 as i32,
+            rank: 1,
+            shape: [numbers.len() as i64, 0, 0, 0, 0, 0, 0, 0],
+            ..zeroed()
+        });
+        let attention_mask = if mask.shape[0] == 0 { ptr::null() } else { &raw const mask };
+        let options = luna_text_options { size: size_of::<luna_text_options>(), attention_mask, ..zeroed() };
+        let mut made: luna_conditioning = zeroed();
+        ok(unsafe { luna_text_encode_ids(self.text, &ids, &options, &mut made, ptr::null_mut()) })?;
+        let answer = read(made.tokens);
+        made.tokens = luna_tensor::NONE;
+        assert_eq!(luna_conditioning_free(made), luna_status::Ok);
+        Ok(answer)
     }
 
     fn tokenize(&self, case: &Case) -> Result<String, luna_status> {
@@ -266,12 +308,42 @@ impl<'a> Door<'a> {
         let image = view(&shape, &values);
         let images = [&raw const image];
         let [prompt, system] = ["prompt", "system"].map(|key| text(case.text(key)));
-        let question = luna_question {
-            size: size_of::<luna_question>(),
-            prompt: prompt.as_ptr(),
-            system: if system.is_empty() { ptr::null() } else { system.as_ptr() },
-            images: images.as_ptr(),
-            image_count: usize::from(!shape.is_empty()),
+        let (turns, ids) = (case.turns(), case.list("ids").into_iter().map(|id| id as i64).collect::<Vec<_>>());
+        let words: Vec<_> = turns.iter().map(|(_, words)| text(words)).collect();
+        let shown = luna_message_part { text: ptr::null(), image: &image };
+        let said = |words: &CString| luna_message_part { text: words.as_ptr(), image: ptr::null() };
+        let parts: Vec<_> = words
+            .iter()
+            .enumerate()
+            .map(|(at, words)| if at == 0 { vec![shown, said(words)] } else { vec![said(words)] })
+            .collect();
+        let role = |name: &str| ["user", "assistant", "system"].iter().position(|known| *known == name).unwrap() as i32;
+        let turn = |((name, _), parts): (&(&str, &str), &Vec<luna_message_part>)| luna_message {
+            role: role(name),
+            reserved: 0,
+            parts: parts.as_ptr(),
+            part_count: parts.len(),
+        };
+        let turns: Vec<_> = turns.iter().zip(&parts).map(turn).collect();
+        let input_ids = luna_view {
+            data: ids.as_ptr().cast(),
+            dtype: luna_dtype::I64 as i32,
+            rank: 1,
+            shape: [ids.len() as i64, 0, 0, 0, 0, 0, 0, 0],
+            ..zeroed()
+        };
+        let size = size_of::<luna_question>();
+        let question = match case.text("op") {
+            "chat" => luna_question { size, messages: turns.as_ptr(), message_count: turns.len(), ..zeroed() },
+            "prepared" => luna_question { size, input_ids: &input_ids, ..zeroed() },
+            _ => luna_question {
+                size,
+                prompt: prompt.as_ptr(),
+                system: if system.is_empty() { ptr::null() } else { system.as_ptr() },
+                images: images.as_ptr(),
+                image_count: usize::from(!shape.is_empty()),
+                ..zeroed()
+            },
         };
         self.with_loras(case, |loras| {
             let options = luna_generate_options {

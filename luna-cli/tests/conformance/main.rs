@@ -29,6 +29,7 @@ impl Daemon {
         }
         command.args(["serve", "--listen", "127.0.0.1:0", "--watch-listen", "off", "--threads", "2"]);
         command.arg("--model-root").arg(files.folder()).arg("--output").arg(files.output(output));
+        command.arg("--lora-folder").arg(files.folder());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();
