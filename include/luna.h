@@ -2500,6 +2500,56 @@ typedef struct luna_features {
 } luna_features;
 
 /**
+ * What a vision-language model answered.
+ */
+typedef struct luna_generated {
+    /**
+     * `sizeof(luna_generated)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * The text without special tokens and stop texts.
+     */
+    const char *text;
+    /**
+     * All ids that were generated, the one that ended the turn included.
+     */
+    const uint32_t *ids;
+    /**
+     * How many there are.
+     */
+    size_t id_count;
+    /**
+     * Tokens of the prompt, pictures included.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Tokens of pictures.
+     */
+    uint64_t picture_tokens;
+    /**
+     * A `luna_finish`.
+     */
+    int32_t finish;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Bytes that remembering the tokens took.
+     */
+    uint64_t cache_bytes;
+    /**
+     * Time for pictures and prompt, up to the first token.
+     */
+    uint64_t prompt_nanoseconds;
+    /**
+     * Time for all tokens after the first.
+     */
+    uint64_t token_nanoseconds;
+} luna_generated;
+
+/**
  * Options of `luna_vlm_load`. All zeros but `size` is a good choice.
  */
 typedef struct luna_vlm_load_options {
@@ -2743,56 +2793,6 @@ typedef struct luna_generate_options {
      */
     struct luna_loras loras;
 } luna_generate_options;
-
-/**
- * What a vision-language model answered.
- */
-typedef struct luna_generated {
-    /**
-     * `sizeof(luna_generated)`, set by the caller.
-     */
-    size_t size;
-    /**
-     * The text without special tokens and stop texts.
-     */
-    const char *text;
-    /**
-     * All ids that were generated, the one that ended the turn included.
-     */
-    const uint32_t *ids;
-    /**
-     * How many there are.
-     */
-    size_t id_count;
-    /**
-     * Tokens of the prompt, pictures included.
-     */
-    uint64_t prompt_tokens;
-    /**
-     * Tokens of pictures.
-     */
-    uint64_t picture_tokens;
-    /**
-     * A `luna_finish`.
-     */
-    int32_t finish;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-    /**
-     * Bytes that remembering the tokens took.
-     */
-    uint64_t cache_bytes;
-    /**
-     * Time for pictures and prompt, up to the first token.
-     */
-    uint64_t prompt_nanoseconds;
-    /**
-     * Time for all tokens after the first.
-     */
-    uint64_t token_nanoseconds;
-} luna_generated;
 
 /**
  * One picture of a save job, or a batch of one size.
@@ -3452,6 +3452,11 @@ luna_status luna_features_free(struct luna_features features);
 luna_status luna_vision_free(struct luna_vision vision);
 
 /**
+ * The answer in such a list, at index 0.
+ */
+luna_status luna_list_generated(struct luna_list list, size_t index, struct luna_generated *generated);
+
+/**
  * Loads a vision-language model (Qwen3-VL or LLaVA 1.5), or shares the one in memory. `path` is a file, a
  * `.safetensors.index.json` or a folder. `options` may be NULL.
  */
@@ -3476,11 +3481,6 @@ luna_status luna_vlm_generate(struct luna_vlm vlm,
                               const struct luna_generate_options *options,
                               struct luna_list *answer,
                               struct luna_report *report);
-
-/**
- * The answer in such a list, at index 0.
- */
-luna_status luna_list_generated(struct luna_list list, size_t index, struct luna_generated *generated);
 
 /**
  * Frees a vision-language model's handle. The model stays in memory for the next one, as the session's budget allows.

@@ -4,7 +4,7 @@
 use std::{error::Error, path::Path};
 
 /// In the order in which a reader needs them.
-const SOURCES: [&str; 28] = [
+const SOURCES: [&str; 32] = [
     "version",
     "status",
     "error",
@@ -12,6 +12,7 @@ const SOURCES: [&str; 28] = [
     "view",
     "options",
     "call",
+    "session/options",
     "session",
     "list",
     "tensor",
@@ -21,15 +22,18 @@ const SOURCES: [&str; 28] = [
     "coverage",
     "lora/tags",
     "lora",
+    "vae/options",
     "vae",
     "text/options",
     "text",
     "tokens",
+    "model/options",
     "model",
     "sampling",
     "vision/load",
     "vision",
     "vlm/question",
+    "vlm/answer",
     "vlm",
     "save",
     "save_status",

@@ -1,6 +1,7 @@
 //! Vision-language models. Enters: a path; then pictures and words, or a prepared prompt. Leaves: text, as it comes and
 //! whole.
 
+mod answer;
 mod question;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     daemon::{Reading, RemoteVlm, VlmAsked, VlmPictures},
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
-    list::{self, Item},
+    list,
     lora::stack_of,
     options::{LUNA_FALLBACK_WIDENED, luna_report},
     session::{Place, Session, not_empty},
@@ -16,26 +17,23 @@ use crate::{
     table::{self, Object},
     types::{luna_list, luna_session, luna_vlm},
 };
+use answer::GeneratedItem;
+pub use answer::*;
 use luna_core::{
     Image, Runtime,
     checkpoint::Checkpoint,
-    protocol::{SamplingWish, VlmGenerate, VlmGenerated},
+    protocol::{SamplingWish, VlmGenerate},
     registry::Lease,
-    vlm::{
-        Fallback, FinishReason, GenerateOptions, Generated, Piece, Sampling, VlmFamily, VlmInput, VlmLoadOptions,
-        VlmModel,
-    },
+    vlm::{Fallback, GenerateOptions, Generated, Piece, Sampling, VlmFamily, VlmInput, VlmLoadOptions, VlmModel},
 };
 pub use question::*;
 use question::{asked, generate_options};
 use std::{
-    ffi::{CStr, CString, c_char},
-    ptr,
+    ffi::{CStr, c_char},
     sync::Arc,
-    time::Duration,
 };
 
-crate::handle::records!(luna_vlm_load_options, luna_vlm_info, luna_generated);
+crate::handle::records!(luna_vlm_load_options, luna_vlm_info);
 
 /// Options of `luna_vlm_load`. All zeros but `size` is a good choice.
 #[repr(C)]
@@ -74,48 +72,6 @@ pub struct luna_vlm_info {
     pub reserved: u32,
     /// Bytes of its weights.
     pub weight_bytes: u64,
-}
-
-/// Why generation ended.
-#[repr(i32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum luna_finish {
-    /// The model ended its turn.
-    EndOfTurn = 0,
-    /// A stop text was reached.
-    StopString = 1,
-    /// As many tokens as were asked for.
-    MaxTokens = 2,
-    /// As many tokens as the model was trained for.
-    ContextFull = 3,
-}
-
-/// What a vision-language model answered.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_generated {
-    /// `sizeof(luna_generated)`, set by the caller.
-    pub size: usize,
-    /// The text without special tokens and stop texts.
-    pub text: *const c_char,
-    /// All ids that were generated, the one that ended the turn included.
-    pub ids: *const u32,
-    /// How many there are.
-    pub id_count: usize,
-    /// Tokens of the prompt, pictures included.
-    pub prompt_tokens: u64,
-    /// Tokens of pictures.
-    pub picture_tokens: u64,
-    /// A `luna_finish`.
-    pub finish: i32,
-    /// 0.
-    pub reserved: u32,
-    /// Bytes that remembering the tokens took.
-    pub cache_bytes: u64,
-    /// Time for pictures and prompt, up to the first token.
-    pub prompt_nanoseconds: u64,
-    /// Time for all tokens after the first.
-    pub token_nanoseconds: u64,
 }
 
 /// The object behind `luna_vlm`.
@@ -275,70 +231,6 @@ fn wish(base: VlmGenerate, options: &GenerateOptions, stream: bool) -> VlmGenera
     }
 }
 
-struct GeneratedItem {
-    text: CString,
-    ids: Vec<u32>,
-    /// Tokens of the prompt, tokens of pictures, bytes of the cache.
-    counts: [u64; 3],
-    finish: luna_finish,
-    /// For the prompt, and for all tokens after the first.
-    times: [Duration; 2],
-}
-
-fn finish(name: &str) -> luna_finish {
-    let known = [
-        (FinishReason::StopString, luna_finish::StopString),
-        (FinishReason::MaxTokens, luna_finish::MaxTokens),
-        (FinishReason::ContextFull, luna_finish::ContextFull),
-    ];
-    known.into_iter().find(|(reason, _)| reason.name() == name).map_or(luna_finish::EndOfTurn, |(_, finish)| finish)
-}
-
-impl GeneratedItem {
-    fn here(generated: Generated) -> Self {
-        Self {
-            text: c_string(generated.text.as_deref().unwrap_or_default()),
-            counts: [generated.prompt_tokens as u64, generated.picture_tokens as u64, generated.cache_bytes],
-            finish: finish(generated.finish.name()),
-            times: [generated.timings.prompt, generated.timings.tokens],
-            ids: generated.ids,
-        }
-    }
-
-    fn there(generated: VlmGenerated) -> Self {
-        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        Self {
-            text: c_string(generated.text.as_deref().unwrap_or_default()),
-            counts: [generated.prompt_tokens as u64, generated.picture_tokens as u64, generated.cache_bytes],
-            finish: finish(&generated.finish),
-            times: [seconds(generated.prompt_seconds), seconds(generated.generation_seconds)],
-            ids: generated.ids,
-        }
-    }
-}
-
-impl Item for GeneratedItem {
-    type Record = luna_generated;
-
-    fn record(&self) -> luna_generated {
-        let [prompt_tokens, picture_tokens, cache_bytes] = self.counts;
-        let [prompt, tokens] = self.times.map(|time| time.as_nanos().try_into().unwrap_or(u64::MAX));
-        luna_generated {
-            size: 0,
-            text: self.text.as_ptr(),
-            ids: if self.ids.is_empty() { ptr::null() } else { self.ids.as_ptr() },
-            id_count: self.ids.len(),
-            prompt_tokens,
-            picture_tokens,
-            finish: self.finish as i32,
-            reserved: 0,
-            cache_bytes,
-            prompt_nanoseconds: prompt,
-            token_nanoseconds: tokens,
-        }
-    }
-}
-
 /// Loads a vision-language model (Qwen3-VL or LLaVA 1.5), or shares the one in memory. `path` is a file, a
 /// `.safetensors.index.json` or a folder. `options` may be NULL.
 #[unsafe(no_mangle)]
@@ -389,16 +281,6 @@ pub unsafe extern "C" fn luna_vlm_generate(
         report.put(told);
         Ok(())
     })
-}
-
-/// The answer in such a list, at index 0.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn luna_list_generated(
-    list: luna_list,
-    index: usize,
-    generated: *mut luna_generated,
-) -> luna_status {
-    boundary(|caller| list::item::<GeneratedItem>(caller, list, index, generated))
 }
 
 /// Frees a vision-language model's handle. The model stays in memory for the next one, as the session's budget allows.

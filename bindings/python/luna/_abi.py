@@ -672,6 +672,22 @@ class luna_features(ctypes.Structure):
     ]
 
 
+class luna_generated(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("text", ctypes.c_char_p),
+        ("ids", ctypes.POINTER(ctypes.c_uint32)),
+        ("id_count", ctypes.c_size_t),
+        ("prompt_tokens", ctypes.c_uint64),
+        ("picture_tokens", ctypes.c_uint64),
+        ("finish", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
+        ("cache_bytes", ctypes.c_uint64),
+        ("prompt_nanoseconds", ctypes.c_uint64),
+        ("token_nanoseconds", ctypes.c_uint64),
+    ]
+
+
 class luna_vlm_load_options(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t),
@@ -752,22 +768,6 @@ class luna_generate_options(ctypes.Structure):
         ("user_data", ctypes.c_void_p),
         ("call", luna_call),
         ("loras", luna_loras),
-    ]
-
-
-class luna_generated(ctypes.Structure):
-    _fields_ = [
-        ("size", ctypes.c_size_t),
-        ("text", ctypes.c_char_p),
-        ("ids", ctypes.POINTER(ctypes.c_uint32)),
-        ("id_count", ctypes.c_size_t),
-        ("prompt_tokens", ctypes.c_uint64),
-        ("picture_tokens", ctypes.c_uint64),
-        ("finish", ctypes.c_int32),
-        ("reserved", ctypes.c_uint32),
-        ("cache_bytes", ctypes.c_uint64),
-        ("prompt_nanoseconds", ctypes.c_uint64),
-        ("token_nanoseconds", ctypes.c_uint64),
     ]
 
 
@@ -973,14 +973,14 @@ def declare(library: Any) -> None:
     library.luna_features_free.restype = ctypes.c_int32
     library.luna_vision_free.argtypes = [luna_vision]
     library.luna_vision_free.restype = ctypes.c_int32
+    library.luna_list_generated.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_generated)]
+    library.luna_list_generated.restype = ctypes.c_int32
     library.luna_vlm_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vlm_load_options), ctypes.POINTER(luna_vlm)]
     library.luna_vlm_load.restype = ctypes.c_int32
     library.luna_vlm_get_info.argtypes = [luna_vlm, ctypes.POINTER(luna_vlm_info)]
     library.luna_vlm_get_info.restype = ctypes.c_int32
     library.luna_vlm_generate.argtypes = [luna_vlm, ctypes.POINTER(luna_question), ctypes.POINTER(luna_generate_options), ctypes.POINTER(luna_list), ctypes.POINTER(luna_report)]
     library.luna_vlm_generate.restype = ctypes.c_int32
-    library.luna_list_generated.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_generated)]
-    library.luna_list_generated.restype = ctypes.c_int32
     library.luna_vlm_free.argtypes = [luna_vlm]
     library.luna_vlm_free.restype = ctypes.c_int32
     library.luna_save_submit.argtypes = [luna_session, ctypes.POINTER(luna_save_job), ctypes.POINTER(ctypes.c_uint64)]
