@@ -67,6 +67,7 @@ fn expected(name: &str) -> &'static str {
         "save_pictures" => "gradient_001.png",
         "one_step" => "prediction (1, 4, 16, 16)",
         "apply_loras" => "0 and 1 LoRAs\n1 adapters applied\nink applied ",
+        "lora_tags" => "ink: 0.8 and 0.6\n1 adapters applied, ['ink']\n",
         "describe_picture" => "8 tokens, ended by max_tokens",
         "here_or_there" => "latent (1, 16, 8, 12) made in this process",
         "picture_embedding" => "luna.Tensor(float32, [1, 40])",
