@@ -33,6 +33,8 @@ class EmbeddedClip(Patched, Clip):
     def _options(self, call: Optional[Call] = None) -> Any:
         options = record(_abi.luna_text_options, precision=self._precision, clip_skip=self.clip_skip)
         options.attention, options.lora_tags = self._attention, int(self.lora_tags)
+        options.break_chunks, options.square_brackets = int(self.break_chunks), int(self.square_brackets)
+        options.t5_mask, options.t5_tokens = int(self.t5_mask), self.t5_tokens
         if call is not None:
             options.call, options.loras = call._handle, self._loras_handle()
         return options

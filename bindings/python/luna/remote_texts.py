@@ -33,8 +33,11 @@ class RemoteClip(RemotePatched, Clip):
             wish["recipe"] = self._recipe_name
         if self.clip_skip:
             wish["clip_skip"] = self.clip_skip
-        if self.lora_tags:
-            wish["lora_tags"] = True
+        if self.t5_tokens:
+            wish["t5_tokens"] = self.t5_tokens
+        for flag in ("break_chunks", "square_brackets", "t5_mask", "lora_tags"):
+            if getattr(self, flag):
+                wish[flag] = True
         return wish
 
     def _tokenize(self, prompt: Prompt) -> List[Token]:

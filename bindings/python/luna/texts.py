@@ -64,6 +64,10 @@ class Clip(AttentionRecipe):
     def __init__(self) -> None:
         super().__init__()
         self.clip_skip = 0
+        #: A1111's habits: `BREAK` ends a chunk, `[text]` weighs less.
+        self.break_chunks, self.square_brackets = False, False
+        #: Whether T5 may not look at its padding, and the least number of tokens it is padded to, 0 for what is usual.
+        self.t5_mask, self.t5_tokens = False, 0
         #: Whether `<lora:name:model:clip>` tags are taken out of prompts, and the LoRAs that they name applied, too.
         self.lora_tags = False
         #: What the tags of the last call said, for a denoiser's `add_lora(name=…)`.
@@ -120,6 +124,8 @@ class Clip(AttentionRecipe):
     def _take_recipe(self, other: Any) -> None:
         super()._take_recipe(other)
         self.clip_skip, self.lora_tags = other.clip_skip, other.lora_tags
+        self.break_chunks, self.square_brackets = other.break_chunks, other.square_brackets
+        self.t5_mask, self.t5_tokens = other.t5_mask, other.t5_tokens
 
 
 def _prompt(prompt: AnyPrompt) -> Prompt:

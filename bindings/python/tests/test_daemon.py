@@ -136,6 +136,8 @@ class TestDaemon(unittest.TestCase):
         self.assertNotEqual(bytes(second.tokens.view()), bytes(plain.tokens.view()))
         with self.assertRaisesRegex(luna.InvalidInput, "takes no part"):
             clip.encode(luna.Prompt("a fox", clip_g="a fox"))
+        clip.break_chunks = True
+        self.assertEqual(clip.tokenize("a fox BREAK a lake")[-1].chunk, 1)
         with self.assertRaisesRegex(luna.InvalidInput, "no attention mask"):
             clip.encode_ids(ids, [1] * len(ids))
 

@@ -2,6 +2,7 @@
 //! process, the C ABI and Python's own client on a daemon. All give the same bits and the same kinds of error.
 
 mod c_abi;
+mod deadline;
 mod python;
 
 use c_abi::Door;

@@ -1,11 +1,11 @@
-//! Calls that end before they are done: by their deadline, by their caller, by a listener that throws.
+//! Calls that end before they are done: by their deadline, by their caller, by a listener that throws; and what C++ asks for.
 
 #![allow(clippy::undocumented_unsafe_blocks, reason = "every pointer here leads to what the header says")]
 
-use crate::{built, misuse::last};
+use crate::{built, misuse::last, programs};
 use luna::*;
 use luna_tests::conformance;
-use std::{mem, process::Command, ptr, time::Instant};
+use std::{mem, path::PathBuf, process::Command, ptr, time::Instant};
 
 fn zeroed<T>() -> T {
     // SAFETY: used for structs of the header only, of which zeros are a value.
@@ -57,18 +57,33 @@ fn a_deadline_ends_each_call_with_a_status_of_its_own() {
     assert_eq!([luna_vae_free(vae), luna_close(session)], [luna_status::Ok; 2]);
 }
 
-/// In C++, under the sanitizers where there are some: what a listener throws is what the caller catches, the work ends,
-/// and nothing is left behind.
-#[test]
-fn what_listeners_in_cpp_throw_is_carried_to_the_caller() {
+/// What a program in C++ of this folder tells, built with the sanitizers where there are some.
+fn sanitized(name: &str, arguments: &[PathBuf]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let source = luna_tests::workspace::root().join("luna-ffi/tests/abi/throws.cpp");
-    let program = folder.path().join("throws");
+    let source = luna_tests::workspace::root().join(format!("luna-ffi/tests/abi/{name}.cpp"));
+    let program = folder.path().join(name);
     let mut compiler = built::compiler(built::present(&["g++", "clang++", "c++"])[0], "c++17");
     if cfg!(target_os = "linux") {
         compiler.args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
     }
     built::build(&mut compiler, &source, &program);
-    let told = built::run(Command::new(&program).arg(conformance::vlm(folder.path())));
+    built::run(Command::new(&program).args(arguments))
+}
+
+#[test]
+fn cpp_asks_for_all_that_the_header_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let loras = programs::lora(folder.path()).parent().unwrap().to_owned();
+    let told = sanitized("asks", &[loras, conformance::vlm(folder.path())]);
+    assert_eq!(told.lines().count(), 10, "{told}");
+    assert!(told.lines().all(|line| line.ends_with(": yes")), "{told}");
+}
+
+/// In C++, under the sanitizers where there are some: what a listener throws is what the caller catches, the work ends,
+/// and nothing is left behind.
+#[test]
+fn what_listeners_in_cpp_throw_is_carried_to_the_caller() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = sanitized("throws", &[conformance::vlm(folder.path())]);
     assert_eq!(told, "progress: 3 of several\npiece: 2 pieces\nlast piece: 1 pieces\nan int: 7\n0 handles left\n");
 }

@@ -57,6 +57,15 @@ class TestClip(Embedded):
         with self.assertRaises(luna.InvalidInput):
             clip.attention = "magic"
 
+    def test_habits_of_others_are_the_objects_own(self):
+        clip = self.session.clip()
+        usual = clip.tokenize("a [red] fox BREAK a lake")
+        clip.break_chunks = clip.square_brackets = True
+        other = clip.clone().tokenize("a [red] fox BREAK a lake")
+        self.assertEqual((usual[-1].chunk, other[-1].chunk), (0, 1))
+        self.assertAlmostEqual(min(token.weight for token in other), 1 / 1.1)
+        self.assertEqual({token.weight for token in usual}, {1.0})
+
     def test_an_encoder_may_read_a_text_of_its_own(self):
         clip = self.session.clip()
         own, plain = clip.encode(luna.Prompt("a lighthouse", clip_l="a fox"), "a fox")
