@@ -3,6 +3,7 @@ call with a report of how it was done. What a place does with a wish stands in `
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Awaitable, List, Optional, Sequence, Tuple, Union
@@ -135,10 +136,10 @@ def _prompt(prompt: AnyPrompt) -> Prompt:
 def _rows(what: str, numbers: Any) -> Rows:
     """Rows of whole numbers, all of one length."""
     listed = numbers.tolist() if hasattr(numbers, "tolist") else list(numbers)
-    rows = listed if listed and not isinstance(listed[0], (int, bool)) else [listed]
+    rows = listed if listed and not hasattr(listed[0], "__index__") else [listed]
     try:
-        whole = [[int(number) for number in row] for row in rows]
-    except (TypeError, ValueError) as error:
+        whole = [[operator.index(number) for number in row] for row in rows]
+    except TypeError as error:
         raise errors.InvalidInput(f"{what} holds something else than rows of whole numbers", found=str(error)) from None
     if not whole[0] or any(len(row) != len(whole[0]) for row in whole):
         lengths = ", ".join(str(len(row)) for row in whole)

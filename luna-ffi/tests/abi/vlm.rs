@@ -8,7 +8,8 @@ use luna::*;
 use luna_core::{
     Image, Runtime,
     tokenizer::{ChatMessage, MessagePart, Role},
-    vlm::{GenerateOptions, Question, VlmModel},
+    vision::PixelValues,
+    vlm::{GenerateOptions, Question, VlmInput, VlmModel},
 };
 use luna_tests::{
     conformance::{self, values},
@@ -242,5 +243,52 @@ fn conversations_and_prepared_prompts_go_on() {
         assert_eq!(answer(vlm, wrong).unwrap_err(), luna_status::InvalidInput, "{message}");
         assert!(last().contains(message), "{message}: {}", last());
     }
+    assert_eq!([luna_vlm_free(vlm), luna_close(session)], [luna_status::Ok; 2]);
+}
+
+/// The prompts of a fixture as transformers' processor made them give the ids that transformers generated.
+#[test]
+fn prepared_prompts_give_what_transformers_generates() {
+    let (folder, session) = (tempfile::tempdir().unwrap(), open());
+    let case = ModelCase::read(&workspace::root().join("tests/fixtures/vlm/qwen3_vl.safetensors"));
+    let vlm = load(session, &conformance::vlm(folder.path()), None).unwrap();
+    let [ids, grids, generated] = ["ids", "grids", "generated"].map(|name| case.integers(&format!("0/{name}")));
+    let (patches, shape) = (case.floats("0/pixel_values"), case.shape("0/pixel_values"));
+    let input_ids = view(luna_dtype::I64, &[1, ids.len()], &ids);
+    let pixel_values = view(luna_dtype::F32, shape, &patches);
+    let image_grid_thw = view(luna_dtype::I64, &[grids.len() / 3, 3], &grids);
+    let question = luna_question {
+        input_ids: &input_ids,
+        pixel_values: &pixel_values,
+        image_grid_thw: &image_grid_thw,
+        ..zeroed()
+    };
+    let ours = answer(vlm, question).unwrap_or_else(|status| panic!("{status:?}: {}", last()));
+    assert_eq!(ours.iter().map(|&id| i64::from(id)).collect::<Vec<_>>(), generated[..6]);
+    assert_eq!([luna_vlm_free(vlm), luna_close(session)], [luna_status::Ok; 2]);
+}
+
+/// LLaVA cuts whole pictures itself.
+#[test]
+fn whole_pictures_of_a_prepared_prompt_are_cut_by_the_model() {
+    let (folder, session) = (tempfile::tempdir().unwrap(), open());
+    let case = ModelCase::read(&workspace::root().join("tests/fixtures/vlm/llava.safetensors"));
+    let path = case.write(folder.path());
+    let (vlm, model) = (load(session, &path, None).unwrap(), VlmModel::open(&path, &Runtime::cpu().unwrap()).unwrap());
+    let side = case.config.as_ref().unwrap()["vision_config"]["image_size"].as_u64().unwrap() as usize;
+    let shape = [2, 3, side, side];
+    let values = values(&shape);
+    let patches = model.cut(&PixelValues::new(shape, values.clone()).unwrap()).unwrap();
+    let places: usize = patches.grids.iter().map(|grid| grid.iter().product::<usize>()).sum();
+    let mut ids = vec![1, 5];
+    ids.extend(std::iter::repeat_n(model.info().picture_id, places));
+    ids.extend([7, 9]);
+    let options = GenerateOptions { max_tokens: 6, stop_at_end: false, ..GenerateOptions::default() };
+    let theirs = model.generate(&VlmInput { ids: ids.clone(), patches }, &options, &mut |_| {}).unwrap();
+    let numbers: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let (input_ids, pixel_values) =
+        (view(luna_dtype::I32, &[numbers.len()], &numbers), view(luna_dtype::F32, &shape, &values));
+    let question = luna_question { input_ids: &input_ids, pixel_values: &pixel_values, ..zeroed() };
+    assert_eq!(answer(vlm, question).unwrap_or_else(|status| panic!("{status:?}: {}", last())), theirs.ids);
     assert_eq!([luna_vlm_free(vlm), luna_close(session)], [luna_status::Ok; 2]);
 }

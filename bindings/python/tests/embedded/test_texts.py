@@ -84,7 +84,7 @@ class TestClip(Embedded):
         self.assertEqual(flat(clip.encode_ids(array.array("i", ids))[0].tokens), expected[0])
         with self.assertRaisesRegex(luna.InvalidInput, "CLIP takes no attention mask"):
             clip.encode_ids(ids, [1] * len(ids))
-        for wrong in ([], [[1, 2], [3]], ["a"], [[]]):
+        for wrong in ([], [[1, 2], [3]], ["a"], [[]], [1.5], [[1.5]]):
             with self.assertRaises(luna.InvalidInput):
                 clip.encode_ids(wrong)
         with self.assertRaisesRegex(luna.InvalidInput, "does not fit"):
