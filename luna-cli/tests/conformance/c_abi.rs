@@ -55,6 +55,12 @@ fn view(shape: &[usize], values: &[f32]) -> luna_view {
     view
 }
 
+/// A view of these whole numbers.
+fn integers(numbers: &[i64]) -> luna_view {
+    let shape = [numbers.len() as i64, 0, 0, 0, 0, 0, 0, 0];
+    luna_view { data: numbers.as_ptr().cast(), dtype: luna_dtype::I64 as i32, rank: 1, shape, ..zeroed() }
+}
+
 /// A session with its models.
 pub struct Door<'a> {
     files: &'a Files,
@@ -205,15 +211,9 @@ impl<'a> Door<'a> {
     }
 
     fn encode_ids(&self, case: &Case) -> Result<String, luna_status> {
-        let integers = |list: &[usize]| list.iter().map(|&number| number as i64).collect::<Vec<_>>();
-        let [ids, mask] = ["ids", "mask"].map(|key| integers(&case.list(key)));
-        let [ids, mask] = [&ids, &mask].map(|numbers| luna_view {
-            data: numbers.as_ptr().cast(),
-            dtype: luna_dtype::I64 as i32,
-            rank: 1,
-            shape: [numbers.len() as i64, 0, 0, 0, 0, 0, 0, 0],
-            ..zeroed()
-        });
+        let numbers =
+            ["ids", "mask"].map(|key| case.list(key).into_iter().map(|number| number as i64).collect::<Vec<_>>());
+        let [ids, mask] = numbers.each_ref().map(|numbers| integers(numbers));
         let attention_mask = if mask.shape[0] == 0 { ptr::null() } else { &raw const mask };
         let options = luna_text_options { size: size_of::<luna_text_options>(), attention_mask, ..zeroed() };
         let mut made: luna_conditioning = zeroed();
@@ -306,45 +306,48 @@ impl<'a> Door<'a> {
         let shape = case.list("shape");
         let values = values(&shape);
         let image = view(&shape, &values);
-        let images = [&raw const image];
-        let [prompt, system] = ["prompt", "system"].map(|key| text(case.text(key)));
-        let (turns, ids) = (case.turns(), case.list("ids").into_iter().map(|id| id as i64).collect::<Vec<_>>());
+        match case.text("op") {
+            "chat" => self.chat(case, &image),
+            "prepared" => {
+                let ids: Vec<i64> = case.list("ids").into_iter().map(|id| id as i64).collect();
+                let input_ids = integers(&ids);
+                self.answer(case, luna_question { input_ids: &input_ids, ..zeroed() })
+            }
+            _ => {
+                let [prompt, system] = ["prompt", "system"].map(|key| text(case.text(key)));
+                let images = [&raw const image];
+                let question = luna_question {
+                    prompt: prompt.as_ptr(),
+                    system: if system.is_empty() { ptr::null() } else { system.as_ptr() },
+                    images: images.as_ptr(),
+                    image_count: usize::from(!shape.is_empty()),
+                    ..zeroed()
+                };
+                self.answer(case, question)
+            }
+        }
+    }
+
+    /// A conversation, whose picture stands before the words of its first turn.
+    fn chat(&self, case: &Case, image: &luna_view) -> Result<String, luna_status> {
+        let turns = case.turns();
         let words: Vec<_> = turns.iter().map(|(_, words)| text(words)).collect();
-        let shown = luna_message_part { text: ptr::null(), image: &image };
+        let shown = luna_message_part { text: ptr::null(), image };
         let said = |words: &CString| luna_message_part { text: words.as_ptr(), image: ptr::null() };
-        let parts: Vec<_> = words
-            .iter()
-            .enumerate()
-            .map(|(at, words)| if at == 0 { vec![shown, said(words)] } else { vec![said(words)] })
-            .collect();
-        let role = |name: &str| ["user", "assistant", "system"].iter().position(|known| *known == name).unwrap() as i32;
-        let turn = |((name, _), parts): (&(&str, &str), &Vec<luna_message_part>)| luna_message {
-            role: role(name),
+        let parts = words.iter().enumerate().map(|(at, words)| [&[shown][at.min(1)..], &[said(words)]].concat());
+        let parts: Vec<Vec<luna_message_part>> = parts.collect();
+        let turn = |((role, _), parts): (&(&str, &str), &Vec<luna_message_part>)| luna_message {
+            role: ["user", "assistant", "system"].iter().position(|known| known == role).unwrap() as i32,
             reserved: 0,
             parts: parts.as_ptr(),
             part_count: parts.len(),
         };
         let turns: Vec<_> = turns.iter().zip(&parts).map(turn).collect();
-        let input_ids = luna_view {
-            data: ids.as_ptr().cast(),
-            dtype: luna_dtype::I64 as i32,
-            rank: 1,
-            shape: [ids.len() as i64, 0, 0, 0, 0, 0, 0, 0],
-            ..zeroed()
-        };
-        let size = size_of::<luna_question>();
-        let question = match case.text("op") {
-            "chat" => luna_question { size, messages: turns.as_ptr(), message_count: turns.len(), ..zeroed() },
-            "prepared" => luna_question { size, input_ids: &input_ids, ..zeroed() },
-            _ => luna_question {
-                size,
-                prompt: prompt.as_ptr(),
-                system: if system.is_empty() { ptr::null() } else { system.as_ptr() },
-                images: images.as_ptr(),
-                image_count: usize::from(!shape.is_empty()),
-                ..zeroed()
-            },
-        };
+        self.answer(case, luna_question { messages: turns.as_ptr(), message_count: turns.len(), ..zeroed() })
+    }
+
+    fn answer(&self, case: &Case, question: luna_question) -> Result<String, luna_status> {
+        let question = luna_question { size: size_of::<luna_question>(), ..question };
         self.with_loras(case, |loras| {
             let options = luna_generate_options {
                 size: size_of::<luna_generate_options>(),
