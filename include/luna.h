@@ -25,6 +25,8 @@
  * Arrays. A luna_view says where an array lies. Aligned, row-major f32 is never copied; any other layout and dtype is, and
  * luna_report tells how many bytes that took.
  *
+ * Calls. A luna_call in a call's options cancels it from any thread, hears its progress and gives it a deadline.
+ *
  * Threads. Any function from any thread, at any time. Callbacks come from any thread; they may call any function, and must
  * not throw, nor leave by longjmp.
  *
@@ -1978,8 +1980,9 @@ typedef struct luna_text_options {
      */
     uint32_t reserved;
     /**
-     * Whether `<lora:name:model:clip>` tags are taken out of the prompts before they are read: 0 or 1. `loras` is then the
-     * stack that `luna_loras_new` made of these prompts; to encode tags without a stack is `LUNA_STATUS_INVALID_INPUT`.
+     * Whether `<lora:name:model:clip>` tags are taken out of the prompts, and of the lists below, before they are read: 0
+     * or 1. `loras` is then the stack that `luna_loras_new` made of these prompts; to encode tags without a stack is
+     * `LUNA_STATUS_INVALID_INPUT`.
      */
     uint32_t lora_tags;
     /**

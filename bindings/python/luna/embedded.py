@@ -1,4 +1,5 @@
-"""VAEs, denoisers and vision encoders in this process, and what all models here share. Enters: arrays and options. Leaves: what the library gives, as `models` has it."""
+"""VAEs, denoisers and vision encoders in this process, and what all models here share. Enters: arrays and options. Leaves:
+what the library gives, as `models` has it."""
 
 from __future__ import annotations
 

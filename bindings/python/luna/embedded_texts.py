@@ -48,8 +48,13 @@ class EmbeddedClip(Patched, Clip):
                 setattr(options, f"{name}_prompts", (ctypes.c_char_p * len(own))(*own))
 
     def _tagged(self, prompts: Sequence[Prompt]) -> Any:
-        """The handle of a stack with the LoRAs that tags name."""
+        """The handle of a stack with the LoRAs that tags name; that of the object's own where there are none."""
         texts = [text for one in prompts for text in (one.text, one.clip_l, one.clip_g, one.t5) if text is not None]
+        if not any("<lora:" in text for text in texts):
+            self.last_tags, self.malformed_tags = (), ()
+            return self._loras_handle()
+        # A model holds the merged copy of one stack at a time.
+        self._stack = None
         self._tag_stack = Stack(self._session, self, texts)
         self.last_tags, self.malformed_tags = self._tag_stack.tags()
         return self._tag_stack.handle

@@ -1,5 +1,5 @@
-"""A daemon's VAEs, denoisers and vision encoders, and what all its models share, by the standard library alone. Enters: arrays and options. Leaves: what the daemon gives, as `models`
-has it. Works on machines without the library."""
+"""A daemon's VAEs, denoisers and vision encoders, and what all its models share, by the standard library alone. Enters: arrays
+and options. Leaves: what the daemon gives, as `models` has it. Works on machines without the library."""
 
 from __future__ import annotations
 

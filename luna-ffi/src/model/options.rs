@@ -1,5 +1,5 @@
-//! What denoisers are loaded and called with, and what is known of them. Enters: structs of the header. Leaves: what a call asks
-//! for, as the library has it.
+//! What denoisers are loaded and called with, and what is known of them. Enters: structs of the header. Leaves: what a call
+//! asks for, as the library has it.
 
 use crate::{
     error::Result,

@@ -99,8 +99,9 @@ pub struct luna_text_options {
     pub attention: i32,
     /// 0.
     pub reserved: u32,
-    /// Whether `<lora:name:model:clip>` tags are taken out of the prompts before they are read: 0 or 1. `loras` is then the
-    /// stack that `luna_loras_new` made of these prompts; to encode tags without a stack is `LUNA_STATUS_INVALID_INPUT`.
+    /// Whether `<lora:name:model:clip>` tags are taken out of the prompts, and of the lists below, before they are read: 0
+    /// or 1. `loras` is then the stack that `luna_loras_new` made of these prompts; to encode tags without a stack is
+    /// `LUNA_STATUS_INVALID_INPUT`.
     pub lora_tags: u32,
     /// 0.
     pub reserved2: u32,

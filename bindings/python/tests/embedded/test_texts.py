@@ -162,6 +162,13 @@ class TestTags(unittest.TestCase):
         self.assertEqual((both, self.clip.last_report.adapters_applied, self.clip.last_tags), (2, 1, ()))
         self.assertTrue(self.clip.clone().lora_tags)
 
+    def test_one_stack_after_the_other_may_be_merged(self):
+        self.clip.add_lora(self.path, 0.25)
+        self.clip.lora_mode = "merged"
+        for prompt, applied in (("a fox", 1), ("a fox<lora:ink>", 2), ("a fox<lora:ink:0.5>", 2), ("a fox", 1)):
+            self.clip.encode(prompt)
+            self.assertEqual((self.clip.last_report.adapters_applied, self.clip.last_report.lora_mode), (applied, "merged"))
+
     def test_what_a_tag_names_must_be_there(self):
         with self.assertRaises(luna.NotFound):
             self.clip.encode("a fox<lora:none>")
