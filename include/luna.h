@@ -25,6 +25,8 @@
  * Arrays. A luna_view says where an array lies. Aligned, row-major f32 is never copied; any other layout and dtype is, and
  * luna_report tells how many bytes that took.
  *
+ * Calls. A luna_call in a call's options cancels it from any thread, hears its progress and gives it a deadline.
+ *
  * Threads. Any function from any thread, at any time. Callbacks come from any thread; they may call any function, and must
  * not throw, nor leave by longjmp.
  *
@@ -54,7 +56,7 @@
 /**
  * See `LUNA_ABI_MAJOR`.
  */
-#define LUNA_ABI_MINOR 2
+#define LUNA_ABI_MINOR 3
 
 /**
  * The most dimensions of an array.
@@ -137,6 +139,10 @@ enum luna_status
      * The handle was freed, was never given, belongs to another copy of the library, or is of another type.
      */
     LUNA_STATUS_INVALID_HANDLE = 100,
+    /**
+     * The deadline of `luna_call_options` passed before the call was done.
+     */
+    LUNA_STATUS_DEADLINE = 101,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -672,6 +678,184 @@ typedef int32_t luna_finish;
 #endif // __cplusplus
 
 /**
+ * Who speaks.
+ */
+enum luna_role
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The caller.
+     */
+    LUNA_ROLE_USER = 0,
+    /**
+     * The model.
+     */
+    LUNA_ROLE_ASSISTANT = 1,
+    /**
+     * Instructions that stand above the conversation.
+     */
+    LUNA_ROLE_SYSTEM = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_role luna_role;
+#else
+typedef int32_t luna_role;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which halves of a VAE are loaded.
+ */
+enum luna_halves
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Encoder and decoder.
+     */
+    LUNA_HALVES_BOTH = 0,
+    /**
+     * Only the encoder: decoding is refused.
+     */
+    LUNA_HALVES_ENCODER = 1,
+    /**
+     * Only the decoder: encoding is refused.
+     */
+    LUNA_HALVES_DECODER = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_halves luna_halves;
+#else
+typedef int32_t luna_halves;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The activation between the two layers of a CLIP's feed-forward blocks.
+ */
+enum luna_clip_activation
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * What `config.json` states, else what its kind has.
+     */
+    LUNA_CLIP_ACTIVATION_BY_FILE = 0,
+    /**
+     * `x * sigmoid(1.702 x)`: OpenAI's models.
+     */
+    LUNA_CLIP_ACTIVATION_QUICK_GELU = 1,
+    /**
+     * The exact GELU: OpenCLIP's models.
+     */
+    LUNA_CLIP_ACTIVATION_GELU = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_clip_activation luna_clip_activation;
+#else
+typedef int32_t luna_clip_activation;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The activation between the two layers of a vision encoder's feed-forward blocks.
+ */
+enum luna_vision_activation
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * What `config.json` states, else what an encoder of its size has.
+     */
+    LUNA_VISION_ACTIVATION_BY_FILE = 0,
+    /**
+     * `x * sigmoid(1.702 x)`: OpenAI's CLIPs.
+     */
+    LUNA_VISION_ACTIVATION_QUICK_GELU = 1,
+    /**
+     * The exact GELU: OpenCLIP's.
+     */
+    LUNA_VISION_ACTIVATION_GELU = 2,
+    /**
+     * GELU's approximation by a hyperbolic tangent: SigLIP.
+     */
+    LUNA_VISION_ACTIVATION_GELU_TANH = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_vision_activation luna_vision_activation;
+#else
+typedef int32_t luna_vision_activation;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * To which size a picture is brought before anything is cut off.
+ */
+enum luna_resize
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The shorter side becomes `resize_height` long; the other keeps the aspect.
+     */
+    LUNA_RESIZE_SHORTEST_EDGE = 0,
+    /**
+     * Just `resize_height` by `resize_width`, whatever the aspect.
+     */
+    LUNA_RESIZE_EXACT = 1,
+    /**
+     * As it is.
+     */
+    LUNA_RESIZE_KEEP = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_resize luna_resize;
+#else
+typedef int32_t luna_resize;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a picture is resized.
+ */
+enum luna_filter
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Cubic convolution.
+     */
+    LUNA_FILTER_BICUBIC = 0,
+    /**
+     * Linear between neighbours.
+     */
+    LUNA_FILTER_BILINEAR = 1,
+    /**
+     * A windowed sinc over three lobes.
+     */
+    LUNA_FILTER_LANCZOS = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum luna_filter luna_filter;
+#else
+typedef int32_t luna_filter;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What went wrong on this thread last. Texts are UTF-8 and belong to Luna; they are valid until another function fails
  * on this thread, or the thread ends. A text that there is nothing to say for is NULL.
  */
@@ -739,6 +923,11 @@ typedef struct luna_call_options {
      * Handed to both functions.
      */
     void *user_data;
+    /**
+     * After so many milliseconds each call that has this is ended with `LUNA_STATUS_DEADLINE`, counted from its own start,
+     * of a daemon's models from the arrival of its request; 0 for never.
+     */
+    uint64_t deadline_ms;
 } luna_call_options;
 
 /**
@@ -1214,6 +1403,54 @@ typedef struct luna_lora_adapter {
 } luna_lora_adapter;
 
 /**
+ * A stack of LoRAs with their strengths. Given by `luna_loras_new`, freed by `luna_loras_free`.
+ */
+typedef struct luna_loras {
+    /**
+     * Not for callers.
+     */
+    uint64_t table;
+    /**
+     * Not for callers.
+     */
+    uint32_t slot;
+    /**
+     * Not for callers.
+     */
+    uint32_t generation;
+} luna_loras;
+
+/**
+ * One `<lora:name:model:clip>` of a prompt.
+ */
+typedef struct luna_lora_tag {
+    /**
+     * `sizeof(luna_lora_tag)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * The number of the prompt that it stands in, from 0.
+     */
+    uint64_t prompt;
+    /**
+     * The LoRA's name as written; NULL for a tag that could not be read, which names none.
+     */
+    const char *name;
+    /**
+     * Strength for the denoiser.
+     */
+    double model;
+    /**
+     * Strength for the text encoders.
+     */
+    double clip;
+    /**
+     * The tag that could not be read, as written; NULL for one that could.
+     */
+    const char *malformed;
+} luna_lora_tag;
+
+/**
  * One LoRA of a stack: a file, or a name, or a file in memory.
  */
 typedef struct luna_lora {
@@ -1273,25 +1510,17 @@ typedef struct luna_loras_options {
      * vision-language model goes by `max_tokens` instead.
      */
     uint64_t forwards;
+    /**
+     * Prompts whose `<lora:name:model:clip>` tags name further LoRAs, in the order in which they stand there, by names in
+     * the session's `lora_folders` or the daemon's. `luna_loras_list_tags` tells what was found; encode the prompts with
+     * `lora_tags` of `luna_text_options`, so that the tags are not read as words.
+     */
+    const char *const *prompts;
+    /**
+     * How many there are.
+     */
+    size_t prompt_count;
 } luna_loras_options;
-
-/**
- * A stack of LoRAs with their strengths. Given by `luna_loras_new`, freed by `luna_loras_free`.
- */
-typedef struct luna_loras {
-    /**
-     * Not for callers.
-     */
-    uint64_t table;
-    /**
-     * Not for callers.
-     */
-    uint32_t slot;
-    /**
-     * Not for callers.
-     */
-    uint32_t generation;
-} luna_loras;
 
 /**
  * A LoRA in the session's `lora_folders`.
@@ -1324,6 +1553,24 @@ typedef struct luna_vae {
      */
     uint32_t generation;
 } luna_vae;
+
+/**
+ * Options of `luna_vae_load_with`. All zeros but `size` is what `luna_vae_load` takes.
+ */
+typedef struct luna_vae_load_options {
+    /**
+     * `sizeof(luna_vae_load_options)`.
+     */
+    size_t size;
+    /**
+     * Which halves are wanted: a `luna_halves`. One half takes half the memory, and is another model than the whole.
+     */
+    int32_t halves;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} luna_vae_load_options;
 
 /**
  * What is known of a VAE.
@@ -1608,6 +1855,10 @@ typedef struct luna_text_load_options {
      * `clip_g`, `clip_h`, `t5` or `qwen3`, NULL for what the file tells; NULL for none at all.
      */
     const char *const *encoders;
+    /**
+     * For each path the activation of a CLIP, a `luna_clip_activation`; NULL for what the files tell.
+     */
+    const int32_t *activations;
 } luna_text_load_options;
 
 /**
@@ -1728,6 +1979,34 @@ typedef struct luna_text_options {
      * 0.
      */
     uint32_t reserved;
+    /**
+     * Whether `<lora:name:model:clip>` tags are taken out of the prompts, and of the lists below, before they are read: 0
+     * or 1. `loras` is then the stack that `luna_loras_new` made of these prompts; to encode tags without a stack is
+     * `LUNA_STATUS_INVALID_INPUT`.
+     */
+    uint32_t lora_tags;
+    /**
+     * 0.
+     */
+    uint32_t reserved2;
+    /**
+     * For each prompt what CLIP-L reads in its place, NULL for the prompt itself; NULL for none at all. As ComfyUI's nodes
+     * with several fields have it: for SDXL the one with fewer chunks gets empty ones.
+     */
+    const char *const *clip_l_prompts;
+    /**
+     * The same for CLIP-G.
+     */
+    const char *const *clip_g_prompts;
+    /**
+     * The same for T5.
+     */
+    const char *const *t5_prompts;
+    /**
+     * For `luna_text_encode_ids` of a T5 or Qwen3 which ids count, of the same shape: bytes, 0 or 1, or integers. NULL for
+     * all up to the end token.
+     */
+    const struct luna_view *attention_mask;
 } luna_text_options;
 
 /**
@@ -2066,6 +2345,61 @@ typedef struct luna_vision {
 } luna_vision;
 
 /**
+ * Options of `luna_vision_load_with`. All zeros but `size` is what the file states, and what `luna_vision_load` takes.
+ */
+typedef struct luna_vision_load_options {
+    /**
+     * `sizeof(luna_vision_load_options)`.
+     */
+    size_t size;
+    /**
+     * A `luna_vision_activation`.
+     */
+    int32_t activation;
+    /**
+     * Whether the fields below say how pictures become pixel values, in place of `preprocessor_config.json` or what the
+     * family was trained with: 0 or 1.
+     */
+    uint32_t preprocessing;
+    /**
+     * A `luna_resize`.
+     */
+    int32_t resize;
+    /**
+     * A `luna_filter`.
+     */
+    int32_t filter;
+    /**
+     * Pixels; the shorter side's with `LUNA_RESIZE_SHORTEST_EDGE`.
+     */
+    uint32_t resize_height;
+    /**
+     * Pixels; only with `LUNA_RESIZE_EXACT`.
+     */
+    uint32_t resize_width;
+    /**
+     * Rows that are cut out of the middle; 0 for all.
+     */
+    uint32_t crop_height;
+    /**
+     * Columns that are cut out of the middle; 0 for all.
+     */
+    uint32_t crop_width;
+    /**
+     * Factor on 8-bit values; 0 for 1/255.
+     */
+    float rescale;
+    /**
+     * Subtracted from red, green and blue.
+     */
+    float mean[3];
+    /**
+     * What the difference is divided by; three zeros for ones.
+     */
+    float std[3];
+} luna_vision_load_options;
+
+/**
  * What is known of a vision encoder.
  */
 typedef struct luna_vision_info {
@@ -2169,6 +2503,56 @@ typedef struct luna_features {
 } luna_features;
 
 /**
+ * What a vision-language model answered.
+ */
+typedef struct luna_generated {
+    /**
+     * `sizeof(luna_generated)`, set by the caller.
+     */
+    size_t size;
+    /**
+     * The text without special tokens and stop texts.
+     */
+    const char *text;
+    /**
+     * All ids that were generated, the one that ended the turn included.
+     */
+    const uint32_t *ids;
+    /**
+     * How many there are.
+     */
+    size_t id_count;
+    /**
+     * Tokens of the prompt, pictures included.
+     */
+    uint64_t prompt_tokens;
+    /**
+     * Tokens of pictures.
+     */
+    uint64_t picture_tokens;
+    /**
+     * A `luna_finish`.
+     */
+    int32_t finish;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Bytes that remembering the tokens took.
+     */
+    uint64_t cache_bytes;
+    /**
+     * Time for pictures and prompt, up to the first token.
+     */
+    uint64_t prompt_nanoseconds;
+    /**
+     * Time for all tokens after the first.
+     */
+    uint64_t token_nanoseconds;
+} luna_generated;
+
+/**
  * Options of `luna_vlm_load`. All zeros but `size` is a good choice.
  */
 typedef struct luna_vlm_load_options {
@@ -2252,7 +2636,43 @@ typedef struct luna_vlm_info {
 } luna_vlm_info;
 
 /**
- * What a vision-language model is asked.
+ * A part of a message: words, or pictures.
+ */
+typedef struct luna_message_part {
+    /**
+     * Words; NULL for pictures.
+     */
+    const char *text;
+    /**
+     * Pictures, `[batch, height, width, channels]` in 0..1, which stand here one after the other; NULL for words. Copied.
+     */
+    const struct luna_view *image;
+} luna_message_part;
+
+/**
+ * One turn of a conversation.
+ */
+typedef struct luna_message {
+    /**
+     * Who speaks: a `luna_role`.
+     */
+    int32_t role;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * What is said and shown, in order.
+     */
+    const struct luna_message_part *parts;
+    /**
+     * How many there are.
+     */
+    size_t part_count;
+} luna_message;
+
+/**
+ * What a vision-language model is asked: one of `prompt`, `messages` and `input_ids`.
  */
 typedef struct luna_question {
     /**
@@ -2260,21 +2680,43 @@ typedef struct luna_question {
      */
     size_t size;
     /**
-     * What is asked.
+     * What is asked, in a single turn; NULL for a conversation or a prepared prompt.
      */
     const char *prompt;
     /**
-     * Instructions that stand above the conversation; NULL for none.
+     * Instructions that stand above the single turn; NULL for none.
      */
     const char *system;
     /**
-     * Pictures, which stand before the words, each `[batch, height, width, channels]` in 0..1. Copied.
+     * Pictures of the single turn, which stand before its words, each `[batch, height, width, channels]` in 0..1. Copied.
      */
     const struct luna_view *const *images;
     /**
      * How many there are.
      */
     size_t image_count;
+    /**
+     * A conversation, which the model's own template writes out and the model goes on with as the assistant; NULL for none.
+     */
+    const struct luna_message *messages;
+    /**
+     * How many turns it has.
+     */
+    size_t message_count;
+    /**
+     * A prepared prompt, as transformers' processors make it: `[ids]` or `[1, ids]` of 32- or 64-bit integers, with the
+     * picture's id for each token that a picture becomes; NULL for none.
+     */
+    const struct luna_view *input_ids;
+    /**
+     * Its pictures: patches `[patches, length]` with `image_grid_thw`, or without it whole pictures `[pictures, 3, height,
+     * width]`, resized and normalised; NULL for none. Copied.
+     */
+    const struct luna_view *pixel_values;
+    /**
+     * Patches of each picture, `[pictures, 3]` of integers: frames, rows, columns; NULL for none.
+     */
+    const struct luna_view *image_grid_thw;
 } luna_question;
 
 /**
@@ -2354,56 +2796,6 @@ typedef struct luna_generate_options {
      */
     struct luna_loras loras;
 } luna_generate_options;
-
-/**
- * What a vision-language model answered.
- */
-typedef struct luna_generated {
-    /**
-     * `sizeof(luna_generated)`, set by the caller.
-     */
-    size_t size;
-    /**
-     * The text without special tokens and stop texts.
-     */
-    const char *text;
-    /**
-     * All ids that were generated, the one that ended the turn included.
-     */
-    const uint32_t *ids;
-    /**
-     * How many there are.
-     */
-    size_t id_count;
-    /**
-     * Tokens of the prompt, pictures included.
-     */
-    uint64_t prompt_tokens;
-    /**
-     * Tokens of pictures.
-     */
-    uint64_t picture_tokens;
-    /**
-     * A `luna_finish`.
-     */
-    int32_t finish;
-    /**
-     * 0.
-     */
-    uint32_t reserved;
-    /**
-     * Bytes that remembering the tokens took.
-     */
-    uint64_t cache_bytes;
-    /**
-     * Time for pictures and prompt, up to the first token.
-     */
-    uint64_t prompt_nanoseconds;
-    /**
-     * Time for all tokens after the first.
-     */
-    uint64_t token_nanoseconds;
-} luna_generated;
 
 /**
  * One picture of a save job, or a batch of one size.
@@ -2771,9 +3163,21 @@ luna_status luna_list_lora_file(struct luna_list list, size_t index, struct luna
 luna_status luna_list_lora_adapter(struct luna_list list, size_t index, struct luna_lora_adapter *adapter);
 
 /**
+ * Lists the tags in the prompts that a stack was made with: a list of `luna_lora_tag`, prompt by prompt, those that could
+ * not be read behind those that could.
+ */
+luna_status luna_loras_list_tags(struct luna_loras loras,
+                                 struct luna_list *list);
+
+/**
+ * One tag of such a list.
+ */
+luna_status luna_list_lora_tag(struct luna_list list, size_t index, struct luna_lora_tag *tag);
+
+/**
  * Makes a stack of LoRAs, to be put into the options of any number of calls, also at once. Their differences add, so
  * the order does not matter beyond rounding. Files are read now, and shared with other stacks; the models are never
- * changed. `options` may be NULL.
+ * changed. `options` may be NULL; its prompts name further LoRAs by tags.
  */
 luna_status luna_loras_new(struct luna_session session,
                            const struct luna_lora *entries,
@@ -2816,6 +3220,14 @@ luna_status luna_list_lora_name(struct luna_list list, size_t index, struct luna
 luna_status luna_vae_load(struct luna_session session,
                           const char *path,
                           struct luna_vae *vae);
+
+/**
+ * As `luna_vae_load`, with options, which may be NULL. A daemon's VAEs are whole.
+ */
+luna_status luna_vae_load_with(struct luna_session session,
+                               const char *path,
+                               const struct luna_vae_load_options *options,
+                               struct luna_vae *vae);
 
 /**
  * Tells what is known of a VAE.
@@ -2881,7 +3293,8 @@ luna_status luna_text_list_encoders(struct luna_text text, struct luna_list *lis
 luna_status luna_list_encoder(struct luna_list list, size_t index, struct luna_encoder_info *info);
 
 /**
- * Tokenizes a prompt, with ComfyUI's weights such as `(red:1.3)`, for each encoder. `list` gets a list of
+ * Tokenizes a prompt, with ComfyUI's weights such as `(red:1.3)`, for each encoder; the options' lists of prompts have one
+ * each. `list` gets a list of
  * `luna_token`, encoder by encoder and chunk by chunk; `problems`, which may be NULL, a list of `luna_problem`.
  * `options` may be NULL.
  */
@@ -2902,8 +3315,9 @@ luna_status luna_text_encode(struct luna_text text,
                              struct luna_report *report);
 
 /**
- * Encodes token ids in place of a prompt, `[tokens]` of 32- or 64-bit integers with start, end and padding as the
- * model wants them, where there is one encoder only. `options` and `report` may be NULL.
+ * Encodes token ids in place of prompts, `[tokens]` or `[rows, tokens]` of 32- or 64-bit integers with start, end and
+ * padding as the model wants them, where there is one encoder only. `conditioning` has room for one, or for as many as
+ * there are rows. `attention_mask` of the options says which ids count. `options` and `report` may be NULL.
  */
 luna_status luna_text_encode_ids(struct luna_text text,
                                  const struct luna_view *token_ids,
@@ -2995,6 +3409,15 @@ luna_status luna_vision_load(struct luna_session session,
                              struct luna_vision *vision);
 
 /**
+ * As `luna_vision_load`, with options, which may be NULL: what the file is to be taken for where it does not say, or says
+ * otherwise. With other options it is another model. A daemon's are `LUNA_STATUS_UNSUPPORTED`.
+ */
+luna_status luna_vision_load_with(struct luna_session session,
+                                  const char *path,
+                                  const struct luna_vision_load_options *options,
+                                  struct luna_vision *vision);
+
+/**
  * Tells what is known of a vision encoder. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED` before.
  */
 luna_status luna_vision_get_info(struct luna_vision vision,
@@ -3032,6 +3455,11 @@ luna_status luna_features_free(struct luna_features features);
 luna_status luna_vision_free(struct luna_vision vision);
 
 /**
+ * The answer in such a list, at index 0.
+ */
+luna_status luna_list_generated(struct luna_list list, size_t index, struct luna_generated *generated);
+
+/**
  * Loads a vision-language model (Qwen3-VL or LLaVA 1.5), or shares the one in memory. `path` is a file, a
  * `.safetensors.index.json` or a folder. `options` may be NULL.
  */
@@ -3048,7 +3476,7 @@ luna_status luna_vlm_get_info(struct luna_vlm vlm,
                               struct luna_vlm_info *info);
 
 /**
- * Answers a question about pictures, or without any. `answer` gets a list of one `luna_generated`. `options` and
+ * Answers a question about pictures, or without any, or goes on with a conversation or a prepared prompt. `answer` gets a list of one `luna_generated`. `options` and
  * `report` may be NULL.
  */
 luna_status luna_vlm_generate(struct luna_vlm vlm,
@@ -3056,11 +3484,6 @@ luna_status luna_vlm_generate(struct luna_vlm vlm,
                               const struct luna_generate_options *options,
                               struct luna_list *answer,
                               struct luna_report *report);
-
-/**
- * The answer in such a list, at index 0.
- */
-luna_status luna_list_generated(struct luna_list list, size_t index, struct luna_generated *generated);
 
 /**
  * Frees a vision-language model's handle. The model stays in memory for the next one, as the session's budget allows.

@@ -5,6 +5,7 @@
 
 #include "luna.h"
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -120,14 +121,18 @@ public:
     const float *end() const { return data() + size(); }
 };
 
-/// Cancels calls and hears their progress. What the listener throws cancels the call, which throws it in turn.
+/// Cancels calls and hears their progress. What the listener throws cancels the call, which throws it in turn. Each call
+/// with a `deadline` other than 0 ends with LUNA_STATUS_DEADLINE that long after its start.
 class Call {
 public:
     using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
-    explicit Call(Progress progress = {}) : state_(std::make_unique<State>()) {
+    explicit Call(Progress progress = {}, std::chrono::milliseconds deadline = {})
+        : state_(std::make_unique<State>()) {
         state_->progress = std::move(progress);
         auto options = make<luna_call_options>();
+        if (deadline.count() < 0) throw std::invalid_argument("a deadline before the call's start");
+        options.deadline_ms = static_cast<std::uint64_t>(deadline.count());
         if (state_->progress) options.progress = &Call::hear;
         options.user_data = state_.get();
         check(luna_call_new(&options, state_->handle.out()));
@@ -147,7 +152,7 @@ public:
         check(status);
     }
 
-    /// Runs a listener: what it throws is kept for `check_status`, and cancels the call.
+    /// Runs a listener: what it throws is kept for `check_status`, and cancels the call; it hears no more then.
     template <typename Listener> void guard(Listener listener) noexcept { run(*state_, listener); }
 
 private:
@@ -163,6 +168,10 @@ private:
         run(*state, [&] { state->progress(done, total); });
     }
     template <typename Listener> static void run(State &state, Listener listener) noexcept {
+        {
+            std::lock_guard<std::mutex> lock(state.mutex);
+            if (state.thrown) return;
+        }
         try {
             listener();
         } catch (...) {
@@ -174,9 +183,31 @@ private:
     std::unique_ptr<State> state_;
 };
 
+namespace detail {
+inline void end(Call *call, luna_status status) { call ? call->check_status(status) : check(status); }
+template <typename Options> Options with(Options options, Call *call) {
+    options.size = sizeof options;
+    if (call) options.call = call->get();
+    return options;
+}
+inline std::vector<const luna_view *> pointers(const std::vector<luna_view> &views) {
+    std::vector<const luna_view *> pointers;
+    for (const luna_view &view : views) pointers.push_back(&view);
+    return pointers;
+}
+inline std::vector<const char *> pointers(const std::vector<std::string> &texts) {
+    std::vector<const char *> pointers;
+    for (const std::string &text : texts) pointers.push_back(text.c_str());
+    return pointers;
+}
+} // namespace detail
+
+/// A list of luna.h that frees itself.
+using List = Owned<luna_list, luna_list_free>;
+
 /// Items of a list of luna.h: `get` is such as `luna_list_resident`, `make` makes a value of each. Frees the list.
 template <typename Record, typename Get, typename Make> auto read_list(luna_list handle, Get get, Make make_value) {
-    Owned<luna_list, luna_list_free> list(handle);
+    List list(handle);
     std::vector<decltype(make_value(Record{}))> items;
     std::size_t count = 0;
     check(luna_list_count(handle, &count));

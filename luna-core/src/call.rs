@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 /// Cancels calls from another thread. Clones share one state.
@@ -18,7 +19,11 @@ use std::{
 /// assert!(token.is_cancelled());
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    cancelled: Arc<AtomicBool>,
+    /// A moment is looked at where the flag is, so that no thread has to watch the clock.
+    until: Option<Instant>,
+}
 
 impl CancelToken {
     /// A token that nobody has cancelled.
@@ -28,12 +33,31 @@ impl CancelToken {
 
     /// Asks every call that holds this token to stop. They answer with an error of the kind `Cancelled`.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether [`CancelToken::cancel`] was called.
+    /// The same token for a call that nobody waits for after this moment: it counts as cancelled from then on. The token
+    /// itself stays as it is.
+    ///
+    /// ```
+    /// use luna_core::CancelToken;
+    /// let token = CancelToken::new();
+    /// let late = token.until(std::time::Instant::now());
+    /// assert!(late.is_cancelled() && late.is_late() && !token.is_cancelled());
+    /// ```
+    pub fn until(&self, moment: Instant) -> Self {
+        let until = self.until.map_or(moment, |earlier| earlier.min(moment));
+        Self { cancelled: self.cancelled.clone(), until: Some(until) }
+    }
+
+    /// Whether [`CancelToken::cancel`] was called, or the moment of [`CancelToken::until`] has come.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.cancelled.load(Ordering::Relaxed) || self.is_late()
+    }
+
+    /// Whether the moment of [`CancelToken::until`] has come.
+    pub fn is_late(&self) -> bool {
+        self.until.is_some_and(|moment| Instant::now() >= moment)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{error::Error, path::Path};
 
 /// In the order in which a reader needs them.
-const SOURCES: [&str; 24] = [
+const SOURCES: [&str; 32] = [
     "version",
     "status",
     "error",
@@ -12,6 +12,7 @@ const SOURCES: [&str; 24] = [
     "view",
     "options",
     "call",
+    "session/options",
     "session",
     "list",
     "tensor",
@@ -19,13 +20,20 @@ const SOURCES: [&str; 24] = [
     "picture",
     "inspect",
     "coverage",
+    "lora/tags",
     "lora",
+    "vae/options",
     "vae",
+    "text/options",
     "text",
     "tokens",
+    "model/options",
     "model",
     "sampling",
+    "vision/load",
     "vision",
+    "vlm/question",
+    "vlm/answer",
     "vlm",
     "save",
     "save_status",

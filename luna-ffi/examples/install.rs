@@ -24,7 +24,7 @@ pub fn install(built: &Path, prefix: &Path) -> Result<Vec<PathBuf>, Box<dyn Erro
         files.push(path);
         Ok(())
     };
-    for header in ["luna.h", "luna.hpp", "luna_base.hpp"] {
+    for header in ["luna.h", "luna.hpp", "luna_base.hpp", "luna_text.hpp", "luna_vlm.hpp"] {
         put(&format!("include/{header}"), fs::read(root.join("include").join(header))?)?;
     }
     let names = ["libluna.so", "libluna.dylib", "luna.dll", "luna.dll.lib", "libluna.a", "luna.lib"];

@@ -1,16 +1,17 @@
-//! What a caller holds on to while calls run. Enters: functions of the caller's. Leaves: `luna-core`'s calls.
+//! What a caller holds on to while calls run. Enters: functions of the caller's, deadlines. Leaves: `luna-core`'s calls.
 
 use crate::{
-    error::Result,
+    error::{Failure, Result},
     handle::{Callback, Caller, boundary, c_string, free, is_none, object},
     status::luna_status,
     table::{self, Object},
     types::luna_call,
 };
-use luna_core::{Call, CancelToken, client::CallOptions, protocol::EventKind};
+use luna_core::{Call, CancelToken, Error, ErrorKind, client::CallOptions, protocol::EventKind};
 use std::{
     ffi::{c_char, c_void},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 crate::handle::records!(luna_call_options);
@@ -48,6 +49,9 @@ pub struct luna_call_options {
     pub log: luna_log_function,
     /// Handed to both functions.
     pub user_data: *mut c_void,
+    /// After so many milliseconds each call that has this is ended with `LUNA_STATUS_DEADLINE`, counted from its own start,
+    /// of a daemon's models from the arrival of its request; 0 for never.
+    pub deadline_ms: u64,
 }
 
 type Logger = extern "C-unwind" fn(i32, *const c_char, *mut c_void);
@@ -74,6 +78,7 @@ pub(crate) struct CallState {
     token: CancelToken,
     listener: Option<Callback<Listener>>,
     log: Log,
+    deadline: Option<Duration>,
 }
 
 impl Object for CallState {
@@ -82,34 +87,61 @@ impl Object for CallState {
 
 /// What watches one call: its own log and the session's.
 pub(crate) struct Watch {
+    /// Cancelled by the caller, or by its deadline.
     pub(crate) call: Call,
     listener: Option<Callback<Listener>>,
-    /// Whether there is somebody who could cancel.
-    watched: bool,
+    /// The caller's own token, where there is somebody who could cancel.
+    token: Option<CancelToken>,
+    deadline: Option<Duration>,
     logs: [Log; 2],
 }
 
+/// Runs a call under the watch of a handle that may be none. What its deadline ended says so.
+pub(crate) fn watched<T>(call: luna_call, session: Log, work: impl FnOnce(&Watch) -> Result<T>) -> Result<T> {
+    let watch = Watch::new(call, session)?;
+    work(&watch).map_err(|failure| watch.blamed(failure))
+}
+
 impl Watch {
-    /// Of a handle that may be none.
-    pub(crate) fn new(call: luna_call, session: Log) -> Result<Self> {
+    fn new(call: luna_call, session: Log) -> Result<Self> {
         if is_none(call) {
-            return Ok(Self { call: Call::new(), listener: None, watched: false, logs: [session, Log::default()] });
+            let logs = [session, Log::default()];
+            return Ok(Self { call: Call::new(), listener: None, token: None, deadline: None, logs });
         }
         let state: Arc<CallState> = object(call)?;
-        let mut call = Call::new().cancelled_by(&state.token);
+        let until = state.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        let token = until.map_or_else(|| state.token.clone(), |until| state.token.until(until));
+        let mut call = Call::new().cancelled_by(&token);
         if let Some(listener) = state.listener {
             call = call.on_progress(move |progress| {
                 (listener.function)(progress.done as u64, progress.total as u64, listener.user_data());
             });
         }
-        Ok(Self { call, listener: state.listener, watched: true, logs: [session, state.log] })
+        let (listener, deadline, logs) = (state.listener, state.deadline, [session, state.log]);
+        Ok(Self { call, listener, token: Some(state.token.clone()), deadline, logs })
+    }
+
+    /// A failure with the deadline as its cause, where it is: what the caller cancelled itself is not.
+    fn blamed(&self, failure: Failure) -> Failure {
+        let own = self.token.as_ref().is_some_and(CancelToken::is_cancelled);
+        if failure.status != luna_status::Cancelled || own || !self.call.cancel_token().is_late() {
+            return failure;
+        }
+        let milliseconds = self.deadline.unwrap_or_default().as_millis();
+        let error = Error::new(ErrorKind::Cancelled, "the call's deadline has passed")
+            .expected(format!("an answer within {milliseconds} ms"))
+            .remedy("give the call more time, or ask for less");
+        Failure { status: luna_status::Deadline, error }
     }
 
     /// The same for a request to a daemon.
     pub(crate) fn request(&self) -> CallOptions {
         let mut options = CallOptions::default();
-        if self.watched {
-            options = options.cancelled_by(self.call.cancel_token());
+        if let Some(token) = &self.token {
+            options = options.cancelled_by(token);
+        }
+        if let Some(deadline) = self.deadline {
+            options = options.within(deadline);
         }
         match self.listener {
             Some(listener) => options.on_event(move |event| {
@@ -137,6 +169,7 @@ fn new_call(caller: &Caller, options: *const luna_call_options) -> Result<CallSt
         token: CancelToken::new(),
         listener: Callback::new(options.progress, options.user_data),
         log: Log::new(options.log, options.user_data),
+        deadline: (options.deadline_ms > 0).then(|| Duration::from_millis(options.deadline_ms)),
     })
 }
 

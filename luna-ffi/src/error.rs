@@ -5,7 +5,10 @@ use crate::{
     handle::{boundary, c_string},
     status::luna_status,
 };
-use luna_core::{Error, ErrorKind};
+use luna_core::{
+    Error, ErrorKind,
+    protocol::{Fault, Reason},
+};
 use std::{
     cell::RefCell,
     ffi::{CString, c_char},
@@ -46,7 +49,9 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { status: luna_status::of(error.kind()), error }
+        let late = Fault::within(&error).is_some_and(|fault| fault.reason == Some(Reason::Deadline));
+        let status = if late { luna_status::Deadline } else { luna_status::of(error.kind()) };
+        Self { status, error }
     }
 }
 

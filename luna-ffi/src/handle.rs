@@ -9,10 +9,6 @@ use crate::{
     error::{Failure, Result, remember, wrong},
     status::luna_status,
     table::{self, Key, Object},
-    types::{
-        luna_call, luna_list, luna_loras, luna_model, luna_session, luna_tensor, luna_text, luna_vae, luna_vision,
-        luna_vlm,
-    },
 };
 use luna_core::{Error, ErrorKind};
 use std::{
@@ -126,18 +122,6 @@ macro_rules! records {
 pub(crate) use {plain, records};
 
 plain!(u8, i32, u32, i64, u64, usize, *const c_char);
-plain!(
-    luna_session,
-    luna_call,
-    luna_vae,
-    luna_text,
-    luna_model,
-    luna_loras,
-    luna_vision,
-    luna_vlm,
-    luna_tensor,
-    luna_list
-);
 
 /// The caller of an exported function, who vouches for the pointers that came with the call.
 pub(crate) struct Caller(PhantomData<*const ()>);

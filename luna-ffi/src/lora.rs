@@ -3,6 +3,7 @@
 
 mod entry;
 mod fit;
+mod tags;
 
 use crate::{
     coverage::{Fate, list_adapters, list_files, luna_lora_mode, mode_name, mode_number, not_merged_number},
@@ -18,9 +19,11 @@ use crate::{
 };
 use luna_core::{
     Patches,
+    limits::check_at_most,
     lora::{ApplyMode, DoraConvention, LoraStack, MergedCopies, ResolveOptions},
     protocol::{LoraUse, ModelForward, VlmGenerate},
     text::EncoderKind,
+    tokenizer::{LoraTag, LoraTags},
 };
 use std::{
     any::Any,
@@ -30,6 +33,7 @@ use std::{
     ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
+pub use tags::*;
 
 crate::handle::plain!(luna_lora);
 crate::handle::records!(luna_loras_options, luna_lora_name);
@@ -85,6 +89,12 @@ pub struct luna_loras_options {
     /// How many calls of a model will follow, for `LUNA_LORA_MODE_AUTO`; 0 where it is not known. A daemon's
     /// vision-language model goes by `max_tokens` instead.
     pub forwards: u64,
+    /// Prompts whose `<lora:name:model:clip>` tags name further LoRAs, in the order in which they stand there, by names in
+    /// the session's `lora_folders` or the daemon's. `luna_loras_list_tags` tells what was found; encode the prompts with
+    /// `lora_tags` of `luna_text_options`, so that the tags are not read as words.
+    pub prompts: *const *const c_char,
+    /// How many there are.
+    pub prompt_count: usize,
 }
 
 /// A LoRA in the session's `lora_folders`.
@@ -102,6 +112,8 @@ pub(crate) struct Loras {
     place: Where,
     resolve: ResolveOptions,
     mode: ApplyMode,
+    /// What tags in prompts said, with the prompt's number.
+    tags: Vec<(usize, LoraTags)>,
     /// What was worked out for each model that the stack was used with.
     known: Mutex<Vec<Known>>,
 }
@@ -196,11 +208,17 @@ impl Loras {
             allow_nothing: yes(options.allow_nothing),
             dora: choose("DoRA convention", options.dora, &conventions)?,
         };
+        let tags = tags::read(&caller.texts("prompts", options.prompts, options.prompt_count)?);
+        let tagged: Vec<&LoraTag> = tags.iter().flat_map(|(_, found)| &found.tags).collect();
+        check_at_most("LoRAs in a stack", (entries.len() + tagged.len()) as u64, MOST_LORAS)?;
         let place = match session.place() {
             Place::Here(embedded) => {
                 let mut stack = LoraStack::new();
                 for entry in entries {
                     stack = stack.with(entry::file(caller, embedded, entry)?, entry.model, entry.clip)?;
+                }
+                for tag in tagged {
+                    stack = stack.with(entry::named_file(embedded, &tag.name)?, tag.model, tag.clip)?;
                 }
                 Where::Here(stack, embedded.merged_copies())
             }
@@ -208,10 +226,14 @@ impl Loras {
                 if resolve.allow_nothing || resolve.dora.is_some() {
                     return Err(not_remote("`allow_nothing` or `dora`").into());
                 }
-                Where::There(entries.iter().map(|entry| entry::remote(caller, daemon, entry)).collect::<Result<_>>()?)
+                let entries = entries.iter().map(|entry| entry::remote(caller, daemon, entry));
+                let mut uses = entries.collect::<Result<Vec<_>>>()?;
+                let used = |tag: &LoraTag| LoraUse { lora: tag.name.clone(), model: tag.model, clip: tag.clip };
+                uses.extend(tagged.into_iter().map(used));
+                Where::There(uses)
             }
         };
-        Ok(Self { place, resolve, mode, known: Mutex::default() })
+        Ok(Self { place, resolve, mode, tags, known: Mutex::default() })
     }
 
     /// The stack in this process.
@@ -312,7 +334,7 @@ impl Item for NameItem {
 
 /// Makes a stack of LoRAs, to be put into the options of any number of calls, also at once. Their differences add, so
 /// the order does not matter beyond rounding. Files are read now, and shared with other stacks; the models are never
-/// changed. `options` may be NULL.
+/// changed. `options` may be NULL; its prompts name further LoRAs by tags.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_loras_new(
     session: luna_session,
@@ -324,7 +346,7 @@ pub unsafe extern "C" fn luna_loras_new(
     boundary(|caller| {
         let place = caller.output("loras", loras)?;
         let session = object::<Session>(session)?;
-        luna_core::limits::check_at_most("LoRAs in a stack", entry_count as u64, MOST_LORAS)?;
+        check_at_most("LoRAs in a stack", entry_count as u64, MOST_LORAS)?;
         let entries = caller.slice("entries", entries, entry_count)?;
         place.put(table::insert(Loras::new(caller, &session, entries, options)?));
         Ok(())

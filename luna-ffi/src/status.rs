@@ -37,11 +37,13 @@ pub enum luna_status {
     Internal = 12,
     /// The handle was freed, was never given, belongs to another copy of the library, or is of another type.
     InvalidHandle = 100,
+    /// The deadline of `luna_call_options` passed before the call was done.
+    Deadline = 101,
 }
 
 impl luna_status {
     /// Every status.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Ok,
         Self::InvalidInput,
         Self::InvalidFile,
@@ -56,6 +58,7 @@ impl luna_status {
         Self::Device,
         Self::Internal,
         Self::InvalidHandle,
+        Self::Deadline,
     ];
 
     pub(crate) fn of(kind: ErrorKind) -> Self {
@@ -78,6 +81,7 @@ impl luna_status {
             Self::Device => c"device",
             Self::Internal => c"internal",
             Self::InvalidHandle => c"invalid_handle",
+            Self::Deadline => c"deadline",
         }
     }
 }

@@ -1,138 +1,36 @@
 //! Text encoders. Enters: paths; then prompts or tokens. Leaves: conditioning.
 
 mod encoders;
+mod options;
 
 use crate::{
-    call::{Log, Watch},
+    call::{Log, Watch, watched},
     daemon::{Reading, RemoteText, TextAsked, not_remote, refuse_folders},
-    error::{Result, wrong},
+    error::Result,
     handle::{Caller, boundary, c_string, free, is_none, object},
     list::{self, Item},
     lora::{Fitted, Ready, stack_of},
-    options::{LUNA_FALLBACK_WIDENED, attention, attention_number, luna_report, precision, yes},
+    options::{LUNA_FALLBACK_WIDENED, attention_number, luna_report},
     session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
     tokens::{ProblemItem, TokenItem},
-    types::{luna_call, luna_list, luna_loras, luna_session, luna_tensor, luna_text},
-    view::{ids, luna_view},
+    types::{luna_list, luna_session, luna_tensor, luna_text},
+    view::luna_view,
 };
 use encoders::Encoders;
 use luna_core::{
     Conditioning, Limits,
     limits::check_at_most,
-    text::{
-        ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, Fallback, Prompt, Recipe, TextModel, TextOptions,
-        TokenIds,
-    },
-    tokenizer::PromptOptions,
+    text::{ConditioningCache, EmbeddingFolders, Encoded, EncodedPrompt, Fallback, Prompt, TextModel, TextOptions},
 };
+pub use options::*;
+use options::{Wanted, check_stack, prompts, readings, recipe_of, rows, text_options};
 use std::{
     ffi::{CString, c_char},
-    num::NonZeroUsize,
-    path::Path,
     sync::Arc,
 };
-
-crate::handle::plain!(luna_conditioning);
-crate::handle::records!(luna_text_load_options, luna_encoder_info, luna_text_options, luna_cache_usage);
-
-/// Options of `luna_text_load`. All zeros but `size` is a good choice.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_text_load_options {
-    /// `sizeof(luna_text_load_options)`.
-    pub size: usize,
-    /// What the conditioning is for: `sd1`, `sd2`, `sdxl`, `sdxl_refiner`, `sd3`, `flux`, `t5` or `z_image`. NULL for
-    /// the diffusion model that listens to just these encoders.
-    pub recipe: *const c_char,
-    /// Folders that `embedding:name` in a prompt is looked up in.
-    pub embedding_folders: *const *const c_char,
-    /// How many there are.
-    pub embedding_folder_count: usize,
-    /// Bytes of conditioning to remember, so that a prompt is encoded once; 0 for none.
-    pub cache_bytes: u64,
-    /// For each path the `tokenizer.json` of a T5 or Qwen3, NULL for the one beside the weights; NULL for none at all.
-    pub tokenizers: *const *const c_char,
-    /// For each path the only text encoder that is wanted of it, and which CLIP a file of no known size holds: `clip_l`,
-    /// `clip_g`, `clip_h`, `t5` or `qwen3`, NULL for what the file tells; NULL for none at all.
-    pub encoders: *const *const c_char,
-}
-
-/// What is known of one text encoder.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_encoder_info {
-    /// `sizeof(luna_encoder_info)`, set by the caller.
-    pub size: usize,
-    /// Which one it is: `clip_l`, `clip_g`, `clip_h`, `t5` or `qwen3`.
-    pub kind: *const c_char,
-    /// Number of layers.
-    pub layers: u64,
-    /// Length of a token's encoding.
-    pub channels: u64,
-    /// Number of token embeddings.
-    pub vocabulary: u64,
-}
-
-/// Options of `luna_text_encode` and `luna_text_tokenize`. All zeros but `size` is a good choice.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_text_options {
-    /// `sizeof(luna_text_options)`.
-    pub size: usize,
-    /// A `luna_precision`.
-    pub precision: i32,
-    /// Which layer is taken: 1 the last, 2 the one before; 0 for what the diffusion model was taught with.
-    pub clip_skip: u32,
-    /// Whether the word `BREAK` ends the chunk, as in A1111: 0 or 1.
-    pub break_chunks: u32,
-    /// Whether `[text]` weighs 1.1 times less, as in A1111: 0 or 1.
-    pub square_brackets: u32,
-    /// Whether T5 may not look at its padding: 0 or 1.
-    pub t5_mask: u32,
-    /// The least number of tokens T5 is padded to; 0 for what the recipe has.
-    pub t5_tokens: u32,
-    /// Cancellation, progress and log; all zero for none.
-    pub call: luna_call,
-    /// LoRAs for this call; all zero for none. Tokens are the same with and without.
-    pub loras: luna_loras,
-    /// A `luna_attention`.
-    pub attention: i32,
-    /// 0.
-    pub reserved: u32,
-}
-
-/// An encoded prompt. Freed by `luna_conditioning_free`. What it does not have is all zero.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_conditioning {
-    /// The encoded tokens, `[1, tokens, channels]`.
-    pub tokens: luna_tensor,
-    /// The pooled output, `[1, width]`, where the recipe has one.
-    pub pooled: luna_tensor,
-    /// Which tokens a denoiser may look at, `[1, tokens]`, where that is not all of them.
-    pub mask: luna_tensor,
-    /// Textual inversions that were left out: a list of `luna_problem`, where there are any.
-    pub problems: luna_list,
-}
-
-/// How text encoders' cache of conditionings is used. All zero without one.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_cache_usage {
-    /// `sizeof(luna_cache_usage)`, set by the caller.
-    pub size: usize,
-    /// Conditionings held.
-    pub entries: u64,
-    /// Bytes they take.
-    pub bytes: u64,
-    /// How often a conditioning was there.
-    pub hits: u64,
-    /// How often it was not.
-    pub misses: u64,
-}
 
 /// The object behind `luna_text`.
 pub(crate) struct LoadedText {
@@ -163,12 +61,7 @@ impl LoadedText {
         let options = caller.options(options)?;
         let recipe = caller.optional_text("recipe", options.recipe)?;
         paths.iter().try_for_each(|path| not_empty("a path", path).map(drop))?;
-        let tokenizers = caller.optional_texts("tokenizers", options.tokenizers, paths.len())?;
-        let encoders = caller.optional_texts("encoders", options.encoders, paths.len())?;
-        let reading = |(tokenizer, encoder): (Option<&'a str>, Option<&str>)| -> Result<Reading<'a>> {
-            Ok(Reading { encoder: encoder.map(str::parse).transpose()?, tokenizer: tokenizer.map(Path::new) })
-        };
-        let readings = tokenizers.into_iter().zip(encoders).map(reading).collect::<Result<Vec<_>>>()?;
+        let readings = readings(caller, paths.len(), &options)?;
         let files: Vec<(&str, Reading)> = paths.iter().copied().zip(readings).collect();
         let source = match session.place() {
             Place::There(daemon) => {
@@ -187,9 +80,8 @@ impl LoadedText {
     }
 
     /// Encodes prompts, or token ids.
-    fn encode(self: &Arc<Self>, wanted: Wanted, options: &luna_text_options) -> Result<Encodings> {
-        let watch = Watch::new(options.call, self.log)?;
-        let mut own = text_options(options, &watch)?;
+    fn encode(self: &Arc<Self>, wanted: &Wanted, options: &luna_text_options, watch: &Watch) -> Result<Encodings> {
+        let mut own = text_options(options, watch)?;
         let stack = stack_of(options.loras)?;
         match &self.source {
             Source::Here(encoders) => {
@@ -199,12 +91,10 @@ impl LoadedText {
                     own.patches.clone_from(patches);
                 }
                 let encoded = encoders.conditioner(|conditioner| match wanted {
-                    Wanted::Prompts(texts) => {
-                        Ok(conditioner.encode(&texts.into_iter().map(Prompt::new).collect::<Vec<_>>(), &own)?)
-                    }
-                    Wanted::Ids(ids) => Ok(conditioner.encode_ids(&[TokenIds { ids, mask: None }], &own)?),
+                    Wanted::Prompts(prompts) => Ok(conditioner.encode(prompts, &own)?),
+                    Wanted::Ids(rows) => Ok(conditioner.encode_ids(rows, &own)?),
                 })?;
-                let report = told(&encoded, &own, fitted, &watch);
+                let report = told(&encoded, &own, fitted, watch);
                 let problems = |prompt: &EncodedPrompt| prompt.problems.iter().map(ProblemItem::new).collect();
                 let prompts = encoded.prompts.into_iter();
                 Ok((prompts.map(|prompt| (prompt.conditioning.clone(), problems(&prompt))).collect(), report))
@@ -213,8 +103,8 @@ impl LoadedText {
                 let (loras, strict) = stack.as_ref().map_or(Ok((Vec::new(), false)), |stack| stack.asked_of_text())?;
                 let asked = TextAsked { options: &own, loras, strict };
                 let mut encoded = match wanted {
-                    Wanted::Prompts(texts) => remote.encode(&texts, &asked, &watch)?,
-                    Wanted::Ids(ids) => remote.encode_ids(ids, &asked, &watch)?,
+                    Wanted::Prompts(prompts) => remote.encode(prompts, &asked, watch)?,
+                    Wanted::Ids(rows) => remote.encode_ids(rows, &asked, watch)?,
                 };
                 if let Some(stack) = stack {
                     stack.told(self, encoded.fates).tell(&mut encoded.report);
@@ -224,35 +114,6 @@ impl LoadedText {
             }
         }
     }
-}
-
-/// What is to be encoded.
-enum Wanted<'a> {
-    Prompts(Vec<&'a str>),
-    Ids(Vec<u32>),
-}
-
-fn recipe_of(name: &str) -> Result<Recipe> {
-    Recipe::ALL.into_iter().find(|recipe| recipe.name() == name).ok_or_else(|| {
-        let names: Vec<_> = Recipe::ALL.iter().map(|recipe| recipe.name()).collect();
-        wrong("there is no such recipe").expected(names.join(", ")).found(format!("`{name}`")).into()
-    })
-}
-
-fn text_options(options: &luna_text_options, watch: &Watch) -> Result<TextOptions> {
-    Ok(TextOptions {
-        precision: precision(options.precision)?,
-        clip_skip: NonZeroUsize::new(options.clip_skip as usize),
-        syntax: PromptOptions {
-            break_chunks: yes(options.break_chunks),
-            square_brackets: yes(options.square_brackets),
-        },
-        t5_mask: yes(options.t5_mask),
-        t5_tokens: NonZeroUsize::new(options.t5_tokens as usize),
-        attention: attention(options.attention)?.unwrap_or_default(),
-        call: watch.call.clone(),
-        ..TextOptions::default()
-    })
 }
 
 /// Handles to one prompt's conditioning.
@@ -325,17 +186,21 @@ impl LoadedText {
         }
     }
 
-    fn tokenize(&self, prompt: &str, options: &luna_text_options) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
-        let own = text_options(options, &Watch::new(options.call, self.log)?)?;
+    fn tokenize(
+        &self,
+        prompt: &Prompt,
+        options: &luna_text_options,
+        watch: &Watch,
+    ) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
+        let own = text_options(options, watch)?;
         match &self.source {
             Source::Here(encoders) => {
-                let prompt = Prompt::new(prompt);
-                let tokenized = encoders.conditioner(|conditioner| Ok(conditioner.tokenize(&prompt, &own)?))?;
+                let tokenized = encoders.conditioner(|conditioner| Ok(conditioner.tokenize(prompt, &own)?))?;
                 let problems = tokenized.problems.iter().map(ProblemItem::new).collect();
                 Ok((tokenized.encoders.iter().flat_map(TokenItem::all).collect(), problems))
             }
             Source::There(remote) => {
-                remote.tokenize(prompt, &TextAsked { options: &own, loras: Vec::new(), strict: false })
+                remote.tokenize(prompt, &TextAsked { options: &own, loras: Vec::new(), strict: false }, watch)
             }
         }
     }
@@ -401,7 +266,8 @@ pub unsafe extern "C" fn luna_list_encoder(list: luna_list, index: usize, info: 
     boundary(|caller| list::item::<EncoderItem>(caller, list, index, info))
 }
 
-/// Tokenizes a prompt, with ComfyUI's weights such as `(red:1.3)`, for each encoder. `list` gets a list of
+/// Tokenizes a prompt, with ComfyUI's weights such as `(red:1.3)`, for each encoder; the options' lists of prompts have one
+/// each. `list` gets a list of
 /// `luna_token`, encoder by encoder and chunk by chunk; `problems`, which may be NULL, a list of `luna_problem`.
 /// `options` may be NULL.
 #[unsafe(no_mangle)]
@@ -416,7 +282,8 @@ pub unsafe extern "C" fn luna_text_tokenize(
         let place = caller.output("list", list)?;
         let problems = if problems.is_null() { None } else { Some(caller.output("problems", problems)?) };
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
-        let (tokens, left_out) = text.tokenize(caller.text("prompt", prompt)?, &options)?;
+        let (prompts, _) = prompts(caller, &[caller.text("prompt", prompt)?], &options)?;
+        let (tokens, left_out) = watched(options.call, text.log, |watch| text.tokenize(&prompts[0], &options, watch))?;
         place.put(list::open(tokens));
         if let Some(place) = problems {
             place.put(list::open(left_out));
@@ -441,15 +308,19 @@ pub unsafe extern "C" fn luna_text_encode(
         let places = caller.outputs("conditioning", conditioning, prompt_count)?;
         let mut report = caller.report(report)?;
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
-        let (encoded, told) = text.encode(Wanted::Prompts(prompts), &options)?;
+        let (prompts, tags) = self::prompts(caller, &prompts, &options)?;
+        check_stack(&tags, &options)?;
+        let wanted = Wanted::Prompts(prompts);
+        let (encoded, told) = watched(options.call, text.log, |watch| text.encode(&wanted, &options, watch))?;
         report.put(told);
         places.into_iter().zip(encoded).for_each(|(place, prompt)| place.put(open(prompt)));
         Ok(())
     })
 }
 
-/// Encodes token ids in place of a prompt, `[tokens]` of 32- or 64-bit integers with start, end and padding as the
-/// model wants them, where there is one encoder only. `options` and `report` may be NULL.
+/// Encodes token ids in place of prompts, `[tokens]` or `[rows, tokens]` of 32- or 64-bit integers with start, end and
+/// padding as the model wants them, where there is one encoder only. `conditioning` has room for one, or for as many as
+/// there are rows. `attention_mask` of the options says which ids count. `options` and `report` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_text_encode_ids(
     text: luna_text,
@@ -459,16 +330,15 @@ pub unsafe extern "C" fn luna_text_encode_ids(
     report: *mut luna_report,
 ) -> luna_status {
     boundary(|caller| {
-        let place = caller.output("conditioning", conditioning)?;
+        caller.output("conditioning", conditioning)?;
         let mut report = caller.report(report)?;
         let (text, options) = (object::<LoadedText>(text)?, caller.options(options)?);
-        let (shape, ids) = ids(caller, "token_ids", token_ids)?;
-        if shape.len() != 1 {
-            return Err(wrong("token_ids has a wrong shape").expected("[tokens]").found(format!("{shape:?}")).into());
-        }
-        let (mut encoded, told) = text.encode(Wanted::Ids(ids), &options)?;
+        let rows = rows(caller, token_ids, &options)?;
+        let places = caller.outputs("conditioning", conditioning, rows.len())?;
+        let wanted = Wanted::Ids(rows);
+        let (encoded, told) = watched(options.call, text.log, |watch| text.encode(&wanted, &options, watch))?;
         report.put(told);
-        place.put(open(encoded.remove(0)));
+        places.into_iter().zip(encoded).for_each(|(place, row)| place.put(open(row)));
         Ok(())
     })
 }

@@ -123,8 +123,11 @@ pub struct luna_list {
     pub generation: u32,
 }
 
-macro_rules! keys {
+/// The handles of this file, each in one place: numbers that callers pass and get, made of a key and turned into one.
+macro_rules! handles {
     ($($name:ident),* $(,)?) => {$(
+        crate::handle::plain!($name);
+
         impl From<Key> for $name {
             fn from(Key { table, slot, generation }: Key) -> Self {
                 Self { table, slot, generation }
@@ -144,7 +147,7 @@ macro_rules! keys {
     )*};
 }
 
-keys!(
+handles!(
     luna_session,
     luna_call,
     luna_vae,

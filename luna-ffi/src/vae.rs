@@ -1,129 +1,32 @@
 //! VAEs. Enters: a path; then pictures or latents of the caller's. Leaves: latents or pictures of Luna's.
 
+mod options;
+
 use crate::{
-    call::{Log, Watch},
-    daemon::RemoteVae,
+    call::{Log, Watch, watched},
+    daemon::{RemoteVae, not_remote},
     error::{Result, wrong},
     handle::{Caller, boundary, free, object},
-    options::{LUNA_FALLBACK_TILED, LUNA_FALLBACK_WIDENED, choose, luna_report, precision, yes},
+    options::{LUNA_FALLBACK_TILED, LUNA_FALLBACK_WIDENED, choose, luna_report, yes},
     session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
     tensor::Tensor,
-    types::{luna_call, luna_session, luna_tensor, luna_vae},
+    types::{luna_session, luna_tensor, luna_vae},
     view::{Floats, Meaning, floats, luna_view},
 };
 use luna_core::{
-    Image, ImageView, Latent, LatentScale, LatentView,
+    Image, ImageView, Latent, LatentScale, LatentView, Runtime,
+    checkpoint::Checkpoint,
     registry::Lease,
-    vae::{DecodeOptions, EncodeOptions, Fallback, Posterior, Report, SizeRule, TileChoice, Tiling, Vae},
+    vae::{Fallback, Halves, Report, Vae},
 };
-use std::{ffi::c_char, sync::Arc};
-
-crate::handle::records!(luna_vae_info, luna_encode_options, luna_decode_options);
+pub use options::*;
+use options::{decode_options, encode_options};
+use std::{ffi::c_char, ptr, sync::Arc};
 
 /// The name that stands for the VAE that the library carries, in `luna_vae_load`.
 const MOONLET: &str = "moonlet";
-
-/// What is known of a VAE.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_vae_info {
-    /// `sizeof(luna_vae_info)`, set by the caller.
-    pub size: usize,
-    /// Channels of its latents.
-    pub latent_channels: u32,
-    /// Channels of its pictures.
-    pub picture_channels: u32,
-    /// Picture pixels along a side for each latent pixel.
-    pub factor: u32,
-    /// Whether `scale` and `shift` are known: 0 or 1.
-    pub has_scale: u32,
-    /// A sampler's latent is `(latent - shift) * scale`.
-    pub scale: f32,
-    /// See `scale`.
-    pub shift: f32,
-    /// Bytes of its weights.
-    pub weight_bytes: u64,
-}
-
-/// Whether a picture is worked on in tiles.
-#[repr(i32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum luna_tiling {
-    /// In one piece if the memory suffices, else in the largest tiles that fit.
-    Auto = 0,
-    /// In one piece, or not at all.
-    Never = 1,
-    /// In tiles of the given size.
-    Always = 2,
-}
-
-/// What becomes of picture sides that the VAE's factor does not divide.
-#[repr(i32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum luna_size_rule {
-    /// Crops to the next smaller multiple, about the centre.
-    Crop = 0,
-    /// Repeats the last row and column up to the next larger multiple.
-    Pad = 1,
-    /// Answers `LUNA_STATUS_INVALID_INPUT`.
-    Refuse = 2,
-}
-
-/// Options of `luna_vae_encode`. All zeros but `size` is a good choice.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_encode_options {
-    /// `sizeof(luna_encode_options)`.
-    pub size: usize,
-    /// A `luna_precision`.
-    pub precision: i32,
-    /// A `luna_tiling`.
-    pub tiling: i32,
-    /// Side of a tile in latent pixels, at least 16; 0 for 64. Only with `LUNA_TILING_ALWAYS`.
-    pub tile: u32,
-    /// How far tiles overlap at least, in latent pixels; 0 for a quarter of the tile, but no more than 16.
-    pub tile_overlap: u32,
-    /// A `luna_size_rule`.
-    pub sizes: i32,
-    /// Whether a sample of the encoder's distribution is wanted instead of its mean: 0 or 1.
-    pub sample: u32,
-    /// The sample's seed: equal seeds give equal noise on every machine.
-    pub seed: u64,
-    /// Whether the latent is wanted as a sampler sees it: 0 or 1. Fails if the file does not tell the factors.
-    pub scaled: u32,
-    /// 0.
-    pub reserved: u32,
-    /// Bytes that the call may use beyond the model; 0 for what the system has.
-    pub memory_limit: u64,
-    /// Cancellation, progress and log; all zero for none.
-    pub call: luna_call,
-}
-
-/// Options of `luna_vae_decode`. All zeros but `size` is a good choice.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_decode_options {
-    /// `sizeof(luna_decode_options)`.
-    pub size: usize,
-    /// A `luna_precision`.
-    pub precision: i32,
-    /// A `luna_tiling`.
-    pub tiling: i32,
-    /// Side of a tile in latent pixels, at least 16; 0 for 64. Only with `LUNA_TILING_ALWAYS`.
-    pub tile: u32,
-    /// How far tiles overlap at least, in latent pixels; 0 for a quarter of the tile, but no more than 16.
-    pub tile_overlap: u32,
-    /// Whether the latent is as a sampler sees it: 0 or 1. Fails if the file does not tell the factors.
-    pub scaled: u32,
-    /// 0.
-    pub reserved: u32,
-    /// Bytes that the call may use beyond the model; 0 for what the system has.
-    pub memory_limit: u64,
-    /// Cancellation, progress and log; all zero for none.
-    pub call: luna_call,
-}
 
 /// The object behind `luna_vae`.
 pub(crate) struct LoadedVae {
@@ -140,39 +43,6 @@ enum Source {
 
 impl Object for LoadedVae {
     const NAME: &'static str = "luna_vae";
-}
-
-fn tile_choice(number: i32, tile: u32, overlap: u32) -> Result<TileChoice> {
-    let usual = Tiling::with_tile(if tile == 0 { 64 } else { tile as usize });
-    let overlap = if overlap == 0 { usual.overlap } else { overlap as usize };
-    let tiles = TileChoice::Tiles(Tiling { overlap, ..usual });
-    let choice = choose("tiling", number, &[TileChoice::Auto, TileChoice::Never, tiles])?;
-    if (tile, overlap) != (0, usual.overlap) && choice != tiles {
-        return Err(wrong("a tile size is set, but no tiles are asked for")
-            .remedy("set `tiling` to LUNA_TILING_ALWAYS, or leave the tile at 0")
-            .into());
-    }
-    Ok(choice)
-}
-
-fn encode_options(options: &luna_encode_options, watch: &Watch) -> Result<EncodeOptions> {
-    Ok(EncodeOptions {
-        precision: precision(options.precision)?,
-        tiles: tile_choice(options.tiling, options.tile, options.tile_overlap)?,
-        memory_limit: Some(options.memory_limit).filter(|&bytes| bytes > 0),
-        posterior: if yes(options.sample) { Posterior::Sample { seed: options.seed } } else { Posterior::Mean },
-        sizes: choose("size rule", options.sizes, &[SizeRule::Crop, SizeRule::Pad, SizeRule::Refuse])?,
-        call: watch.call.clone(),
-    })
-}
-
-fn decode_options(options: &luna_decode_options, watch: &Watch) -> Result<DecodeOptions> {
-    Ok(DecodeOptions {
-        precision: precision(options.precision)?,
-        tiles: tile_choice(options.tiling, options.tile, options.tile_overlap)?,
-        memory_limit: Some(options.memory_limit).filter(|&bytes| bytes > 0),
-        call: watch.call.clone(),
-    })
 }
 
 /// What a VAE's report says, in the header's form; fallbacks go to the log, too.
@@ -239,14 +109,23 @@ fn remote_info(vae: &RemoteVae) -> luna_vae_info {
 }
 
 impl LoadedVae {
-    fn load(session: &Session, path: &str) -> Result<Self> {
+    fn load(session: &Session, path: &str, options: &luna_vae_load_options) -> Result<Self> {
+        let halves = choose("half of a VAE", options.halves, &[Halves::Both, Halves::Encoder, Halves::Decoder])?;
         let (vae, info) = match session.place() {
             Place::Here(embedded) => {
-                let bundled = Some((MOONLET, Vae::moonlet_checkpoint as fn() -> _));
-                let vae = embedded.acquire(not_empty("path", path)?, bundled, Vae::load)?;
+                let load = |checkpoint: &Checkpoint, runtime: &Runtime| Vae::load_halves(checkpoint, runtime, halves);
+                let path = not_empty("path", path)?;
+                let vae = match (halves, path) {
+                    (Halves::Both, _) => {
+                        embedded.acquire(path, Some((MOONLET, Vae::moonlet_checkpoint as fn() -> _)), load)?
+                    }
+                    (_, MOONLET) => embedded.adopt(path, &Vae::moonlet_checkpoint()?, &options.halves, load)?,
+                    _ => embedded.acquire_read(path, &options.halves, load)?,
+                };
                 let info = info(&vae);
                 (Source::Here(vae), info)
             }
+            Place::There(_) if halves != Halves::Both => return Err(not_remote("half a VAE").into()),
             Place::There(daemon) => {
                 let vae = RemoteVae::load(daemon, not_empty("path", path)?)?;
                 let info = remote_info(&vae);
@@ -268,19 +147,19 @@ impl LoadedVae {
         caller: &Caller,
         image: *const luna_view,
         options: &luna_encode_options,
+        watch: &Watch,
     ) -> Result<(Tensor, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
         let floats = floats(caller, "image", image, Meaning::Pixels)?;
         let shape = four("the image", "[batch, height, width, channels]", &floats)?;
-        let own = encode_options(options, &watch)?;
+        let own = encode_options(options, watch)?;
         let (latent, report) = match &self.vae {
             Source::Here(vae) => {
                 let encoded = vae.encode(ImageView::new(shape, &floats.values)?, &own)?;
-                (encoded.latent, told(&encoded.report, floats.copied, &watch))
+                (encoded.latent, told(&encoded.report, floats.copied, watch))
             }
             Source::There(vae) => {
                 let copied = floats.values.len() as u64 * 4;
-                let (latent, report) = vae.encode(&Image::new(shape, floats.values.into_owned())?, &own, &watch)?;
+                let (latent, report) = vae.encode(&Image::new(shape, floats.values.into_owned())?, &own, watch)?;
                 (latent, luna_report { copied_bytes: copied, ..report })
             }
         };
@@ -293,21 +172,21 @@ impl LoadedVae {
         caller: &Caller,
         latent: *const luna_view,
         options: &luna_decode_options,
+        watch: &Watch,
     ) -> Result<(Tensor, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
         let floats = floats(caller, "latent", latent, Meaning::Numbers)?;
         let shape = four("the latent", "[batch, channels, height, width]", &floats)?;
-        let (own, scaled) = (decode_options(options, &watch)?, yes(options.scaled));
+        let (own, scaled) = (decode_options(options, watch)?, yes(options.scaled));
         let (image, report) = match &self.vae {
             Source::Here(vae) => {
                 let latent = LatentView::new(shape, &floats.values)?.with_scale(self.scale(), scaled);
                 let decoded = vae.decode(latent, &own)?;
-                (decoded.image, told(&decoded.report, floats.copied, &watch))
+                (decoded.image, told(&decoded.report, floats.copied, watch))
             }
             Source::There(vae) => {
                 let copied = floats.values.len() as u64 * 4;
                 let latent = Latent::new(shape, floats.values.into_owned())?.with_scale(self.scale(), scaled);
-                let (image, report) = vae.decode(&latent, &own, &watch)?;
+                let (image, report) = vae.decode(&latent, &own, watch)?;
                 (image, luna_report { copied_bytes: copied, ..report })
             }
         };
@@ -315,17 +194,36 @@ impl LoadedVae {
     }
 }
 
+fn load(
+    caller: &Caller,
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_vae_load_options,
+    vae: *mut luna_vae,
+) -> Result<()> {
+    let place = caller.output("vae", vae)?;
+    let (session, options) = (object::<Session>(session)?, caller.options(options)?);
+    place.put(table::insert(LoadedVae::load(&session, caller.text("path", path)?, &options)?));
+    Ok(())
+}
+
 /// Loads a VAE, or shares the one in memory if its content is the same. `path` is a file (.safetensors, alone or in a
 /// checkpoint), a `.safetensors.index.json`, a diffusers folder, or `moonlet` for the small demonstration model that the
 /// library carries.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_vae_load(session: luna_session, path: *const c_char, vae: *mut luna_vae) -> luna_status {
-    boundary(|caller| {
-        let place = caller.output("vae", vae)?;
-        let session = object::<Session>(session)?;
-        place.put(table::insert(LoadedVae::load(&session, caller.text("path", path)?)?));
-        Ok(())
-    })
+    boundary(|caller| load(caller, session, path, ptr::null(), vae))
+}
+
+/// As `luna_vae_load`, with options, which may be NULL. A daemon's VAEs are whole.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_vae_load_with(
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_vae_load_options,
+    vae: *mut luna_vae,
+) -> luna_status {
+    boundary(|caller| load(caller, session, path, options, vae))
 }
 
 /// Tells what is known of a VAE.
@@ -351,8 +249,8 @@ pub unsafe extern "C" fn luna_vae_encode(
 ) -> luna_status {
     boundary(|caller| {
         let (place, mut report) = (caller.output("latent", latent)?, caller.report(report)?);
-        let options = caller.options(options)?;
-        let (tensor, told) = object::<LoadedVae>(vae)?.encode(caller, image, &options)?;
+        let (vae, options) = (object::<LoadedVae>(vae)?, caller.options(options)?);
+        let (tensor, told) = watched(options.call, vae.log, |watch| vae.encode(caller, image, &options, watch))?;
         place.put(tensor.open());
         report.put(told);
         Ok(())
@@ -371,8 +269,8 @@ pub unsafe extern "C" fn luna_vae_decode(
 ) -> luna_status {
     boundary(|caller| {
         let (place, mut report) = (caller.output("image", image)?, caller.report(report)?);
-        let options = caller.options(options)?;
-        let (tensor, told) = object::<LoadedVae>(vae)?.decode(caller, latent, &options)?;
+        let (vae, options) = (object::<LoadedVae>(vae)?, caller.options(options)?);
+        let (tensor, told) = watched(options.call, vae.log, |watch| vae.decode(caller, latent, &options, watch))?;
         place.put(tensor.open());
         report.put(told);
         Ok(())

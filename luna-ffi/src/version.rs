@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char};
 pub const LUNA_ABI_MAJOR: u32 = 1;
 
 /// See `LUNA_ABI_MAJOR`.
-pub const LUNA_ABI_MINOR: u32 = 2;
+pub const LUNA_ABI_MINOR: u32 = 3;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(text) => text,

@@ -261,15 +261,19 @@ fn gather(memory: &[u8], layout: &Layout, (size, convert): Converter) -> Vec<f32
     layout.places().map(|place| convert(&memory[place * size..][..size])).collect()
 }
 
-/// Token ids of a caller's: any integers that are not negative.
-pub(crate) fn ids(caller: &Caller, what: &str, view: *const luna_view) -> Result<(Vec<usize>, Vec<u32>)> {
+/// Whole numbers of a caller's, with their shape: 32- or 64-bit integers, and bytes where they may be flags.
+fn integers(caller: &Caller, what: &str, view: *const luna_view, flags: bool) -> Result<(Vec<usize>, Vec<i64>)> {
     let view = caller.value(what, view)?;
     let dtype = luna_dtype::of(view.dtype)?;
     let layout = Layout::of(what, &view)?;
     let read: fn(&[u8]) -> i64 = match dtype {
         luna_dtype::I32 => |bytes| i32::from_ne_bytes(array(bytes)).into(),
         luna_dtype::I64 => |bytes| i64::from_ne_bytes(array(bytes)),
-        _ => return Err(wrong(format!("{what} is of a wrong dtype")).expected("32- or 64-bit integers").into()),
+        luna_dtype::U8 | luna_dtype::Bool if flags => |bytes| bytes[0].into(),
+        _ => {
+            let expected = if flags { "bytes, or 32- or 64-bit integers" } else { "32- or 64-bit integers" };
+            return Err(wrong(format!("{what} is of a wrong dtype")).expected(expected).into());
+        }
     };
     if layout.count == 0 {
         return Ok((layout.shape, Vec::new()));
@@ -280,9 +284,26 @@ pub(crate) fn ids(caller: &Caller, what: &str, view: *const luna_view) -> Result
     let size = dtype.bytes();
     let reach = |elements: usize| elements.saturating_mul(size);
     let memory = caller.memory(view.data, reach(layout.before), reach(layout.after + 1))?;
-    let ids = layout.places().map(|place| {
-        let id = read(&memory[place * size..][..size]);
-        u32::try_from(id).map_err(|_| wrong(format!("{what} holds an impossible id")).found(id.to_string()).into())
-    });
-    Ok((layout.shape.clone(), ids.collect::<Result<_>>()?))
+    let numbers = layout.places().map(|place| read(&memory[place * size..][..size])).collect();
+    Ok((layout.shape, numbers))
+}
+
+/// Token ids of a caller's: any integers that are not negative.
+pub(crate) fn ids(caller: &Caller, what: &str, view: *const luna_view) -> Result<(Vec<usize>, Vec<u32>)> {
+    let (shape, numbers) = integers(caller, what, view, false)?;
+    let id = |number: i64| {
+        u32::try_from(number)
+            .map_err(|_| wrong(format!("{what} holds an impossible id")).found(number.to_string()).into())
+    };
+    Ok((shape, numbers.into_iter().map(id).collect::<Result<_>>()?))
+}
+
+/// Flags of a caller's: bytes or integers, each 0 or 1.
+pub(crate) fn flags(caller: &Caller, what: &str, view: *const luna_view) -> Result<(Vec<usize>, Vec<bool>)> {
+    let (shape, numbers) = integers(caller, what, view, true)?;
+    let flag = |number: i64| match number {
+        0 | 1 => Ok(number == 1),
+        _ => Err(wrong(format!("{what} holds something else than 0 and 1")).found(number.to_string()).into()),
+    };
+    Ok((shape, numbers.into_iter().map(flag).collect::<Result<_>>()?))
 }

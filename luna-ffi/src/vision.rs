@@ -1,10 +1,12 @@
 //! Vision encoders. Enters: a path; then pictures. Leaves: hidden states and embeddings.
 
+mod load;
+
 use crate::{
-    call::{Log, Watch},
-    daemon::RemoteVision,
+    call::{Log, Watch, watched},
+    daemon::{RemoteVision, not_remote},
     error::{Result, wrong},
-    handle::{boundary, free, is_none, object},
+    handle::{Caller, boundary, free, is_none, object},
     options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
     picture::images,
     session::{Place, Session, not_empty},
@@ -14,17 +16,18 @@ use crate::{
     types::{luna_call, luna_session, luna_tensor, luna_vision},
     view::{Floats, Meaning, floats, luna_view},
 };
+use load::load_options;
+pub use load::*;
 use luna_core::{
-    Image,
+    Image, Runtime,
+    checkpoint::Checkpoint,
     protocol::EncodeVision,
     registry::Lease,
-    vision::{
-        Encoded, Fallback, Features, PictureView, PixelValues, Region, VisionKind, VisionLoadOptions, VisionModel,
-        VisionOptions,
-    },
+    vision::{Encoded, Fallback, Features, PictureView, PixelValues, Region, VisionKind, VisionModel, VisionOptions},
 };
 use std::{
     ffi::{CStr, c_char},
+    ptr,
     sync::Arc,
 };
 
@@ -120,13 +123,21 @@ impl Object for LoadedVision {
 }
 
 impl LoadedVision {
-    fn load(session: &Session, path: &str) -> Result<Self> {
-        let (path, options) = (not_empty("path", path)?, VisionLoadOptions::default());
+    fn load(session: &Session, path: &str, options: &luna_vision_load_options) -> Result<Self> {
+        let (path, own) = (not_empty("path", path)?, load_options(options)?);
+        let as_usual = own.activation.is_none() && own.preprocessing.is_none();
         let source = match session.place() {
-            Place::Here(embedded) => Source::Here(
-                embedded.acquire_file(path, |checkpoint, runtime| VisionModel::load(checkpoint, runtime, &options))?,
-            ),
-            Place::There(daemon) => Source::There(RemoteVision::load(daemon, path)?),
+            Place::Here(embedded) => {
+                let load = |checkpoint: &Checkpoint, runtime: &Runtime| VisionModel::load(checkpoint, runtime, &own);
+                Source::Here(if as_usual {
+                    embedded.acquire_file(path, load)?
+                } else {
+                    // Floats have no hash of their own; what they print as tells them apart.
+                    embedded.acquire_read(path, &format!("{:?} {:?}", own.activation, own.preprocessing), load)?
+                })
+            }
+            Place::There(daemon) if as_usual => Source::There(RemoteVision::load(daemon, path)?),
+            Place::There(_) => return Err(not_remote("an activation or a preprocessing of one's own").into()),
         };
         Ok(Self { source, log: session.log })
     }
@@ -169,8 +180,8 @@ impl LoadedVision {
         wanted: &Wanted,
         options: &luna_vision_options,
         copied: u64,
+        watch: &Watch,
     ) -> Result<(luna_features, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
         let own = VisionOptions { precision: precision(options.precision)?, call: watch.call.clone() };
         match &self.source {
             Source::Here(model) => {
@@ -178,7 +189,7 @@ impl LoadedVision {
                     Wanted::Pictures(images) => model.encode(&views(images, options), &own)?,
                     Wanted::Pixels(pixels) => model.encode_pixels(pixels, &own)?,
                 };
-                Ok(open(encoded, copied, &watch))
+                Ok(open(encoded, copied, watch))
             }
             Source::There(remote) => {
                 let regions = part(options).map(|Region { top, left, height, width }| [top, left, height, width]);
@@ -188,8 +199,8 @@ impl LoadedVision {
                     ..EncodeVision::default()
                 };
                 let (features, told) = match wanted {
-                    Wanted::Pictures(images) => remote.encode(&images.iter().collect::<Vec<_>>(), asked, &watch)?,
-                    Wanted::Pixels(pixels) => remote.encode_pixels(pixels, asked, &watch)?,
+                    Wanted::Pictures(images) => remote.encode(&images.iter().collect::<Vec<_>>(), asked, watch)?,
+                    Wanted::Pixels(pixels) => remote.encode_pixels(pixels, asked, watch)?,
                 };
                 let open = |features: Option<Features>| {
                     features.map_or(luna_tensor::NONE, |own| Tensor::Features(Arc::new(own)).open())
@@ -240,6 +251,19 @@ fn open(encoded: Encoded, copied: u64, watch: &Watch) -> (luna_features, luna_re
     (features, told)
 }
 
+fn load(
+    caller: &Caller,
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_vision_load_options,
+    vision: *mut luna_vision,
+) -> Result<()> {
+    let place = caller.output("vision", vision)?;
+    let (session, options) = (object::<Session>(session)?, caller.options(options)?);
+    place.put(table::insert(LoadedVision::load(&session, caller.text("path", path)?, &options)?));
+    Ok(())
+}
+
 /// Loads a vision encoder (CLIP or SigLIP), or shares the one in memory. `path` is a file, a checkpoint with one in it or
 /// a folder.
 #[unsafe(no_mangle)]
@@ -248,12 +272,19 @@ pub unsafe extern "C" fn luna_vision_load(
     path: *const c_char,
     vision: *mut luna_vision,
 ) -> luna_status {
-    boundary(|caller| {
-        let place = caller.output("vision", vision)?;
-        let session = object::<Session>(session)?;
-        place.put(table::insert(LoadedVision::load(&session, caller.text("path", path)?)?));
-        Ok(())
-    })
+    boundary(|caller| load(caller, session, path, ptr::null(), vision))
+}
+
+/// As `luna_vision_load`, with options, which may be NULL: what the file is to be taken for where it does not say, or says
+/// otherwise. With other options it is another model. A daemon's are `LUNA_STATUS_UNSUPPORTED`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn luna_vision_load_with(
+    session: luna_session,
+    path: *const c_char,
+    options: *const luna_vision_load_options,
+    vision: *mut luna_vision,
+) -> luna_status {
+    boundary(|caller| load(caller, session, path, options, vision))
 }
 
 /// Tells what is known of a vision encoder. A daemon's tells with its first call, and is `LUNA_STATUS_UNSUPPORTED` before.
@@ -282,7 +313,9 @@ pub unsafe extern "C" fn luna_vision_encode(
         let (place, mut report) = (caller.output("features", features)?, caller.report(report)?);
         let (vision, options) = (object::<LoadedVision>(vision)?, caller.options(options)?);
         let (images, copied) = self::images(caller, images, image_count)?;
-        let (features, told) = vision.encode(&Wanted::Pictures(images), &options, copied)?;
+        let wanted = Wanted::Pictures(images);
+        let (features, told) =
+            watched(options.call, vision.log, |watch| vision.encode(&wanted, &options, copied, watch))?;
         place.put(features);
         report.put(told);
         Ok(())
@@ -313,7 +346,9 @@ pub unsafe extern "C" fn luna_vision_encode_pixels(
         })?;
         let copied = values.len() as u64 * 4;
         let pixels = PixelValues::new(sides, values.into_owned())?;
-        let (features, told) = vision.encode(&Wanted::Pixels(pixels), &options, copied)?;
+        let wanted = Wanted::Pixels(pixels);
+        let (features, told) =
+            watched(options.call, vision.log, |watch| vision.encode(&wanted, &options, copied, watch))?;
         place.put(features);
         report.put(told);
         Ok(())

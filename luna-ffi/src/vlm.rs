@@ -1,43 +1,39 @@
-//! Vision-language models. Enters: a path; then pictures and words. Leaves: text, as it comes and whole.
+//! Vision-language models. Enters: a path; then pictures and words, or a prepared prompt. Leaves: text, as it comes and
+//! whole.
+
+mod answer;
+mod question;
 
 use crate::{
-    call::{Log, Watch},
-    daemon::{Reading, RemoteVlm},
+    call::{Log, Watch, watched},
+    daemon::{Reading, RemoteVlm, VlmAsked, VlmPictures},
     error::Result,
     handle::{Callback, Caller, boundary, c_string, free, object},
-    list::{self, Item},
+    list,
     lora::stack_of,
-    options::{LUNA_FALLBACK_WIDENED, luna_report, precision, yes},
-    picture::images,
+    options::{LUNA_FALLBACK_WIDENED, luna_report},
     session::{Place, Session, not_empty},
     status::luna_status,
     table::{self, Object},
-    types::{luna_call, luna_list, luna_loras, luna_session, luna_vlm},
-    view::luna_view,
+    types::{luna_list, luna_session, luna_vlm},
 };
+use answer::GeneratedItem;
+pub use answer::*;
 use luna_core::{
     Image, Runtime,
     checkpoint::Checkpoint,
-    protocol::{SamplingWish, VlmGenerate, VlmGenerated},
+    protocol::{SamplingWish, VlmGenerate},
     registry::Lease,
-    vlm::{
-        Fallback, FinishReason, GenerateOptions, Generated, Piece, Question, Sampling, VlmFamily, VlmLoadOptions,
-        VlmModel,
-    },
+    vlm::{Fallback, GenerateOptions, Generated, Piece, Sampling, VlmFamily, VlmInput, VlmLoadOptions, VlmModel},
 };
+pub use question::*;
+use question::{asked, generate_options};
 use std::{
-    ffi::{CStr, CString, c_char, c_void},
-    ptr,
+    ffi::{CStr, c_char},
     sync::Arc,
-    time::Duration,
 };
 
-crate::handle::records!(luna_vlm_load_options, luna_vlm_info, luna_question, luna_generate_options, luna_generated);
-
-/// Hears each token as it comes: its id, and the text that it completes, which may be empty and is valid while the
-/// function runs. Called from one of Luna's threads; should return quickly, and must neither throw nor leave by
-/// `longjmp`.
-pub type luna_piece_function = Option<extern "C-unwind" fn(id: u32, text: *const c_char, user_data: *mut c_void)>;
+crate::handle::records!(luna_vlm_load_options, luna_vlm_info);
 
 /// Options of `luna_vlm_load`. All zeros but `size` is a good choice.
 #[repr(C)]
@@ -76,103 +72,6 @@ pub struct luna_vlm_info {
     pub reserved: u32,
     /// Bytes of its weights.
     pub weight_bytes: u64,
-}
-
-/// What a vision-language model is asked.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_question {
-    /// `sizeof(luna_question)`.
-    pub size: usize,
-    /// What is asked.
-    pub prompt: *const c_char,
-    /// Instructions that stand above the conversation; NULL for none.
-    pub system: *const c_char,
-    /// Pictures, which stand before the words, each `[batch, height, width, channels]` in 0..1. Copied.
-    pub images: *const *const luna_view,
-    /// How many there are.
-    pub image_count: usize,
-}
-
-/// Options of `luna_vlm_generate`. All zeros but `size` is a good choice: greedy, at most 512 tokens.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_generate_options {
-    /// `sizeof(luna_generate_options)`.
-    pub size: usize,
-    /// A `luna_precision`.
-    pub precision: i32,
-    /// The most tokens; 0 for 512.
-    pub max_tokens: u32,
-    /// Divides the logits; 0 takes the most likely token always.
-    pub temperature: f32,
-    /// Only so many of the most likely tokens; 0 for all.
-    pub top_k: u32,
-    /// Only the most likely tokens that together reach this probability; 0 for all.
-    pub top_p: f32,
-    /// Only tokens at least this times as likely as the most likely; 0 for all.
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred, prompt included; 0 for 1, which does
-    /// nothing.
-    pub repetition_penalty: f32,
-    /// Whether generation goes on where the model ends its turn: 0 or 1.
-    pub ignore_end: u32,
-    /// The same seed chooses the same tokens.
-    pub seed: u64,
-    /// Texts before the first of which generation ends.
-    pub stop: *const *const c_char,
-    /// How many there are.
-    pub stop_count: usize,
-    /// Hears each token as it comes; may be NULL.
-    pub piece: luna_piece_function,
-    /// Handed to `piece`.
-    pub user_data: *mut c_void,
-    /// Cancellation, heard between tokens, progress in tokens, and log; all zero for none.
-    pub call: luna_call,
-    /// LoRAs for this call; all zero for none. Their strength is that for text encoders.
-    pub loras: luna_loras,
-}
-
-/// Why generation ended.
-#[repr(i32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum luna_finish {
-    /// The model ended its turn.
-    EndOfTurn = 0,
-    /// A stop text was reached.
-    StopString = 1,
-    /// As many tokens as were asked for.
-    MaxTokens = 2,
-    /// As many tokens as the model was trained for.
-    ContextFull = 3,
-}
-
-/// What a vision-language model answered.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct luna_generated {
-    /// `sizeof(luna_generated)`, set by the caller.
-    pub size: usize,
-    /// The text without special tokens and stop texts.
-    pub text: *const c_char,
-    /// All ids that were generated, the one that ended the turn included.
-    pub ids: *const u32,
-    /// How many there are.
-    pub id_count: usize,
-    /// Tokens of the prompt, pictures included.
-    pub prompt_tokens: u64,
-    /// Tokens of pictures.
-    pub picture_tokens: u64,
-    /// A `luna_finish`.
-    pub finish: i32,
-    /// 0.
-    pub reserved: u32,
-    /// Bytes that remembering the tokens took.
-    pub cache_bytes: u64,
-    /// Time for pictures and prompt, up to the first token.
-    pub prompt_nanoseconds: u64,
-    /// Time for all tokens after the first.
-    pub token_nanoseconds: u64,
 }
 
 /// The object behind `luna_vlm`.
@@ -216,7 +115,7 @@ impl LoadedVlm {
                 })
             }
             Place::There(daemon) => {
-                let reading = Reading { encoder: None, tokenizer: tokenizer.as_deref() };
+                let reading = Reading { tokenizer: tokenizer.as_deref(), ..Reading::default() };
                 Source::There(RemoteVlm::load(daemon, path, reading, projector.as_deref())?)
             }
         };
@@ -260,15 +159,11 @@ impl LoadedVlm {
         caller: &Caller,
         question: &luna_question,
         options: &luna_generate_options,
+        watch: &Watch,
     ) -> Result<(GeneratedItem, luna_report)> {
-        let watch = Watch::new(options.call, self.log)?;
-        let mut own = generate_options(caller, options, &watch)?;
+        let mut own = generate_options(caller, options, watch)?;
         let stack = stack_of(options.loras)?;
-        let asked = Question {
-            prompt: caller.text("prompt", question.prompt)?.to_owned(),
-            system: caller.optional_text("system", question.system)?.map(str::to_owned),
-        };
-        let (pictures, copied) = images(caller, question.images, question.image_count)?;
+        let (asked, copied) = asked(caller, question)?;
         let piece = Callback::new(options.piece, options.user_data);
         let mut listener = |heard: Piece| {
             if let Some(piece) = &piece {
@@ -279,16 +174,15 @@ impl LoadedVlm {
             Source::Here(model) => {
                 let fitted = stack.map(|stack| stack.for_vlm(self, model, &watch.call)).transpose()?;
                 own.lora = fitted.as_ref().and_then(|fitted| fitted.ready.model());
-                let generated = model.describe(&pictures, &asked, &own, &mut listener)?;
-                let mut told = told(&generated, &watch);
+                let generated = model.generate(&input(model, asked)?, &own, &mut listener)?;
+                let mut told = told(&generated, watch);
                 fitted.inspect(|fitted| fitted.fates.tell(&mut told));
                 (GeneratedItem::here(generated), told)
             }
             Source::There(remote) => {
                 let base = stack.as_ref().map_or_else(|| Ok(VlmGenerate::default()), |stack| stack.asked_of_vlm())?;
-                let request = wish(base, asked, &own, piece.is_some());
-                let pictures: Vec<&Image> = pictures.iter().collect();
-                let (generated, mut told, fate) = remote.generate(&pictures, request, &watch, &mut listener)?;
+                let request = wish(base, &own, piece.is_some());
+                let (generated, mut told, fate) = remote.generate(asked, request, watch, &mut listener)?;
                 if let (Some(stack), Some(fate)) = (stack, fate) {
                     stack.told(self, vec![fate]).tell(&mut told);
                 }
@@ -297,6 +191,18 @@ impl LoadedVlm {
         };
         Ok((item, luna_report { copied_bytes: copied, ..told }))
     }
+}
+
+/// What a model in this process reads.
+fn input(model: &VlmModel, asked: VlmAsked) -> Result<VlmInput> {
+    Ok(match asked {
+        VlmAsked::Question(question, pictures) => {
+            model.prompt(&question.messages(pictures.iter().map(Image::batch).sum()), &pictures)?
+        }
+        VlmAsked::Chat(messages, pictures) => model.prompt(&messages, &pictures)?,
+        VlmAsked::Prepared(ids, VlmPictures::Patches(patches)) => VlmInput { ids, patches },
+        VlmAsked::Prepared(ids, VlmPictures::Whole(pixels)) => VlmInput { ids, patches: model.cut(&pixels)? },
+    })
 }
 
 fn told(generated: &Generated, watch: &Watch) -> luna_report {
@@ -311,12 +217,10 @@ fn told(generated: &Generated, watch: &Watch) -> luna_report {
     told
 }
 
-/// What a daemon is asked; `base` says which LoRAs.
-fn wish(base: VlmGenerate, question: Question, options: &GenerateOptions, stream: bool) -> VlmGenerate {
+/// How a daemon is to answer; `base` says with which LoRAs.
+fn wish(base: VlmGenerate, options: &GenerateOptions, stream: bool) -> VlmGenerate {
     let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = options.sampling;
     VlmGenerate {
-        prompt: Some(question.prompt),
-        system: question.system,
         max_tokens: Some(options.max_tokens),
         sampling: Some(SamplingWish { temperature, top_k, top_p, min_p, repetition_penalty, seed }),
         stop: options.stop.clone(),
@@ -324,91 +228,6 @@ fn wish(base: VlmGenerate, question: Question, options: &GenerateOptions, stream
         precision: Some(options.precision.name().to_owned()),
         stream,
         ..base
-    }
-}
-
-fn generate_options(caller: &Caller, options: &luna_generate_options, watch: &Watch) -> Result<GenerateOptions> {
-    let usual = GenerateOptions::default();
-    let or_one = |number: f32| if number == 0.0 { 1.0 } else { number };
-    Ok(GenerateOptions {
-        max_tokens: if options.max_tokens == 0 { usual.max_tokens } else { options.max_tokens as usize },
-        sampling: Sampling {
-            temperature: options.temperature,
-            top_k: options.top_k as usize,
-            top_p: or_one(options.top_p),
-            min_p: options.min_p,
-            repetition_penalty: or_one(options.repetition_penalty),
-            seed: options.seed,
-        },
-        stop: caller.texts("stop", options.stop, options.stop_count)?.into_iter().map(str::to_owned).collect(),
-        stop_at_end: !yes(options.ignore_end),
-        precision: precision(options.precision)?,
-        call: watch.call.clone(),
-        ..usual
-    })
-}
-
-struct GeneratedItem {
-    text: CString,
-    ids: Vec<u32>,
-    /// Tokens of the prompt, tokens of pictures, bytes of the cache.
-    counts: [u64; 3],
-    finish: luna_finish,
-    /// For the prompt, and for all tokens after the first.
-    times: [Duration; 2],
-}
-
-fn finish(name: &str) -> luna_finish {
-    let known = [
-        (FinishReason::StopString, luna_finish::StopString),
-        (FinishReason::MaxTokens, luna_finish::MaxTokens),
-        (FinishReason::ContextFull, luna_finish::ContextFull),
-    ];
-    known.into_iter().find(|(reason, _)| reason.name() == name).map_or(luna_finish::EndOfTurn, |(_, finish)| finish)
-}
-
-impl GeneratedItem {
-    fn here(generated: Generated) -> Self {
-        Self {
-            text: c_string(generated.text.as_deref().unwrap_or_default()),
-            counts: [generated.prompt_tokens as u64, generated.picture_tokens as u64, generated.cache_bytes],
-            finish: finish(generated.finish.name()),
-            times: [generated.timings.prompt, generated.timings.tokens],
-            ids: generated.ids,
-        }
-    }
-
-    fn there(generated: VlmGenerated) -> Self {
-        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        Self {
-            text: c_string(generated.text.as_deref().unwrap_or_default()),
-            counts: [generated.prompt_tokens as u64, generated.picture_tokens as u64, generated.cache_bytes],
-            finish: finish(&generated.finish),
-            times: [seconds(generated.prompt_seconds), seconds(generated.generation_seconds)],
-            ids: generated.ids,
-        }
-    }
-}
-
-impl Item for GeneratedItem {
-    type Record = luna_generated;
-
-    fn record(&self) -> luna_generated {
-        let [prompt_tokens, picture_tokens, cache_bytes] = self.counts;
-        let [prompt, tokens] = self.times.map(|time| time.as_nanos().try_into().unwrap_or(u64::MAX));
-        luna_generated {
-            size: 0,
-            text: self.text.as_ptr(),
-            ids: if self.ids.is_empty() { ptr::null() } else { self.ids.as_ptr() },
-            id_count: self.ids.len(),
-            prompt_tokens,
-            picture_tokens,
-            finish: self.finish as i32,
-            reserved: 0,
-            cache_bytes,
-            prompt_nanoseconds: prompt,
-            token_nanoseconds: tokens,
-        }
     }
 }
 
@@ -441,7 +260,7 @@ pub unsafe extern "C" fn luna_vlm_get_info(vlm: luna_vlm, info: *mut luna_vlm_in
     })
 }
 
-/// Answers a question about pictures, or without any. `answer` gets a list of one `luna_generated`. `options` and
+/// Answers a question about pictures, or without any, or goes on with a conversation or a prepared prompt. `answer` gets a list of one `luna_generated`. `options` and
 /// `report` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn luna_vlm_generate(
@@ -455,21 +274,13 @@ pub unsafe extern "C" fn luna_vlm_generate(
         let (place, mut report) = (caller.output("answer", answer)?, caller.report(report)?);
         caller.value("question", question.cast::<usize>())?;
         let (question, options) = (caller.options(question)?, caller.options(options)?);
-        let (generated, told) = object::<LoadedVlm>(vlm)?.generate(caller, &question, &options)?;
+        let vlm = object::<LoadedVlm>(vlm)?;
+        let (generated, told) =
+            watched(options.call, vlm.log, |watch| vlm.generate(caller, &question, &options, watch))?;
         place.put(list::open(vec![generated]));
         report.put(told);
         Ok(())
     })
-}
-
-/// The answer in such a list, at index 0.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn luna_list_generated(
-    list: luna_list,
-    index: usize,
-    generated: *mut luna_generated,
-) -> luna_status {
-    boundary(|caller| list::item::<GeneratedItem>(caller, list, index, generated))
 }
 
 /// Frees a vision-language model's handle. The model stays in memory for the next one, as the session's budget allows.

@@ -5,13 +5,14 @@ use crate::{diffusion, lora, model_case::ModelCase, text, workspace};
 use luna_core::{
     ArrayView, AttentionMode, Call, Error, ErrorKind, Image, Latent, Precision, Result, Runtime,
     diffusion::{CacheOptions, Control, Denoiser, FirstBlockCache, ForwardInput, ForwardOptions},
-    lora::{ApplyMode, LoraFile, LoraStack, MergedCopies, ResolveOptions},
+    lora::{ApplyMode, LoraFile, LoraFolders, LoraStack, MergedCopies, ResolveOptions},
     picture::Format,
     save::{Fate, JobStatus, SaveConfig, SaveImage, SaveJob, SavePool, Template},
-    text::{Conditioner, TextModel, TextOptions},
+    text::{Conditioner, EncoderKind, Prompt, TextModel, TextOptions, TokenIds},
+    tokenizer::{ChatMessage, MessagePart, Role},
     vae::{DecodeOptions, EncodeOptions, Posterior, SizeRule, TileChoice, Tiling, Vae},
     vision::{PictureView, Region, VisionModel, VisionOptions},
-    vlm::{GenerateOptions, Question, Sampling, VlmModel},
+    vlm::{GenerateOptions, Patches, Question, Sampling, VlmInput, VlmModel},
 };
 use serde_json::Value;
 use std::{
@@ -57,6 +58,17 @@ impl Case {
     pub fn list(&self, key: &str) -> Vec<usize> {
         let list = self.0[key].as_array().map(Vec::as_slice).unwrap_or_default();
         list.iter().map(|side| side.as_u64().unwrap_or_default() as usize).collect()
+    }
+
+    /// A list of token ids; empty where the case has none.
+    pub fn ids(&self, key: &str) -> Vec<u32> {
+        self.list(key).into_iter().map(|id| id as u32).collect()
+    }
+
+    /// The turns of a conversation: the role of each and its words.
+    pub fn turns(&self) -> Vec<(&str, &str)> {
+        let list = self.0["turns"].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(|turn| turn.as_str()?.split_once(": ")).collect()
     }
 
     /// Whether the case says so.
@@ -215,6 +227,7 @@ impl Crate<'_> {
             "encode" => self.encode(case),
             "decode" => self.decode(case),
             "text" => self.text(case),
+            "ids" => self.ids(case),
             "tokenize" => {
                 let tokens =
                     Conditioner::new(&[&self.text])?.tokenize(&case.text("prompt").into(), &TextOptions::default())?;
@@ -224,7 +237,7 @@ impl Crate<'_> {
             "load" => Vae::open(case.text("path"), &self.runtime).map(|_| "loaded".to_owned()),
             "forward" => self.forward(case),
             "vision" => self.vision(case),
-            "vlm" => self.vlm(case),
+            "vlm" | "chat" | "prepared" => self.vlm(case),
             "save" => self.save(case),
             other => panic!("what is {other}?"),
         }
@@ -268,10 +281,30 @@ impl Crate<'_> {
             clip_skip,
             ..TextOptions::default()
         };
-        if let Some(stack) = self.stack(case)? {
+        let mut prompt = Prompt::new(case.text("prompt"));
+        for kind in [EncoderKind::ClipL, EncoderKind::T5] {
+            prompt.others.extend(case.0[kind.name()].as_str().map(|text| (kind, text.to_owned())));
+        }
+        let mut stack = self.stack(case)?;
+        if case.says("lora_tags") {
+            let folders = LoraFolders::new([self.files.folder()])?;
+            for tag in prompt.take_lora_tags().tags {
+                let file = LoraFile::open(folders.find(&tag.name)?, &luna_core::Limits::default())?;
+                stack = Some(stack.unwrap_or_default().with(Arc::new(file), tag.model, tag.clip)?);
+            }
+        }
+        if let Some(stack) = stack {
             options.patches = stack.resolve_text(&self.text, &ResolveOptions::default())?.patches;
         }
-        let encoded = Conditioner::new(&[&self.text])?.encode(&[case.text("prompt").into()], &options)?;
+        let encoded = Conditioner::new(&[&self.text])?.encode(&[prompt], &options)?;
+        Ok(answer(&encoded.first().shape(), encoded.first().data()))
+    }
+
+    fn ids(&self, case: &Case) -> Result<String> {
+        let mask = Some(case.list("mask")).filter(|mask| !mask.is_empty());
+        let mask = mask.map(|mask| mask.into_iter().map(|flag| flag != 0).collect());
+        let row = TokenIds { ids: case.ids("ids"), mask };
+        let encoded = Conditioner::new(&[&self.text])?.encode_ids(&[row], &TextOptions::default())?;
         Ok(answer(&encoded.first().shape(), encoded.first().data()))
     }
 
@@ -334,7 +367,12 @@ impl Crate<'_> {
         if let Some(stack) = self.stack(case)? {
             options.lora = Some(stack.resolve_vlm(&self.vlm, &ResolveOptions::default())?.patches);
         }
-        let generated = self.vlm.describe(&images, &question, &options, &mut |_| {})?;
+        let input = match case.text("op") {
+            "chat" => self.vlm.prompt(&conversation(case, images.len())?, &images)?,
+            "prepared" => VlmInput { ids: case.ids("ids"), patches: Patches::none() },
+            _ => self.vlm.prompt(&question.messages(images.len()), &images)?,
+        };
+        let generated = self.vlm.generate(&input, &options, &mut |_| {})?;
         Ok(format!("{:?} {}", generated.ids, generated.finish.name()))
     }
 
@@ -346,6 +384,22 @@ impl Crate<'_> {
         let id = self.saver.submit(job)?;
         Ok(saved(&self.saver.wait(id, None)?))
     }
+}
+
+/// The turns of a case, the pictures before the words of the first.
+fn conversation(case: &Case, pictures: usize) -> Result<Vec<ChatMessage>> {
+    let mut pictures = vec![MessagePart::Image; pictures];
+    let turn = |(role, text): (&str, &str)| {
+        let mut parts = std::mem::take(&mut pictures);
+        parts.push(MessagePart::Text(text.to_owned()));
+        let role = Role::ALL.into_iter().find(|known| known.name() == role).expect("a role");
+        ChatMessage { role, parts }
+    };
+    let turns: Vec<_> = case.turns().into_iter().map(turn).collect();
+    if turns.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "no turns"));
+    }
+    Ok(turns)
 }
 
 fn tiles(case: &Case) -> TileChoice {

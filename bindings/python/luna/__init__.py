@@ -13,27 +13,29 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from .answers import Generated, Vlm
 from .arrays import Tensor
 from .calls import Call
 from .embedded_session import EmbeddedSession, inspect, noise_levels, read_picture
 from .errors import (
     Busy, Cancelled, DeviceError, Internal, InvalidFile, InvalidHandle, InvalidInput, Io, LibraryMismatch,
-    LimitExceeded, LunaError, NonFinite, NotFound, OutOfMemory, Unsupported,
+    LimitExceeded, LunaError, NonFinite, NotFound, OutOfMemory, TimedOut, Unsupported,
 )
 from .library import library as _library
-from .models import Clip, Conditioning, Features, Generated, Model, Token, Vae, Vision, Vlm
+from .models import Features, Model, Vae, Vision
 from .process import Daemon, start_daemon
 from .recipe import Lora, LoraAdapter, LoraFile, Report, StepCache
 from .remote_session import RemoteSession
-from .session import Component, Resident, SavedPicture, SaveJob, Session
+from .session import Component, Preprocessing, Resident, SavedPicture, SaveJob, Session
+from .texts import Clip, Conditioning, LoraTag, Prompt, Token
 
 __all__ = [
     "Busy", "Call", "Cancelled", "Clip", "Component", "Conditioning", "Daemon", "DeviceError", "EmbeddedSession",
     "Features", "Generated", "Internal", "InvalidFile", "InvalidHandle", "InvalidInput", "Io", "LibraryMismatch",
-    "LimitExceeded", "Lora", "LoraAdapter", "LoraFile", "LunaError", "Model", "NonFinite", "NotFound", "OutOfMemory",
-    "RemoteSession", "Report", "Resident", "SaveJob", "SavedPicture", "Session", "StepCache", "Tensor", "Token", "Unsupported",
-    "Vae", "Vision", "Vlm", "auto", "connect", "inspect", "library_version", "noise_levels",
-    "open", "read_picture", "start_daemon",
+    "LimitExceeded", "Lora", "LoraAdapter", "LoraFile", "LoraTag", "LunaError", "Model", "NonFinite", "NotFound",
+    "OutOfMemory", "Preprocessing", "Prompt", "RemoteSession", "Report", "Resident", "SaveJob", "SavedPicture", "Session",
+    "StepCache", "Tensor", "TimedOut", "Token", "Unsupported", "Vae", "Vision", "Vlm", "auto", "connect", "inspect",
+    "library_version", "noise_levels", "open", "read_picture", "start_daemon",
 ]
 
 

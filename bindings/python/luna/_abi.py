@@ -6,7 +6,7 @@ from typing import Any
 
 # fmt: off
 LUNA_ABI_MAJOR = 1
-LUNA_ABI_MINOR = 2
+LUNA_ABI_MINOR = 3
 LUNA_MAX_RANK = 8
 LUNA_FALLBACK_TILED = 1
 LUNA_FALLBACK_WIDENED = 2
@@ -24,6 +24,7 @@ LUNA_STATUS_NON_FINITE = 10
 LUNA_STATUS_DEVICE = 11
 LUNA_STATUS_INTERNAL = 12
 LUNA_STATUS_INVALID_HANDLE = 100
+LUNA_STATUS_DEADLINE = 101
 LUNA_DTYPE_F32 = 0
 LUNA_DTYPE_F16 = 1
 LUNA_DTYPE_BF16 = 2
@@ -87,6 +88,25 @@ LUNA_FINISH_END_OF_TURN = 0
 LUNA_FINISH_STOP_STRING = 1
 LUNA_FINISH_MAX_TOKENS = 2
 LUNA_FINISH_CONTEXT_FULL = 3
+LUNA_ROLE_USER = 0
+LUNA_ROLE_ASSISTANT = 1
+LUNA_ROLE_SYSTEM = 2
+LUNA_HALVES_BOTH = 0
+LUNA_HALVES_ENCODER = 1
+LUNA_HALVES_DECODER = 2
+LUNA_CLIP_ACTIVATION_BY_FILE = 0
+LUNA_CLIP_ACTIVATION_QUICK_GELU = 1
+LUNA_CLIP_ACTIVATION_GELU = 2
+LUNA_VISION_ACTIVATION_BY_FILE = 0
+LUNA_VISION_ACTIVATION_QUICK_GELU = 1
+LUNA_VISION_ACTIVATION_GELU = 2
+LUNA_VISION_ACTIVATION_GELU_TANH = 3
+LUNA_RESIZE_SHORTEST_EDGE = 0
+LUNA_RESIZE_EXACT = 1
+LUNA_RESIZE_KEEP = 2
+LUNA_FILTER_BICUBIC = 0
+LUNA_FILTER_BILINEAR = 1
+LUNA_FILTER_LANCZOS = 2
 luna_progress_function = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)
 luna_log_function = ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)
 luna_piece_function = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_void_p)
@@ -110,6 +130,7 @@ class luna_call_options(ctypes.Structure):
         ("progress", luna_progress_function),
         ("log", luna_log_function),
         ("user_data", ctypes.c_void_p),
+        ("deadline_ms", ctypes.c_uint64),
     ]
 
 
@@ -272,6 +293,25 @@ class luna_lora_adapter(ctypes.Structure):
     ]
 
 
+class luna_loras(ctypes.Structure):
+    _fields_ = [
+        ("table", ctypes.c_uint64),
+        ("slot", ctypes.c_uint32),
+        ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_lora_tag(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("prompt", ctypes.c_uint64),
+        ("name", ctypes.c_char_p),
+        ("model", ctypes.c_double),
+        ("clip", ctypes.c_double),
+        ("malformed", ctypes.c_char_p),
+    ]
+
+
 class luna_lora(ctypes.Structure):
     _fields_ = [
         ("path", ctypes.c_char_p),
@@ -291,14 +331,8 @@ class luna_loras_options(ctypes.Structure):
         ("mode", ctypes.c_int32),
         ("dora", ctypes.c_int32),
         ("forwards", ctypes.c_uint64),
-    ]
-
-
-class luna_loras(ctypes.Structure):
-    _fields_ = [
-        ("table", ctypes.c_uint64),
-        ("slot", ctypes.c_uint32),
-        ("generation", ctypes.c_uint32),
+        ("prompts", ctypes.POINTER(ctypes.c_char_p)),
+        ("prompt_count", ctypes.c_size_t),
     ]
 
 
@@ -314,6 +348,14 @@ class luna_vae(ctypes.Structure):
         ("table", ctypes.c_uint64),
         ("slot", ctypes.c_uint32),
         ("generation", ctypes.c_uint32),
+    ]
+
+
+class luna_vae_load_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("halves", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
     ]
 
 
@@ -402,6 +444,7 @@ class luna_text_load_options(ctypes.Structure):
         ("cache_bytes", ctypes.c_uint64),
         ("tokenizers", ctypes.POINTER(ctypes.c_char_p)),
         ("encoders", ctypes.POINTER(ctypes.c_char_p)),
+        ("activations", ctypes.POINTER(ctypes.c_int32)),
     ]
 
 
@@ -446,6 +489,12 @@ class luna_text_options(ctypes.Structure):
         ("loras", luna_loras),
         ("attention", ctypes.c_int32),
         ("reserved", ctypes.c_uint32),
+        ("lora_tags", ctypes.c_uint32),
+        ("reserved2", ctypes.c_uint32),
+        ("clip_l_prompts", ctypes.POINTER(ctypes.c_char_p)),
+        ("clip_g_prompts", ctypes.POINTER(ctypes.c_char_p)),
+        ("t5_prompts", ctypes.POINTER(ctypes.c_char_p)),
+        ("attention_mask", ctypes.POINTER(luna_view)),
     ]
 
 
@@ -570,6 +619,23 @@ class luna_vision(ctypes.Structure):
     ]
 
 
+class luna_vision_load_options(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("activation", ctypes.c_int32),
+        ("preprocessing", ctypes.c_uint32),
+        ("resize", ctypes.c_int32),
+        ("filter", ctypes.c_int32),
+        ("resize_height", ctypes.c_uint32),
+        ("resize_width", ctypes.c_uint32),
+        ("crop_height", ctypes.c_uint32),
+        ("crop_width", ctypes.c_uint32),
+        ("rescale", ctypes.c_float),
+        ("mean", ctypes.c_float * 3),
+        ("std", ctypes.c_float * 3),
+    ]
+
+
 class luna_vision_info(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t),
@@ -606,6 +672,22 @@ class luna_features(ctypes.Structure):
     ]
 
 
+class luna_generated(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_size_t),
+        ("text", ctypes.c_char_p),
+        ("ids", ctypes.POINTER(ctypes.c_uint32)),
+        ("id_count", ctypes.c_size_t),
+        ("prompt_tokens", ctypes.c_uint64),
+        ("picture_tokens", ctypes.c_uint64),
+        ("finish", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
+        ("cache_bytes", ctypes.c_uint64),
+        ("prompt_nanoseconds", ctypes.c_uint64),
+        ("token_nanoseconds", ctypes.c_uint64),
+    ]
+
+
 class luna_vlm_load_options(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t),
@@ -637,6 +719,22 @@ class luna_vlm_info(ctypes.Structure):
     ]
 
 
+class luna_message_part(ctypes.Structure):
+    _fields_ = [
+        ("text", ctypes.c_char_p),
+        ("image", ctypes.POINTER(luna_view)),
+    ]
+
+
+class luna_message(ctypes.Structure):
+    _fields_ = [
+        ("role", ctypes.c_int32),
+        ("reserved", ctypes.c_uint32),
+        ("parts", ctypes.POINTER(luna_message_part)),
+        ("part_count", ctypes.c_size_t),
+    ]
+
+
 class luna_question(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t),
@@ -644,6 +742,11 @@ class luna_question(ctypes.Structure):
         ("system", ctypes.c_char_p),
         ("images", ctypes.POINTER(ctypes.POINTER(luna_view))),
         ("image_count", ctypes.c_size_t),
+        ("messages", ctypes.POINTER(luna_message)),
+        ("message_count", ctypes.c_size_t),
+        ("input_ids", ctypes.POINTER(luna_view)),
+        ("pixel_values", ctypes.POINTER(luna_view)),
+        ("image_grid_thw", ctypes.POINTER(luna_view)),
     ]
 
 
@@ -665,22 +768,6 @@ class luna_generate_options(ctypes.Structure):
         ("user_data", ctypes.c_void_p),
         ("call", luna_call),
         ("loras", luna_loras),
-    ]
-
-
-class luna_generated(ctypes.Structure):
-    _fields_ = [
-        ("size", ctypes.c_size_t),
-        ("text", ctypes.c_char_p),
-        ("ids", ctypes.POINTER(ctypes.c_uint32)),
-        ("id_count", ctypes.c_size_t),
-        ("prompt_tokens", ctypes.c_uint64),
-        ("picture_tokens", ctypes.c_uint64),
-        ("finish", ctypes.c_int32),
-        ("reserved", ctypes.c_uint32),
-        ("cache_bytes", ctypes.c_uint64),
-        ("prompt_nanoseconds", ctypes.c_uint64),
-        ("token_nanoseconds", ctypes.c_uint64),
     ]
 
 
@@ -806,6 +893,10 @@ def declare(library: Any) -> None:
     library.luna_list_lora_file.restype = ctypes.c_int32
     library.luna_list_lora_adapter.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_lora_adapter)]
     library.luna_list_lora_adapter.restype = ctypes.c_int32
+    library.luna_loras_list_tags.argtypes = [luna_loras, ctypes.POINTER(luna_list)]
+    library.luna_loras_list_tags.restype = ctypes.c_int32
+    library.luna_list_lora_tag.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_lora_tag)]
+    library.luna_list_lora_tag.restype = ctypes.c_int32
     library.luna_loras_new.argtypes = [luna_session, ctypes.POINTER(luna_lora), ctypes.c_size_t, ctypes.POINTER(luna_loras_options), ctypes.POINTER(luna_loras)]
     library.luna_loras_new.restype = ctypes.c_int32
     library.luna_loras_list_files.argtypes = [luna_loras, ctypes.POINTER(luna_list)]
@@ -820,6 +911,8 @@ def declare(library: Any) -> None:
     library.luna_list_lora_name.restype = ctypes.c_int32
     library.luna_vae_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vae)]
     library.luna_vae_load.restype = ctypes.c_int32
+    library.luna_vae_load_with.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vae_load_options), ctypes.POINTER(luna_vae)]
+    library.luna_vae_load_with.restype = ctypes.c_int32
     library.luna_vae_get_info.argtypes = [luna_vae, ctypes.POINTER(luna_vae_info)]
     library.luna_vae_get_info.restype = ctypes.c_int32
     library.luna_vae_encode.argtypes = [luna_vae, ctypes.POINTER(luna_view), ctypes.POINTER(luna_encode_options), ctypes.POINTER(luna_tensor), ctypes.POINTER(luna_report)]
@@ -868,6 +961,8 @@ def declare(library: Any) -> None:
     library.luna_steps_forget.restype = ctypes.c_int32
     library.luna_vision_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vision)]
     library.luna_vision_load.restype = ctypes.c_int32
+    library.luna_vision_load_with.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vision_load_options), ctypes.POINTER(luna_vision)]
+    library.luna_vision_load_with.restype = ctypes.c_int32
     library.luna_vision_get_info.argtypes = [luna_vision, ctypes.POINTER(luna_vision_info)]
     library.luna_vision_get_info.restype = ctypes.c_int32
     library.luna_vision_encode.argtypes = [luna_vision, ctypes.POINTER(ctypes.POINTER(luna_view)), ctypes.c_size_t, ctypes.POINTER(luna_vision_options), ctypes.POINTER(luna_features), ctypes.POINTER(luna_report)]
@@ -878,14 +973,14 @@ def declare(library: Any) -> None:
     library.luna_features_free.restype = ctypes.c_int32
     library.luna_vision_free.argtypes = [luna_vision]
     library.luna_vision_free.restype = ctypes.c_int32
+    library.luna_list_generated.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_generated)]
+    library.luna_list_generated.restype = ctypes.c_int32
     library.luna_vlm_load.argtypes = [luna_session, ctypes.c_char_p, ctypes.POINTER(luna_vlm_load_options), ctypes.POINTER(luna_vlm)]
     library.luna_vlm_load.restype = ctypes.c_int32
     library.luna_vlm_get_info.argtypes = [luna_vlm, ctypes.POINTER(luna_vlm_info)]
     library.luna_vlm_get_info.restype = ctypes.c_int32
     library.luna_vlm_generate.argtypes = [luna_vlm, ctypes.POINTER(luna_question), ctypes.POINTER(luna_generate_options), ctypes.POINTER(luna_list), ctypes.POINTER(luna_report)]
     library.luna_vlm_generate.restype = ctypes.c_int32
-    library.luna_list_generated.argtypes = [luna_list, ctypes.c_size_t, ctypes.POINTER(luna_generated)]
-    library.luna_list_generated.restype = ctypes.c_int32
     library.luna_vlm_free.argtypes = [luna_vlm]
     library.luna_vlm_free.restype = ctypes.c_int32
     library.luna_save_submit.argtypes = [luna_session, ctypes.POINTER(luna_save_job), ctypes.POINTER(ctypes.c_uint64)]

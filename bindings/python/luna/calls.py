@@ -1,15 +1,16 @@
-"""What a caller holds on to while calls run: cancellation and progress. Enters: functions. Leaves: a handle for the
+"""What a caller holds on to while calls run: cancellation, progress, deadlines. Enters: functions. Leaves: a handle for the
 library's options, news for requests to a daemon, and what these functions raised."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import threading
 import weakref
 from typing import Any, Callable, List, Optional, TypeVar
 
-from . import _abi
+from . import _abi, errors
 from .library import check, library, record
 
 Progress = Callable[[int, int], object]
@@ -17,13 +18,15 @@ T = TypeVar("T")
 
 
 class Call:
-    """Cancels calls from any thread, and hears their progress: `progress(done, total)`, called from any thread.
+    """Cancels calls from any thread, and hears their progress: `progress(done, total)`, called from any thread. Each call
+    that is not done within `timeout` seconds of its start raises `TimedOut`.
 
     What `progress` raises cancels the call, which raises it in turn.
     """
 
-    def __init__(self, progress: Optional[Progress] = None) -> None:
+    def __init__(self, progress: Optional[Progress] = None, timeout: Optional[float] = None) -> None:
         self._progress = progress
+        self._milliseconds = _milliseconds(timeout)
         self._raised: Optional[BaseException] = None
         self._lock = threading.Lock()
         self._cancelled = False
@@ -42,7 +45,7 @@ class Call:
             return handle
 
     def _open(self) -> Any:
-        handle, options = _abi.luna_call(), record(_abi.luna_call_options)
+        handle, options = _abi.luna_call(), record(_abi.luna_call_options, deadline_ms=self._milliseconds)
         if self._progress is not None:
             # A callback must not keep its own call alive.
             this = weakref.ref(self)
@@ -105,16 +108,25 @@ class Call:
         check(status)
 
 
-def call_of(call: Optional[Call], progress: Optional[Progress]) -> Call:
+def _milliseconds(timeout: Optional[float]) -> int:
+    """A timeout as the library has it: 0 for none, and at least 1."""
+    if timeout is None:
+        return 0
+    if not 0 <= timeout < 1e15:
+        raise errors.InvalidInput("this is no timeout", expected="seconds, at least 0", found=str(timeout))
+    return max(1, math.ceil(timeout * 1000))
+
+
+def call_of(call: Optional[Call], progress: Optional[Progress], timeout: Optional[float] = None) -> Call:
     """What was given, or a new one for this call alone."""
-    if call is not None and progress is not None:
-        raise ValueError("give either `call` or `progress`: a call has its own progress")
-    return call if call is not None else Call(progress)
+    if call is not None and (progress is not None or timeout is not None):
+        raise ValueError("give either `call`, or `progress` and `timeout`: a call has its own")
+    return call if call is not None else Call(progress, timeout)
 
 
 async def beside(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Runs `work` beside the event loop; a task that is cancelled cancels the call and waits for its end."""
-    call = call_of(options.pop("call", None), options.pop("progress", None))
+    call = call_of(options.pop("call", None), options.pop("progress", None), options.pop("timeout", None))
     running = asyncio.get_running_loop().run_in_executor(None, lambda: work(*arguments, call=call, **options))
     try:
         return await asyncio.shield(running)

@@ -1,4 +1,5 @@
-"""Models in this process. Enters: arrays and options. Leaves: what the library gives, as `models` has it."""
+"""VAEs, denoisers and vision encoders in this process, and what all models here share. Enters: arrays and options. Leaves:
+what the library gives, as `models` has it."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from . import _abi
 from .arrays import Borrowed, LibraryTensor, Tensor
 from .calls import Call
 from .library import check, library, read_list, record
-from .models import (
-    Clip, CodeWish, Conditioning, Features, Generated, Model, Part, Question, Step, Token, Vae, Vision, Vlm,
-)
+from .models import CodeWish, Features, Model, Part, Step, Vae, Vision
 from .recipe import (
-    ATTENTION, FINISHES, MODES, NOT_MERGED, OUTCOMES, PRECISIONS, SIZES, Lora, LoraAdapter, LoraFile, LoraRecipe,
-    Recipe, Report, choice, group_adapters,
+    ATTENTION, MODES, NOT_MERGED, OUTCOMES, PRECISIONS, SIZES, Lora, LoraAdapter, LoraFile, LoraRecipe, Recipe, Report,
+    choice, group_adapters,
 )
+from .session import FILTERS, RESIZES, Preprocessing
+from .texts import Conditioning, LoraTag
 
 if TYPE_CHECKING:
     from .embedded_session import EmbeddedSession
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _text(value: Optional[bytes]) -> Optional[str]:
+def text_of(value: Optional[bytes]) -> Optional[str]:
     return None if value is None else value.decode()
 
 
@@ -57,37 +58,40 @@ def copy_of(handle: Any) -> Any:
     return type(handle).from_buffer_copy(handle)
 
 
-def _set(handle: Any) -> bool:
+def is_set(handle: Any) -> bool:
     return any(getattr(handle, name) for name, _ in handle._fields_)
 
 
-def _tensor(handle: Any) -> Optional[Tensor]:
-    return LibraryTensor(copy_of(handle)) if _set(handle) else None
+def tensor_of(handle: Any) -> Optional[Tensor]:
+    return LibraryTensor(copy_of(handle)) if is_set(handle) else None
 
 
-def _needed(handle: Any) -> Tensor:
+def needed(handle: Any) -> Tensor:
     return LibraryTensor(copy_of(handle))
 
 
-def _facts(info: Any, *texts: str) -> Dict[str, Any]:
+def facts_of(info: Any, *texts: str) -> Dict[str, Any]:
     facts = {name: getattr(info, name) for name, _ in info._fields_ if name not in ("size", "reserved")}
     return {name: value.decode() if name in texts else value for name, value in facts.items()}
 
 
-def _views(images: Sequence[Any]) -> Tuple[Any, List[Borrowed]]:
+def views_of(images: Sequence[Any]) -> Tuple[Any, List[Borrowed]]:
     borrowed = [Borrowed(image) for image in images]
     return (ctypes.POINTER(_abi.luna_view) * len(borrowed))(*[ctypes.pointer(one.view) for one in borrowed]), borrowed
 
 
-class _Stack:
+class Stack:
     """A stack of the library's, with the Python objects that it was made of."""
 
-    def __init__(self, session: "EmbeddedSession", recipe: LoraRecipe) -> None:
+    def __init__(self, session: "EmbeddedSession", recipe: LoraRecipe, prompts: Sequence[str] = ()) -> None:
+        """`prompts` name further LoRAs by tags."""
         entries = (_abi.luna_lora * len(recipe.lora_stack))()
         self._keep = [self._fill(entry, lora) for entry, lora in zip(entries, recipe.lora_stack)]
         mode = MODES.index(recipe.lora_mode)
         options = record(_abi.luna_loras_options, strict=int(recipe.strict), mode=mode)
         options.forwards = recipe.forwards if recipe.lora_mode == "auto" else 0
+        options.prompts = (ctypes.c_char_p * len(prompts))(*[prompt.encode() for prompt in prompts])
+        options.prompt_count = len(prompts)
         self.handle = _abi.luna_loras()
         place = ctypes.byref(self.handle)
         check(library().luna_loras_new(session._handle, entries, len(entries), ctypes.byref(options), place))
@@ -103,6 +107,18 @@ class _Stack:
             entry.data_bytes = len(lora.data)
         return lora.data
 
+    def tags(self) -> Tuple[Tuple[LoraTag, ...], Tuple[str, ...]]:
+        """What the tags of its prompts said, and those that could not be read."""
+
+        def tag(item: Any) -> Tuple[Optional[LoraTag], Optional[str]]:
+            known = None if item.name is None else LoraTag(item.name.decode(), item.model, item.clip)
+            return known, text_of(item.malformed)
+
+        handle = _abi.luna_list()
+        check(library().luna_loras_list_tags(self.handle, ctypes.byref(handle)))
+        said = read_list(handle, _abi.luna_lora_tag, (library().luna_list_lora_tag, tag))
+        return tuple(one for one, _ in said if one), tuple(text for _, text in said if text)
+
     def report(self) -> Tuple[LoraFile, ...]:
         """What became of it."""
 
@@ -110,7 +126,7 @@ class _Stack:
             targets = tuple(item.targets[index].decode() for index in range(item.target_count))
             words = (item.nearest, item.expected, item.found, item.what)
             told = LoraAdapter(
-                item.key.decode(), OUTCOMES[item.outcome], _text(item.kind), targets, *[_text(word) for word in words]
+                item.key.decode(), OUTCOMES[item.outcome], text_of(item.kind), targets, *[text_of(word) for word in words]
             )
             return (item.model.decode(), item.entry), told
 
@@ -120,7 +136,7 @@ class _Stack:
 
         def file(item: Any) -> LoraFile:
             return LoraFile(
-                item.name.decode(), item.model.decode(), item.strength, _text(item.made_for), MODES[item.mode],
+                item.name.decode(), item.model.decode(), item.strength, text_of(item.made_for), MODES[item.mode],
                 NOT_MERGED[item.not_merged], item.elsewhere, tuple(adapters.get((item.model.decode(), item.entry), ())),
             )
 
@@ -129,11 +145,12 @@ class _Stack:
         return tuple(read_list(handle, _abi.luna_lora_file, (library().luna_list_lora_file, file)))
 
 
-class _Handle(Recipe):
+class Handle(Recipe):
     """A handle that is freed with its object. `_family` is its part of the functions' names; what it is loaded from is
     `_source`."""
 
     _family = ""
+    _loader = "load"
     _session: "EmbeddedSession"
     _handle: Any
     _end: Any
@@ -142,7 +159,7 @@ class _Handle(Recipe):
         super().__init__()
         self._session, self._source = session, source
         self._handle = getattr(_abi, f"luna_{self._family}")()
-        check(self._function("load")(session._handle, *self._load(*source), ctypes.byref(self._handle)))
+        check(self._function(self._loader)(session._handle, *self._load(*source), ctypes.byref(self._handle)))
         self._end = weakref.finalize(self, self._function("free"), self._handle)
 
     def _function(self, name: str) -> Any:
@@ -175,10 +192,10 @@ class _Handle(Recipe):
         self._end()
 
 
-class _Patched(_Handle, LoraRecipe):
+class Patched(Handle, LoraRecipe):
     """A handle with LoRAs. The stack is made by the first call that needs it."""
 
-    _stack: Optional[_Stack] = None
+    _stack: Optional[Stack] = None
 
     def _changed(self) -> None:
         self._stack = None
@@ -187,7 +204,7 @@ class _Patched(_Handle, LoraRecipe):
         if not self.lora_stack:
             return _abi.luna_loras()
         if self._stack is None:
-            self._stack = _Stack(self._session, self)
+            self._stack = Stack(self._session, self)
         return self._stack.handle
 
     @property
@@ -195,17 +212,21 @@ class _Patched(_Handle, LoraRecipe):
         return () if self._stack is None else self._stack.report()
 
 
-class EmbeddedVae(_Handle, Vae):
+class EmbeddedVae(Handle, Vae):
     _family = "vae"
+    _loader = "load_with"
 
-    def __init__(self, session: "EmbeddedSession", path: bytes) -> None:
-        super().__init__(session, path)
+    def __init__(self, session: "EmbeddedSession", path: bytes, halves: int) -> None:
+        super().__init__(session, path, halves)
         info = self._info()
         self.latent_channels = info.latent_channels
         self.factor = info.factor
         self.scale = info.scale if info.has_scale else None
         self.shift = info.shift if info.has_scale else None
         self.weight_bytes: int = info.weight_bytes
+
+    def _load(self, path: bytes, halves: int) -> Sequence[Any]:
+        return path, ctypes.byref(record(_abi.luna_vae_load_options, halves=halves))
 
     def _encode(self, image: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]:
         options = self._options(_abi.luna_encode_options, wish, call)
@@ -227,67 +248,12 @@ class EmbeddedVae(_Handle, Vae):
         return self._call(name, arguments, (ctypes.byref(handle), lambda: LibraryTensor(handle)), call)
 
 
-class EmbeddedClip(_Patched, Clip):
-    _family = "text"
-
-    def _load(self, paths: Sequence[bytes], how: Mapping[str, Any]) -> Sequence[Any]:
-        folders = how["embedding_folders"]
-        options = record(_abi.luna_text_load_options, recipe=how["recipe"], cache_bytes=how["cache_bytes"])
-        options.embedding_folders = (ctypes.c_char_p * len(folders))(*folders)
-        options.embedding_folder_count = len(folders)
-        options.tokenizers = (ctypes.c_char_p * len(paths))(*how["tokenizers"])
-        options.encoders = (ctypes.c_char_p * len(paths))(*how["encoders"])
-        return (ctypes.c_char_p * len(paths))(*paths), len(paths), ctypes.byref(options)
-
-    def _options(self, call: Optional[Call] = None) -> Any:
-        options = record(_abi.luna_text_options, precision=self._precision, clip_skip=self.clip_skip)
-        options.attention = self._attention
-        if call is not None:
-            options.call, options.loras = call._handle, self._loras_handle()
-        return options
-
-    def tokenize(self, prompt: str) -> List[Token]:
-        handle, options = _abi.luna_list(), self._options()
-        place = ctypes.byref(handle)
-        check(library().luna_text_tokenize(self._handle, prompt.encode(), ctypes.byref(options), place, None))
-
-        def token(item: Any) -> Token:
-            id = None if item.id < 0 else item.id
-            return Token(item.encoder.decode(), item.chunk, id, item.weight, _text(item.embedding))
-
-        return read_list(handle, _abi.luna_token, (library().luna_list_token, token))
-
-    def _encode(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]:
-        texts = (ctypes.c_char_p * len(prompts))(*[prompt.encode() for prompt in prompts])
-        places, options = (_abi.luna_conditioning * len(prompts))(), self._options(call)
-        made = (places, lambda: [self._conditioning(place) for place in places])
-        return self._call("encode", (texts, len(prompts), ctypes.byref(options)), made, call)
-
-    @staticmethod
-    def _conditioning(place: Any) -> Conditioning:
-        problems: List[str] = []
-        if _set(place.problems):
-            read = (library().luna_list_problem, lambda item: item.text.decode())
-            problems = read_list(place.problems, _abi.luna_problem, read)
-        return Conditioning(_needed(place.tokens), _tensor(place.pooled), _tensor(place.mask), tuple(problems))
-
-    def cache_usage(self) -> Dict[str, int]:
-        """How the cache of `cache_bytes` is used: entries, bytes, hits, misses."""
-        usage = record(_abi.luna_cache_usage)
-        check(library().luna_text_get_cache_usage(self._handle, ctypes.byref(usage)))
-        return _facts(usage)
-
-    def clear_cache(self) -> None:
-        """Forgets the conditionings that are remembered."""
-        check(library().luna_text_clear_cache(self._handle))
-
-
-class EmbeddedModel(_Patched, Model):
+class EmbeddedModel(Patched, Model):
     _family = "model"
 
     def __init__(self, session: "EmbeddedSession", path: bytes, attention: str) -> None:
         super().__init__(session, path, attention)
-        self.info = _facts(self._info(), "family")
+        self.info = facts_of(self._info(), "family")
 
     def _load(self, path: bytes, attention: str) -> Sequence[Any]:
         options = record(_abi.luna_model_load_options, attention=choice("attention", attention, ATTENTION))
@@ -334,74 +300,37 @@ class EmbeddedModel(_Patched, Model):
             names = ("width", "height", "crop_left", "crop_top", "target_width", "target_height")
             told = ctypes.byref(record(_abi.luna_picture_sizes, **dict(zip(names, sizes))))
         check(library().luna_model_pooled(self._handle, ctypes.byref(borrowed.view), told, ctypes.byref(handle)))
-        return _tensor(handle)
+        return tensor_of(handle)
 
 
-class EmbeddedVision(_Handle, Vision):
+class EmbeddedVision(Handle, Vision):
     _family = "vision"
+    _loader = "load_with"
 
-    def __init__(self, session: "EmbeddedSession", path: bytes) -> None:
-        super().__init__(session, path)
-        self.info = _facts(self._info(), "kind")
+    def __init__(self, session: "EmbeddedSession", path: bytes, how: Tuple[int, Optional[Preprocessing]]) -> None:
+        super().__init__(session, path, how)
+        self.info = facts_of(self._info(), "kind")
+
+    def _load(self, path: bytes, how: Tuple[int, Optional[Preprocessing]]) -> Sequence[Any]:
+        options, own = record(_abi.luna_vision_load_options, activation=how[0]), how[1]
+        if own is not None:
+            options.preprocessing, options.resize = 1, RESIZES.index(own.resize)
+            options.filter, options.rescale = FILTERS.index(own.filter), own.rescale
+            (options.resize_height, options.resize_width), (options.crop_height, options.crop_width) = own.size, own.crop
+            options.mean[:], options.std[:] = own.mean, own.std
+        return path, ctypes.byref(options)
 
     def _encode(self, images: Sequence[Any], part: Optional[Part], call: Call) -> Tuple[Features, Report]:
         options = record(_abi.luna_vision_options, precision=self._precision, call=call._handle)
         if part is not None:
             options.part, (options.top, options.left, options.height, options.width) = 1, part
-        (views, _keep), made = _views(images), _abi.luna_features()
+        (views, _keep), made = views_of(images), _abi.luna_features()
 
         def features() -> Features:
             return Features(
-                _needed(made.last_hidden_state), _needed(made.penultimate), _tensor(made.pooler_output),
-                _tensor(made.image_embeds),
+                needed(made.last_hidden_state), needed(made.penultimate), tensor_of(made.pooler_output),
+                tensor_of(made.image_embeds),
             )
 
         arguments = (views, len(images), ctypes.byref(options))
         return self._call("encode", arguments, (ctypes.byref(made), features), call)
-
-
-class EmbeddedVlm(_Patched, Vlm):
-    _family = "vlm"
-
-    def __init__(
-        self, session: "EmbeddedSession", path: bytes, tokenizer: Optional[bytes], projector: Optional[bytes]
-    ) -> None:
-        super().__init__(session, path, tokenizer, projector)
-        self.info = _facts(self._info(), "family")
-
-    def _load(self, path: bytes, tokenizer: Optional[bytes], projector: Optional[bytes]) -> Sequence[Any]:
-        return path, ctypes.byref(record(_abi.luna_vlm_load_options, tokenizer=tokenizer, projector=projector))
-
-    def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]:
-        views, _keep = _views(question.images)
-        asked = record(_abi.luna_question, prompt=question.prompt.encode(), images=views)
-        asked.image_count = len(question.images)
-        asked.system = None if question.system is None else question.system.encode()
-        options = record(_abi.luna_generate_options, precision=self._precision, **question.sampling)
-        options.max_tokens, options.call, options.loras = question.max_tokens, call._handle, self._loras_handle()
-        options.stop = (ctypes.c_char_p * len(question.stop))(*[text.encode() for text in question.stop])
-        options.stop_count = len(question.stop)
-
-        def hear(_: int, text: bytes, __: Any) -> None:
-            if text:
-                call._guard(question.on_text, text.decode())
-
-        piece = _abi.luna_piece_function(hear)
-        if question.on_text is not None:
-            options.piece = piece
-        handle = _abi.luna_list()
-
-        def answer() -> Generated:
-            [told] = read_list(handle, _abi.luna_generated, (library().luna_list_generated, _generated))
-            assert isinstance(told, Generated)
-            return told
-
-        arguments = (ctypes.byref(asked), ctypes.byref(options))
-        return self._call("generate", arguments, (ctypes.byref(handle), answer), call)
-
-
-def _generated(item: Any) -> Generated:
-    return Generated(
-        item.text.decode(), tuple(item.ids[: item.id_count]), item.prompt_tokens, item.picture_tokens,
-        FINISHES[item.finish], item.prompt_nanoseconds / 1e9, item.token_nanoseconds / 1e9,
-    )

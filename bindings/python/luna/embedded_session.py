@@ -9,11 +9,18 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from . import _abi
 from .arrays import Borrowed, LibraryTensor, Tensor
-from .embedded import EmbeddedClip, EmbeddedModel, EmbeddedVae, EmbeddedVision, EmbeddedVlm
+from .answers import Vlm
+from .embedded import EmbeddedModel, EmbeddedVae, EmbeddedVision
+from .embedded_answers import EmbeddedVlm
+from .embedded_texts import EmbeddedClip
 from .library import check, library, read_list, record
-from .models import Clip, Model, Vae, Vision, Vlm
-from .recipe import Path
-from .session import FORMATS, IF_EXISTS, ClipWish, Component, Resident, SavedPicture, SaveJob, SaveWish, Session
+from .models import Model, Vae, Vision
+from .recipe import Path, choice
+from .session import (
+    CLIP_ACTIVATIONS, FORMATS, HALVES, IF_EXISTS, VISION_ACTIVATIONS, ClipWish, Component, Preprocessing, Resident,
+    SavedPicture, SaveJob, SaveWish, Session,
+)
+from .texts import Clip
 
 Log = Callable[[str, str], object]
 _LEVELS = ("info", "warning", "error")
@@ -94,8 +101,8 @@ class EmbeddedSession(Session):
         """Ends the session; save jobs are finished first. Models that it gave stay usable."""
         self._end()
 
-    def vae(self, path: Path = "moonlet") -> Vae:
-        return EmbeddedVae(self, os.fspath(path).encode())
+    def vae(self, path: Path = "moonlet", halves: str = "both") -> Vae:
+        return EmbeddedVae(self, os.fspath(path).encode(), choice("half of a VAE", halves, HALVES))
 
     def _clip(self, wish: ClipWish) -> Clip:
         folders = [_bytes(folder) for folder in wish.embedding_folders]
@@ -103,14 +110,18 @@ class EmbeddedSession(Session):
             "recipe": _bytes(wish.recipe), "embedding_folders": folders, "cache_bytes": wish.cache_bytes,
             "tokenizers": [_bytes(path) for path in wish.tokenizers],
             "encoders": [_bytes(name) for name in wish.encoders],
+            "activations": [choice("activation", name, CLIP_ACTIVATIONS) for name in wish.activations],
         }
         return EmbeddedClip(self, [_bytes(path) for path in wish.paths], how)
 
     def model(self, path: Path, attention: str = "auto") -> Model:
         return EmbeddedModel(self, os.fspath(path).encode(), attention)
 
-    def vision(self, path: Path) -> Vision:
-        return EmbeddedVision(self, os.fspath(path).encode())
+    def vision(
+        self, path: Path, activation: Optional[str] = None, preprocessing: Optional[Preprocessing] = None
+    ) -> Vision:
+        how = (choice("activation", activation, VISION_ACTIVATIONS), preprocessing)
+        return EmbeddedVision(self, os.fspath(path).encode(), how)
 
     def vlm(self, path: Path, tokenizer: Optional[Path] = None, projector: Optional[Path] = None) -> Vlm:
         return EmbeddedVlm(self, os.fspath(path).encode(), _bytes(tokenizer), _bytes(projector))

@@ -111,6 +111,12 @@ class InvalidHandle(LunaError):
     kind, status = "invalid_handle", 100
 
 
+class TimedOut(LunaError, TimeoutError):
+    """The call was not done within its `timeout`."""
+
+    kind, status = "deadline", 101
+
+
 class LibraryMismatch(LunaError, ImportError):
     """The library is missing, or of another version than this package can use."""
 
@@ -119,7 +125,7 @@ class LibraryMismatch(LunaError, ImportError):
 
 ALL = (
     InvalidInput, InvalidFile, Unsupported, NotFound, Io, LimitExceeded, OutOfMemory, Cancelled, Busy, NonFinite,
-    DeviceError, Internal, InvalidHandle,
+    DeviceError, Internal, InvalidHandle, TimedOut,
 )
 BY_STATUS = {error.status: error for error in ALL}
 BY_KIND = {error.kind: error for error in ALL}

@@ -1,17 +1,18 @@
-"""Models as callers see them, in this process or of a daemon. Enters: arrays and options. Leaves: tensors, each call with
-a report of how it was done. What a place does with a wish stands in `embedded` and `remote`."""
+"""Models as callers see them, in this process or of a daemon: VAEs, denoisers, vision encoders. Enters: arrays and options.
+Leaves: tensors, each call with a report of how it was done. Every call takes a `timeout` in seconds. What a place does
+with a wish stands in `embedded` and `remote`."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Awaitable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from .arrays import Tensor
 from .calls import Call, Progress, beside, call_of
-from .recipe import SIZES, AttentionRecipe, LoraRecipe, Recipe, Report, StepCache, choice
+from .recipe import SIZES, AttentionRecipe, Recipe, Report, StepCache, choice
+from .texts import Conditioning
 
-Piece = Callable[[str], object]
 Part = Tuple[int, int, int, int]
 SIDES = ("input", "middle", "output")
 
@@ -42,13 +43,14 @@ class Vae(Recipe):
         seed: Optional[int] = None,
         scaled: bool = False,
         tile: int = 0,
+        timeout: Optional[float] = None,
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Tensor:
         """Pictures, [batch, height, width, channels] in 0..1 (bytes: 0..255), to latents. `seed` asks for a sample
         instead of the mean, `scaled` for the latent as a sampler sees it, `tile` for tiles of that many latent pixels."""
         choice("size rule", sizes, SIZES)
-        return self._report(self._encode(image, CodeWish(scaled, tile, sizes, seed), call_of(call, progress)))
+        return self._report(self._encode(image, CodeWish(scaled, tile, sizes, seed), call_of(call, progress, timeout)))
 
     def decode(
         self,
@@ -56,11 +58,12 @@ class Vae(Recipe):
         *,
         scaled: bool = False,
         tile: int = 0,
+        timeout: Optional[float] = None,
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Tensor:
         """Latents, [batch, channels, height, width], to pictures, [batch, 8 height, 8 width, 3] in 0..1."""
-        return self._report(self._decode(latent, CodeWish(scaled, tile), call_of(call, progress)))
+        return self._report(self._decode(latent, CodeWish(scaled, tile), call_of(call, progress, timeout)))
 
     @abstractmethod
     def _encode(self, image: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]: ...
@@ -75,56 +78,6 @@ class Vae(Recipe):
     def decode_async(self, latent: Any, **options: Any) -> Awaitable[Tensor]:
         """As `decode`, beside the event loop. Cancelling the task cancels the call."""
         return beside(self.decode, latent, **options)
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """An encoded prompt: what a denoiser takes."""
-
-    tokens: Tensor
-    pooled: Optional[Tensor]
-    mask: Optional[Tensor]
-    problems: Tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token of a prompt, for one encoder. `id` is None where a textual inversion's vector stands."""
-
-    encoder: str
-    chunk: int
-    id: Optional[int]
-    weight: float
-    embedding: Optional[str]
-
-
-class Clip(AttentionRecipe):
-    """The text encoders of a diffusion model. Made by `session.clip()`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clip_skip = 0
-
-    @abstractmethod
-    def tokenize(self, prompt: str) -> List[Token]:
-        """The tokens that each encoder reads, with ComfyUI's weights such as `(red:1.3)`."""
-
-    def encode(
-        self, *prompts: str, progress: Optional[Progress] = None, call: Optional[Call] = None
-    ) -> List[Conditioning]:
-        """Prompts, positive and negative or any others, in one batch."""
-        return self._report(self._encode(prompts, call_of(call, progress)))
-
-    @abstractmethod
-    def _encode(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]: ...
-
-    def encode_async(self, *prompts: str, **options: Any) -> Awaitable[List[Conditioning]]:
-        """As `encode`, beside the event loop. Cancelling the task cancels the call."""
-        return beside(self.encode, *prompts, **options)
-
-    def _take_recipe(self, other: Any) -> None:
-        super()._take_recipe(other)
-        self.clip_skip = other.clip_skip
 
 
 @dataclass(frozen=True)
@@ -156,6 +109,7 @@ class Model(AttentionRecipe):
         guidance: Any = None,
         control: Optional[Mapping[str, Sequence[Any]]] = None,
         cache: Union[StepCache, str, None] = None,
+        timeout: Optional[float] = None,
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Tensor:
@@ -166,7 +120,7 @@ class Model(AttentionRecipe):
             choice("side of a control", side, SIDES)
         sequence = StepCache(cache) if isinstance(cache, str) else cache
         step = Step(x, timesteps, context, y, guidance, control or {}, sequence)
-        return self._report(self._forward(step, call_of(call, progress)))
+        return self._report(self._forward(step, call_of(call, progress, timeout)))
 
     @abstractmethod
     def _forward(self, step: Step, call: Call) -> Tuple[Tensor, Report]: ...
@@ -202,12 +156,13 @@ class Vision(Recipe):
         self,
         *images: Any,
         part: Optional[Part] = None,
+        timeout: Optional[float] = None,
         progress: Optional[Progress] = None,
         call: Optional[Call] = None,
     ) -> Features:
         """Pictures of any size, each [batch, height, width, channels], as one batch. `part` is (top, left, height,
         width) in pixels, of each picture."""
-        return self._report(self._encode(images, part, call_of(call, progress)))
+        return self._report(self._encode(images, part, call_of(call, progress, timeout)))
 
     @abstractmethod
     def _encode(self, images: Sequence[Any], part: Optional[Part], call: Call) -> Tuple[Features, Report]: ...
@@ -215,73 +170,3 @@ class Vision(Recipe):
     def encode_async(self, *images: Any, **options: Any) -> Awaitable[Features]:
         """As `encode`, beside the event loop. Cancelling the task cancels the call."""
         return beside(self.encode, *images, **options)
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What a vision-language model answered, and why it ended: `end_of_turn`, `stop_string`, `max_tokens` or
-    `context_full`."""
-
-    text: str
-    ids: Tuple[int, ...]
-    prompt_tokens: int
-    picture_tokens: int
-    finish: str
-    prompt_seconds: float
-    token_seconds: float
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a vision-language model is asked, and how it is to answer. `sampling` has the fields of the header's
-    options and of the wire: temperature, top_k, top_p, min_p, repetition_penalty, seed."""
-
-    prompt: str
-    images: Sequence[Any]
-    system: Optional[str]
-    max_tokens: int
-    sampling: Mapping[str, Any]
-    stop: Sequence[str]
-    on_text: Optional[Piece]
-
-
-class Vlm(LoraRecipe):
-    """A vision-language model: pictures and a prompt to text. Made by `session.vlm()`. The strength of its LoRAs is the
-    `clip_strength`."""
-
-    info: Dict[str, Any]
-
-    def generate(
-        self,
-        prompt: str,
-        *images: Any,
-        system: Optional[str] = None,
-        max_tokens: int = 512,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        on_text: Optional[Piece] = None,
-        progress: Optional[Progress] = None,
-        call: Optional[Call] = None,
-    ) -> Generated:
-        """Answers a question about pictures, or without any; greedy unless a temperature is given. `on_text` hears the
-        text piece by piece, as it comes; what it raises ends the call."""
-        sampling = {
-            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-            "repetition_penalty": repetition_penalty, "seed": seed,
-        }
-        question = Question(prompt, images, system, max_tokens, sampling, stop, on_text)
-        return self._report(self._generate(question, call_of(call, progress)))
-
-    @abstractmethod
-    def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]: ...
-
-    def generate_async(self, prompt: str, *images: Any, **options: Any) -> Awaitable[Generated]:
-        """As `generate`, beside the event loop. Cancelling the task cancels the call."""
-        return beside(self.generate, prompt, *images, **options)
-
-

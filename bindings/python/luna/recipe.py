@@ -23,11 +23,12 @@ Own = TypeVar("Own", bound="Recipe")
 T = TypeVar("T")
 
 
-def choice(what: str, value: str, known: Sequence[str]) -> int:
+def choice(what: str, value: Optional[str], known: Sequence[Optional[str]]) -> int:
     """The number of a name."""
     if value in known:
         return known.index(value)
-    raise errors.InvalidInput(f"there is no such {what}", expected=", ".join(known), found=repr(value))
+    names = ", ".join(str(name) for name in known)
+    raise errors.InvalidInput(f"there is no such {what}", expected=names, found=repr(value))
 
 
 def precision_of(dtype: Any) -> int:

@@ -1,20 +1,16 @@
-"""A daemon's models, by the standard library alone. Enters: arrays and options. Leaves: what the daemon gives, as `models`
-has it. Works on machines without the library."""
+"""A daemon's VAEs, denoisers and vision encoders, and what all its models share, by the standard library alone. Enters: arrays
+and options. Leaves: what the daemon gives, as `models` has it. Works on machines without the library."""
 
 from __future__ import annotations
 
 import array
-import dataclasses
-import functools
 import struct
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import errors
 from .arrays import BytesTensor, Tensor, pack
 from .calls import Call
-from .models import (
-    Clip, CodeWish, Conditioning, Features, Generated, Model, Part, Question, Step, Token, Vae, Vision, Vlm,
-)
+from .models import CodeWish, Features, Model, Part, Step, Vae, Vision
 from .recipe import LONG, SHORT, LoraAdapter, LoraFile, LoraRecipe, Recipe, Report
 from .wire import Heard, Reply
 
@@ -22,7 +18,7 @@ if TYPE_CHECKING:
     from .remote_session import RemoteSession
 
 
-def _report(reply: Reply, told: Mapping[str, Any], lora: Optional[Mapping[str, Any]] = None) -> Report:
+def report_of(reply: Reply, told: Mapping[str, Any], lora: Optional[Mapping[str, Any]] = None) -> Report:
     files = lora["files"] if lora else ()
     tiling, cache = told.get("tiling") or {}, told.get("cache") or {}
     missed = ("unmatched", "wrong_shape", "unsupported")
@@ -45,7 +41,7 @@ def _report(reply: Reply, told: Mapping[str, Any], lora: Optional[Mapping[str, A
     )
 
 
-def _lora_files(model: str, outcome: Mapping[str, Any]) -> List[LoraFile]:
+def lora_files(model: str, outcome: Mapping[str, Any]) -> List[LoraFile]:
     """What became of each file, from the wire's coverage."""
     files = []
     for told in outcome["files"]:
@@ -67,7 +63,7 @@ def _lora_files(model: str, outcome: Mapping[str, Any]) -> List[LoraFile]:
     return files
 
 
-class _Remote(Recipe):
+class Remote(Recipe):
     """A model of a daemon's; what it is known by is `_source`."""
 
     def __init__(self, session: "RemoteSession", *source: Any) -> None:
@@ -107,7 +103,7 @@ class _Remote(Recipe):
         return LONG[self.dtype]
 
 
-class _RemotePatched(_Remote, LoraRecipe):
+class RemotePatched(Remote, LoraRecipe):
     _ids: Optional[List[Dict[str, Any]]] = None
     _told: Tuple[LoraFile, ...] = ()
 
@@ -126,7 +122,7 @@ class _RemotePatched(_Remote, LoraRecipe):
         """Notes what became of the stack on a model of one part, and gives it."""
         told = reply.words.get("loras")
         outcome = {**told["coverage"], "mode": told["mode"], "not_merged": told["not_merged"]} if told else None
-        self._told = tuple(_lora_files(self.info["family"], outcome)) if outcome else ()
+        self._told = tuple(lora_files(self.info["family"], outcome)) if outcome else ()
         return outcome
 
     @property
@@ -134,7 +130,7 @@ class _RemotePatched(_Remote, LoraRecipe):
         return self._told
 
 
-class RemoteVae(_Remote, Vae):
+class RemoteVae(Remote, Vae):
     def __init__(self, session: "RemoteSession", name: str) -> None:
         super().__init__(session, name)
         self._name = name
@@ -152,12 +148,12 @@ class RemoteVae(_Remote, Vae):
         latent = reply.tensors["latents"]
         if wish.scaled:
             latent = _scaled(latent, self.scale or 1.0, self.shift or 0.0)
-        return latent, _report(reply, reply["report"])
+        return latent, report_of(reply, reply["report"])
 
     def _decode(self, latent: Any, wish: CodeWish, call: Call) -> Tuple[Tensor, Report]:
         fields = {"scaled": wish.scaled, **self._fields(wish.tile)}
         reply = self._ask("vae_decode", fields, {"latents": latent}, call)
-        return reply.tensors["pixels"], _report(reply, reply["report"])
+        return reply.tensors["pixels"], report_of(reply, reply["report"])
 
     def _fields(self, tile: int) -> Dict[str, Any]:
         tiles = {"tiled": True, "tile_size": tile} if tile else {}
@@ -176,66 +172,7 @@ def _scaled(latent: Tensor, scale: float, shift: float) -> Tensor:
     return BytesTensor("float32", latent.shape, memoryview(values).cast("B"))
 
 
-class RemoteClip(_RemotePatched, Clip):
-    def __init__(self, session: "RemoteSession", names: Sequence[str], recipe: Optional[str]) -> None:
-        super().__init__(session, names, recipe)
-        self._names, self._recipe_name = list(names), recipe
-        # Whether these encoders work together is told now, as it is in this process.
-        self.tokenize("")
-
-    def _with(self) -> Dict[str, Any]:
-        wish: Dict[str, Any] = {"models": self._names, "precision": self._wire_precision}
-        if self.attention != "default":
-            wish["attention"] = self.attention
-        if self._recipe_name is not None:
-            wish["recipe"] = self._recipe_name
-        if self.clip_skip:
-            wish["clip_skip"] = self.clip_skip
-        return wish
-
-    def tokenize(self, prompt: str) -> List[Token]:
-        reply = self._ask("clip_tokenize", {"text": prompt, "with": self._with()}, {}, Call())
-        return [
-            Token(encoder, chunk, place.get("id"), place["weight"], (place.get("embedding") or [None])[0])
-            for encoder, chunks in reply["tokens"].items()
-            for chunk, places in enumerate(chunks)
-            for place in places
-        ]
-
-    def _encode(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]:
-        if not prompts:
-            raise errors.InvalidInput("there is no prompt")
-        pairs = [self._encode_pair(prompts[first : first + 2], call) for first in range(0, len(prompts), 2)]
-        together = functools.reduce(_together, [told for _, told in pairs])
-        return [one for made, _ in pairs for one in made], together
-
-    def _encode_pair(self, prompts: Sequence[str], call: Call) -> Tuple[List[Conditioning], Report]:
-        """A positive and a negative prompt, or one alone, as a request has them."""
-        fields: Dict[str, Any] = dict(zip(("positive", "negative"), prompts))
-        fields["with"] = {**self._with(), "loras": self._stack(), "strict": self.strict}
-        reply, made = self._ask("clip_encode", fields, {}, call), []
-        names = (("cond", "pooled", "mask"), ("uncond", "pooled_neg", "mask_neg"))
-        for told, (tokens, pooled, mask) in zip(reply["prompts"], names):
-            problems = tuple(problem["message"] for problem in told["problems"])
-            tensors = reply.tensors
-            made.append(Conditioning(tensors[tokens], tensors.get(pooled), tensors.get(mask), problems))
-        every = {"files": [file for one in reply["loras"] for file in one["files"]]}
-        self._told = tuple(file for one in reply["loras"] for file in _lora_files(one["model"], one))
-        return made, _report(reply, reply.words, every)
-
-
-def _together(first: Report, then: Report) -> Report:
-    """The report of a call that took several requests."""
-    return dataclasses.replace(
-        first,
-        fallbacks=tuple(dict.fromkeys(first.fallbacks + then.fallbacks)),
-        cached=first.cached + then.cached,
-        seconds=first.seconds + then.seconds,
-        queue_seconds=first.queue_seconds + then.queue_seconds,
-    )
-
-
-class RemoteModel(_RemotePatched, Model):
+class RemoteModel(RemotePatched, Model):
     def __init__(self, session: "RemoteSession", name: str, attention: str) -> None:
         super().__init__(session, name, attention)
         self._name, self._usual = name, attention
@@ -260,10 +197,10 @@ class RemoteModel(_RemotePatched, Model):
         given = {name: array for name, array in tensors.items() if array is not None}
         reply = self._ask("model_forward", fields, given, call)
         self.info = dict(reply["model"])
-        return reply.tensors["out"], _report(reply, reply["report"], self._fates(reply))
+        return reply.tensors["out"], report_of(reply, reply["report"], self._fates(reply))
 
 
-class RemoteVision(_Remote, Vision):
+class RemoteVision(Remote, Vision):
     def _encode(self, images: Sequence[Any], part: Optional[Part], call: Call) -> Tuple[Features, Report]:
         fields = {"model": self._source[0], "precision": self._wire_precision, "regions": [part] if part else []}
         pictures = {f"image_{index}": image for index, image in enumerate(images)}
@@ -274,29 +211,4 @@ class RemoteVision(_Remote, Vision):
             tensors["last_hidden_state"], tensors["penultimate"], tensors.get("pooler_output"),
             tensors.get("image_embeds"),
         )
-        return features, _report(reply, reply.words)
-
-
-class RemoteVlm(_RemotePatched, Vlm):
-    def _generate(self, question: Question, call: Call) -> Tuple[Generated, Report]:
-        on_text = question.on_text
-        fields: Dict[str, Any] = {
-            "model": self._source[0], "prompt": question.prompt, "max_tokens": question.max_tokens,
-            "sampling": question.sampling, "stop": list(question.stop), "precision": self._wire_precision,
-            "stream": on_text is not None, "loras": self._stack(), "strict": self.strict, "lora_mode": self.lora_mode,
-        }
-        if question.system is not None:
-            fields["system"] = question.system
-
-        def hear(event: Dict[str, Any]) -> None:
-            if event.get("event") == "text" and event["text"]:
-                call._guard(on_text, event["text"])
-
-        pictures = {f"image_{index}": image for index, image in enumerate(question.images)}
-        reply = self._ask("vlm_generate", fields, pictures, call, hear if on_text is not None else None)
-        self.info = dict(reply["model"])
-        generated = Generated(
-            reply["text"] or "", tuple(reply["ids"]), reply["prompt_tokens"], reply["picture_tokens"],
-            reply["finish"], reply["prompt_seconds"], reply["generation_seconds"],
-        )
-        return generated, _report(reply, reply.words, self._fates(reply))
+        return features, report_of(reply, reply.words)

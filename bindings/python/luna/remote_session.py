@@ -11,11 +11,15 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import errors
+from .answers import Vlm
 from .arrays import pack
-from .models import Clip, Model, Vae, Vision, Vlm
+from .models import Model, Vae, Vision
 from .recipe import Lora, Path
-from .remote import RemoteClip, RemoteModel, RemoteVae, RemoteVision, RemoteVlm
-from .session import ClipWish, Resident, SavedPicture, SaveJob, SaveWish, Session
+from .remote import RemoteModel, RemoteVae, RemoteVision
+from .remote_answers import RemoteVlm
+from .remote_texts import RemoteClip
+from .session import ClipWish, Preprocessing, Resident, SavedPicture, SaveJob, SaveWish, Session
+from .texts import Clip
 from .wire import Connection, Packed, Reply
 
 _BUNDLED = ("moonlet", "demo")
@@ -162,19 +166,27 @@ class RemoteSession(Session):
         fields = {"name": name, "metadata": metadata}
         return str(self._connection.ask("lora_cache_put", fields, tensors)["lora_id"])
 
-    def vae(self, path: Path = "moonlet") -> Vae:
+    def vae(self, path: Path = "moonlet", halves: str = "both") -> Vae:
+        if halves != "both":
+            raise errors.Unsupported("a daemon's VAEs are whole", remedy="leave `halves` out")
         return RemoteVae(self, self._model(path))
 
     def _clip(self, wish: ClipWish) -> Clip:
         if wish.embedding_folders:
             raise errors.Unsupported("a daemon has its own folders of textual inversions", remedy="leave them out")
+        if any(wish.activations):
+            raise errors.Unsupported("a daemon's CLIPs have the activation of their files", remedy="leave it out")
         read = zip(wish.paths, wish.tokenizers, wish.encoders)
         return RemoteClip(self, [self._model(*one) for one in read], wish.recipe)
 
     def model(self, path: Path, attention: str = "auto") -> Model:
         return RemoteModel(self, self._model(path), attention)
 
-    def vision(self, path: Path) -> Vision:
+    def vision(
+        self, path: Path, activation: Optional[str] = None, preprocessing: Optional[Preprocessing] = None
+    ) -> Vision:
+        if activation is not None or preprocessing is not None:
+            raise errors.Unsupported("a daemon's vision encoders are read as their files state", remedy="leave it out")
         return RemoteVision(self, self._model(path))
 
     def vlm(self, path: Path, tokenizer: Optional[Path] = None, projector: Optional[Path] = None) -> Vlm:

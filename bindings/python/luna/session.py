@@ -5,15 +5,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Optional, Sequence, TypeVar
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from . import errors
-from .models import Clip, Model, Vae, Vision, Vlm
+from .answers import Vlm
+from .models import Model, Vae, Vision
 from .recipe import Path, choice
+from .texts import Clip
 
 Own = TypeVar("Own", bound="Session")
 FORMATS = ("png", "png16", "webp", "webp-lossless", "jpeg")
 IF_EXISTS = ("number", "refuse", "replace")
+HALVES = ("both", "encoder", "decoder")
+CLIP_ACTIVATIONS = (None, "quick_gelu", "gelu")
+VISION_ACTIVATIONS = (None, "quick_gelu", "gelu", "gelu_tanh")
+RESIZES = ("shortest_edge", "exact", "keep")
+FILTERS = ("bicubic", "bilinear", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,24 @@ class SavedPicture:
 
 
 @dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become what a vision encoder takes. `resize` is `shortest_edge` (of `size`'s first number), `exact` (height
+    and width) or `keep`; `crop`, height and width, is cut out of the middle."""
+
+    resize: str = "keep"
+    size: Tuple[int, int] = (0, 0)
+    filter: str = "bicubic"
+    crop: Tuple[int, int] = (0, 0)
+    rescale: float = 1 / 255
+    mean: Tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: Tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        choice("way of resizing", self.resize, RESIZES)
+        choice("filter", self.filter, FILTERS)
+
+
+@dataclass(frozen=True)
 class ClipWish:
     """Which text encoders are wanted."""
 
@@ -63,6 +88,7 @@ class ClipWish:
     cache_bytes: int
     tokenizers: Sequence[Optional[Path]]
     encoders: Sequence[Optional[str]]
+    activations: Sequence[Optional[str]]
 
 
 @dataclass(frozen=True)
@@ -123,8 +149,9 @@ class Session(ABC):
         self.close()
 
     @abstractmethod
-    def vae(self, path: Path = "moonlet") -> Vae:
-        """A VAE: a file or folder, or `moonlet`, the demonstration model that Luna carries."""
+    def vae(self, path: Path = "moonlet", halves: str = "both") -> Vae:
+        """A VAE: a file or folder, or `moonlet`, the demonstration model that Luna carries. `encoder` or `decoder` loads only
+        that half, which takes half the memory; a daemon's are whole."""
 
     def clip(
         self,
@@ -134,19 +161,23 @@ class Session(ABC):
         cache_bytes: int = 0,
         tokenizers: Sequence[Optional[Path]] = (),
         encoders: Sequence[Optional[str]] = (),
+        activations: Sequence[Optional[str]] = (),
     ) -> Clip:
         """The text encoders of a diffusion model: files or folders, or `demo`, the demonstration model with random
         weights that Luna carries and that is taken if there are none. `cache_bytes` of conditionings are remembered, and
         `embedding:name` in a prompt is looked up in the folders; a daemon has a cache and folders of its own.
         `tokenizers` has a `tokenizer.json` for each path, or None for the one beside it; `encoders` the only encoder that
-        is wanted of each, such as `clip_g`, or None for what the file tells."""
+        is wanted of each, such as `clip_g`, or None for what the file tells; `activations` that of each CLIP, `quick_gelu` or
+        `gelu`, or None for what the file tells or its kind has, as for a daemon's."""
         names = paths or ("demo",)
-        for what, given in (("tokenizers", tokenizers), ("encoders", encoders)):
+        for what, given in (("tokenizers", tokenizers), ("encoders", encoders), ("activations", activations)):
             if given and len(given) != len(names):
                 raise errors.InvalidInput(f"there is not one of `{what}` for each path", found=str(len(given)))
         none = (None,) * len(names)
         return self._clip(
-            ClipWish(names, recipe, embedding_folders, cache_bytes, tokenizers or none, encoders or none)
+            ClipWish(
+                names, recipe, embedding_folders, cache_bytes, tokenizers or none, encoders or none, activations or none
+            )
         )
 
     @abstractmethod
@@ -157,8 +188,11 @@ class Session(ABC):
         """A denoiser: a Stable Diffusion UNet, a Flux or a Z-Image transformer."""
 
     @abstractmethod
-    def vision(self, path: Path) -> Vision:
-        """A vision encoder: a CLIP's or a SigLIP."""
+    def vision(
+        self, path: Path, activation: Optional[str] = None, preprocessing: Optional[Preprocessing] = None
+    ) -> Vision:
+        """A vision encoder: a CLIP's or a SigLIP. The activation (`quick_gelu`, `gelu`, `gelu_tanh`) and how pictures are prepared
+        are what the file states if they are not given, as for a daemon's."""
 
     @abstractmethod
     def vlm(self, path: Path, tokenizer: Optional[Path] = None, projector: Optional[Path] = None) -> Vlm:

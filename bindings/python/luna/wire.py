@@ -61,7 +61,9 @@ def decode(body: bytearray) -> Tuple[str, Dict[str, Any], Dict[str, Tensor]]:
 
 def fault(told: Mapping[str, Any]) -> errors.LunaError:
     """The exception of an error of the daemon's."""
-    kind = errors.BY_KIND.get(told.get("kind", ""), errors.Internal)
+    # A deadline is a reason on the wire, as the daemon cancels what is late.
+    name = "deadline" if told.get("reason") == "deadline" else told.get("kind", "")
+    kind = errors.BY_KIND.get(name, errors.Internal)
     error = kind(told.get("message", ""), told.get("expected"), told.get("found"), told.get("remedy"))
     error.reason, error.missing = told.get("reason"), tuple(told.get("missing", ()))
     retry = told.get("retry_after_ms")
@@ -122,11 +124,15 @@ class Connection:
         call: Optional[Call] = None,
         heard: Optional[Heard] = None,
     ) -> Reply:
-        """Asks and waits. `heard` hears events; a call that is cancelled cancels the request."""
-        id = self._send(cmd, fields or {}, tensors or {}, heard is not None, True)
+        """Asks and waits. `heard` hears events; a call that is cancelled cancels the request, and its timeout is the
+        request's deadline."""
+        head: Dict[str, Any] = {"progress": True} if heard is not None else {}
+        if call is not None and call._milliseconds:
+            head["deadline_ms"] = call._milliseconds
+        id = self._send(cmd, {**(fields or {}), **head}, tensors or {}, True)
 
         def cancel() -> None:
-            self._send("cancel", {"request": id}, {}, False, False)
+            self._send("cancel", {"request": id}, {}, False)
 
         if call is not None:
             call._on_cancel(cancel)
@@ -148,14 +154,13 @@ class Connection:
             raise fault(words["error"])
         return Reply(words, received)
 
-    def _send(self, cmd: str, fields: Mapping[str, Any], tensors: Mapping[str, Packed], news: bool, wait: bool) -> int:
+    def _send(self, cmd: str, fields: Mapping[str, Any], tensors: Mapping[str, Packed], wait: bool) -> int:
         with self._changed:
             self._ids += 1
             id = self._ids
             if wait:
                 self._arrived[id] = []
-        request = {"id": id, "cmd": cmd, **fields, **({"progress": True} if news else {})}
-        parts = encode(request, tensors)
+        parts = encode({"id": id, "cmd": cmd, **fields}, tensors)
         try:
             with self._sending:
                 for part in parts:

@@ -60,7 +60,12 @@ class Door:
     def text(self, case):
         clip = self.lora(self.clip, case)
         clip.clip_skip, clip.attention = case.get("clip_skip", 0), case.get("attention", "default")
-        return answer(clip.encode(case["prompt"])[0].tokens)
+        clip.lora_tags = case.get("lora_tags", False)
+        prompt = luna.Prompt(case["prompt"], clip_l=case.get("clip_l"), t5=case.get("t5"))
+        return answer(clip.encode(prompt)[0].tokens)
+
+    def ids(self, case):
+        return answer(self.clip.encode_ids(case["ids"], case.get("mask"))[0].tokens)
 
     def tokenize(self, case):
         return str([-1 if token.id is None else token.id for token in self.clip.tokenize(case["prompt"])])
@@ -92,6 +97,19 @@ class Door:
         told = self.lora(self.vlm, case).generate(case["prompt"], *pictures, **options)
         return f"{list(told.ids)} {told.finish}"
 
+    def chat(self, case):
+        messages = []
+        for turn in case["turns"]:
+            role, text = turn.split(": ", 1)
+            shown = [] if messages else [{"type": "image", "image": values(case["shape"])}]
+            messages.append({"role": role, "content": [*shown, text]})
+        told = self.vlm.chat(messages, max_tokens=case["max_tokens"])
+        return f"{list(told.ids)} {told.finish}"
+
+    def prepared(self, case):
+        told = self.vlm.generate_prepared(case["ids"], max_tokens=case["max_tokens"])
+        return f"{list(told.ids)} {told.finish}"
+
     def save(self, case):
         job = self.session.save(values(case["shape"]), name=case["file"], format=case["format"])
         job.wait()
@@ -100,7 +118,7 @@ class Door:
 
 def main(models, output, address=None):
     answers = []
-    with luna.connect(address) if address else luna.open(output_folder=output) as session:
+    with luna.connect(address) if address else luna.open(output_folder=output, lora_folders=[models]) as session:
         door = Door(session, pathlib.Path(models))
         for case in json.loads(CASES.read_text()):
             work = {"vision": door.see, "vlm": door.tell}.get(case["op"]) or getattr(door, case["op"])

@@ -26,7 +26,9 @@ def pixels(height=40, width=48):
 class TestDaemon(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.daemon = luna.start_daemon(arguments=QUIET)
+        folders = [str(pathlib.Path(os.environ[name]).parent) for name in ("LUNA_TEST_LORA", "LUNA_TEST_VLM")]
+        options = ("--lora-folder", folders[0], "--model-root", folders[1])
+        cls.daemon = luna.start_daemon(arguments=(*QUIET, *options))
         cls.addClassCleanup(cls.daemon.stop)
 
     def setUp(self):
@@ -106,6 +108,60 @@ class TestDaemon(unittest.TestCase):
         self.assertEqual(values[1], values[2])
         self.assertEqual(changed.last_report.adapters_applied, 1)
         self.assertEqual(changed.lora_report[0].of("applied")[0].kind, "lora")
+
+    def test_tags_name_loras_of_the_daemons_folders(self):
+        plain, clip = self.session.clip(), self.session.clip()
+        plain.add_lora(os.environ["LUNA_TEST_LORA"], 1.0, 0.5)
+        clip.lora_tags = True
+        expected = bytes(plain.encode("a fox")[0].tokens.view())
+        positive, negative = clip.encode("a fox<lora:ink:1:0.5>", "<lora:oops:x>")
+        self.assertEqual(bytes(positive.tokens.view()), expected)
+        self.assertEqual(clip.last_tags, (luna.LoraTag("ink", 1.0, 0.5),))
+        self.assertEqual(clip.malformed_tags, ("<lora:oops:x>",))
+        self.assertTrue(clip.lora_report[0].is_complete)
+        self.assertEqual(clip.tokenize("a fox<lora:none>"), clip.tokenize("a fox"))
+        with self.assertRaises(luna.NotFound) as raised:
+            clip.encode("<lora:none>")
+        self.assertEqual(raised.exception.missing, ("none",))
+        with self.assertRaisesRegex(luna.Unsupported, "two prompts"):
+            clip.encode("a", "b", "c")
+
+    def test_texts_of_one_encoder_and_ids_travel(self):
+        clip = self.session.clip()
+        own, plain = clip.encode(luna.Prompt("a lighthouse", clip_l="a fox"), "a fox")
+        self.assertEqual(bytes(own.tokens.view()), bytes(plain.tokens.view()))
+        ids = [token.id for token in clip.tokenize(luna.Prompt("a", clip_l="a fox"))]
+        first, second = clip.encode_ids([ids, ids[::-1]])
+        self.assertEqual(bytes(first.tokens.view()), bytes(plain.tokens.view()))
+        self.assertNotEqual(bytes(second.tokens.view()), bytes(plain.tokens.view()))
+        with self.assertRaisesRegex(luna.InvalidInput, "takes no part"):
+            clip.encode(luna.Prompt("a fox", clip_g="a fox"))
+        clip.break_chunks = True
+        self.assertEqual(clip.tokenize("a fox BREAK a lake")[-1].chunk, 1)
+        with self.assertRaisesRegex(luna.InvalidInput, "no attention mask"):
+            clip.encode_ids(ids, [1] * len(ids))
+
+    def test_listeners_that_raise_end_the_request(self):
+        vlm, heard = self.session.vlm(os.environ["LUNA_TEST_VLM"]), []
+
+        def stop(text):
+            heard.append(text)
+            raise KeyboardInterrupt
+
+        for _ in range(10):
+            heard.clear()
+            with self.assertRaises(KeyboardInterrupt):
+                vlm.generate("What is it?", max_tokens=200, on_text=stop)
+            self.assertEqual(len(heard), 1, "it hears no more")
+        self.assertEqual(len(vlm.chat([{"role": "user", "content": "What is it?"}], max_tokens=2).ids), 2)
+
+    def test_deadlines_cross_the_wire(self):
+        vae = self.session.vae()
+        with self.assertRaises(luna.TimedOut) as raised:
+            vae.encode(pixels(512, 512), timeout=0.001)
+        self.assertEqual((raised.exception.kind, raised.exception.reason), ("deadline", "deadline"))
+        self.assertIsInstance(raised.exception, TimeoutError)
+        self.assertEqual(vae.encode(pixels(), timeout=600).shape, (1, 16, 5, 6))
 
     def test_errors_have_their_kind_and_words(self):
         with self.assertRaises(luna.NotFound):

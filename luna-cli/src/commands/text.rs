@@ -19,7 +19,7 @@ use luna_core::{
         Conditioner, EmbeddingFolders, EmbeddingProblem, EncodedPrompt, EncoderKind, Prompt, TextLoadOptions,
         TextModel, TextOptions,
     },
-    tokenizer::{LoraTag, LoraTags, extract_lora_tags},
+    tokenizer::{LoraTag, LoraTags},
 };
 use serde::Serialize;
 use std::{
@@ -245,8 +245,7 @@ impl Input {
         let mut all = LoraTags::default();
         if let (Self::Prompts(prompts), true) = (self, settings.tags) {
             for prompt in prompts {
-                let found = extract_lora_tags(&prompt.text);
-                prompt.text = found.prompt;
+                let found = prompt.take_lora_tags();
                 all.tags.extend(found.tags);
                 all.malformed.extend(found.malformed);
             }

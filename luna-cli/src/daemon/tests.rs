@@ -9,7 +9,7 @@ use clap::Parser;
 use luna_core::{
     ErrorKind,
     client::{CallOptions, Client, ClientSettings},
-    protocol::{ClipTokenize, GetStatus, TextWish, VaeEncode},
+    protocol::{ClipTokenize, GetStatus, VaeEncode},
 };
 use serde_json::Value;
 
@@ -25,7 +25,8 @@ fn client(running: &Running) -> Client {
 }
 
 fn tokenize(client: &Client, text: &str) -> luna_core::Result<usize> {
-    let request = ClipTokenize { text: text.to_owned(), encoder: Some("clip_l".to_owned()), with: TextWish::default() };
+    let (text, encoder) = (text.to_owned(), Some("clip_l".to_owned()));
+    let request = ClipTokenize { text, encoder, ..ClipTokenize::default() };
     Ok(client.clip_tokenize(&request, &CallOptions::default())?.reply.tokens.len())
 }
 

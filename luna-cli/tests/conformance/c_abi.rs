@@ -55,6 +55,12 @@ fn view(shape: &[usize], values: &[f32]) -> luna_view {
     view
 }
 
+/// A view of these whole numbers.
+fn integers(numbers: &[i64]) -> luna_view {
+    let shape = [numbers.len() as i64, 0, 0, 0, 0, 0, 0, 0];
+    luna_view { data: numbers.as_ptr().cast(), dtype: luna_dtype::I64 as i32, rank: 1, shape, ..zeroed() }
+}
+
 /// A session with its models.
 pub struct Door<'a> {
     files: &'a Files,
@@ -69,9 +75,15 @@ pub struct Door<'a> {
 impl<'a> Door<'a> {
     /// In this process.
     pub fn open(files: &'a Files, output: &str) -> Self {
-        let (mut session, output) = (zeroed(), path(&files.output(output)));
-        let size = size_of::<luna_open_options>();
-        let options = luna_open_options { size, output_folder: output.as_ptr(), ..zeroed() };
+        let (mut session, output, folder) = (zeroed(), path(&files.output(output)), path(files.folder()));
+        let folders = [folder.as_ptr()];
+        let options = luna_open_options {
+            size: size_of::<luna_open_options>(),
+            output_folder: output.as_ptr(),
+            lora_folders: folders.as_ptr(),
+            lora_folder_count: 1,
+            ..zeroed()
+        };
         assert_eq!(unsafe { luna_open(&options, &mut session) }, luna_status::Ok);
         Self::load(files, session)
     }
@@ -106,6 +118,7 @@ impl<'a> Door<'a> {
         match case.text("op") {
             "encode" | "decode" => self.code(case),
             "text" => self.encode_text(case),
+            "ids" => self.encode_ids(case),
             "tokenize" => self.tokenize(case),
             "load" => {
                 let path = text(case.text("path"));
@@ -113,7 +126,7 @@ impl<'a> Door<'a> {
             }
             "forward" => self.forward(case),
             "vision" => self.see(case),
-            "vlm" => self.tell(case),
+            "vlm" | "chat" | "prepared" => self.tell(case),
             "save" => self.save(case),
             other => panic!("what is {other}?"),
         }
@@ -149,13 +162,23 @@ impl<'a> Door<'a> {
         case: &Case,
         call: impl FnOnce(luna_loras) -> Result<T, luna_status>,
     ) -> Result<T, luna_status> {
-        let Some(file) = self.files.lora(case) else { return call(luna_loras::NONE) };
-        let (file, strength) = (path(&file), case.number("strength").unwrap_or(1.0));
+        let (file, tagged) = (self.files.lora(case), case.says("lora_tags"));
+        if file.is_none() && !tagged {
+            return call(luna_loras::NONE);
+        }
+        let (count, strength) = (usize::from(file.is_some()), case.number("strength").unwrap_or(1.0));
+        let (file, prompt) = (path(&file.unwrap_or_default()), text(case.text("prompt")));
         let entry = luna_lora { path: file.as_ptr(), model: strength, clip: strength, ..zeroed() };
-        let mode = case.choice("mode", &["functional", "merged", "auto"]) as i32;
-        let options = luna_loras_options { size: size_of::<luna_loras_options>(), mode, ..zeroed() };
+        let prompts = [prompt.as_ptr()];
+        let options = luna_loras_options {
+            size: size_of::<luna_loras_options>(),
+            mode: case.choice("mode", &["functional", "merged", "auto"]) as i32,
+            prompts: prompts.as_ptr(),
+            prompt_count: tagged.into(),
+            ..zeroed()
+        };
         let mut loras = zeroed();
-        ok(unsafe { luna_loras_new(self.session, &entry, 1, &options, &mut loras) })?;
+        ok(unsafe { luna_loras_new(self.session, &entry, count, &options, &mut loras) })?;
         let answer = call(loras);
         assert_eq!(luna_loras_free(loras), luna_status::Ok);
         answer
@@ -164,12 +187,17 @@ impl<'a> Door<'a> {
     fn encode_text(&self, case: &Case) -> Result<String, luna_status> {
         let prompt = text(case.text("prompt"));
         let prompts = [prompt.as_ptr()];
+        let others = ["clip_l", "t5"].map(|key| case.0[key].as_str().map(text));
+        let [clip_l, t5] = others.each_ref().map(|other| [other.as_ref().map_or(ptr::null(), |text| text.as_ptr())]);
         self.with_loras(case, |loras| {
             let options = luna_text_options {
                 size: size_of::<luna_text_options>(),
                 precision: case.choice("precision", &PRECISIONS) as i32,
                 clip_skip: case.whole("clip_skip") as u32,
                 attention: case.choice("attention", &ATTENTION) as i32,
+                lora_tags: case.says("lora_tags").into(),
+                clip_l_prompts: clip_l.as_ptr(),
+                t5_prompts: t5.as_ptr(),
                 loras,
                 ..zeroed()
             };
@@ -180,6 +208,20 @@ impl<'a> Door<'a> {
             assert_eq!(luna_conditioning_free(made), luna_status::Ok);
             Ok(answer)
         })
+    }
+
+    fn encode_ids(&self, case: &Case) -> Result<String, luna_status> {
+        let numbers =
+            ["ids", "mask"].map(|key| case.list(key).into_iter().map(|number| number as i64).collect::<Vec<_>>());
+        let [ids, mask] = numbers.each_ref().map(|numbers| integers(numbers));
+        let attention_mask = if mask.shape[0] == 0 { ptr::null() } else { &raw const mask };
+        let options = luna_text_options { size: size_of::<luna_text_options>(), attention_mask, ..zeroed() };
+        let mut made: luna_conditioning = zeroed();
+        ok(unsafe { luna_text_encode_ids(self.text, &ids, &options, &mut made, ptr::null_mut()) })?;
+        let answer = read(made.tokens);
+        made.tokens = luna_tensor::NONE;
+        assert_eq!(luna_conditioning_free(made), luna_status::Ok);
+        Ok(answer)
     }
 
     fn tokenize(&self, case: &Case) -> Result<String, luna_status> {
@@ -264,15 +306,48 @@ impl<'a> Door<'a> {
         let shape = case.list("shape");
         let values = values(&shape);
         let image = view(&shape, &values);
-        let images = [&raw const image];
-        let [prompt, system] = ["prompt", "system"].map(|key| text(case.text(key)));
-        let question = luna_question {
-            size: size_of::<luna_question>(),
-            prompt: prompt.as_ptr(),
-            system: if system.is_empty() { ptr::null() } else { system.as_ptr() },
-            images: images.as_ptr(),
-            image_count: usize::from(!shape.is_empty()),
+        match case.text("op") {
+            "chat" => self.chat(case, &image),
+            "prepared" => {
+                let ids: Vec<i64> = case.list("ids").into_iter().map(|id| id as i64).collect();
+                let input_ids = integers(&ids);
+                self.answer(case, luna_question { input_ids: &input_ids, ..zeroed() })
+            }
+            _ => {
+                let [prompt, system] = ["prompt", "system"].map(|key| text(case.text(key)));
+                let images = [&raw const image];
+                let question = luna_question {
+                    prompt: prompt.as_ptr(),
+                    system: if system.is_empty() { ptr::null() } else { system.as_ptr() },
+                    images: images.as_ptr(),
+                    image_count: usize::from(!shape.is_empty()),
+                    ..zeroed()
+                };
+                self.answer(case, question)
+            }
+        }
+    }
+
+    /// A conversation, whose picture stands before the words of its first turn.
+    fn chat(&self, case: &Case, image: &luna_view) -> Result<String, luna_status> {
+        let turns = case.turns();
+        let words: Vec<_> = turns.iter().map(|(_, words)| text(words)).collect();
+        let shown = luna_message_part { text: ptr::null(), image };
+        let said = |words: &CString| luna_message_part { text: words.as_ptr(), image: ptr::null() };
+        let parts = words.iter().enumerate().map(|(at, words)| [&[shown][at.min(1)..], &[said(words)]].concat());
+        let parts: Vec<Vec<luna_message_part>> = parts.collect();
+        let turn = |((role, _), parts): (&(&str, &str), &Vec<luna_message_part>)| luna_message {
+            role: ["user", "assistant", "system"].iter().position(|known| known == role).unwrap() as i32,
+            reserved: 0,
+            parts: parts.as_ptr(),
+            part_count: parts.len(),
         };
+        let turns: Vec<_> = turns.iter().zip(&parts).map(turn).collect();
+        self.answer(case, luna_question { messages: turns.as_ptr(), message_count: turns.len(), ..zeroed() })
+    }
+
+    fn answer(&self, case: &Case, question: luna_question) -> Result<String, luna_status> {
+        let question = luna_question { size: size_of::<luna_question>(), ..question };
         self.with_loras(case, |loras| {
             let options = luna_generate_options {
                 size: size_of::<luna_generate_options>(),

@@ -2,6 +2,7 @@
 //! process, the C ABI and Python's own client on a daemon. All give the same bits and the same kinds of error.
 
 mod c_abi;
+mod deadline;
 mod python;
 
 use c_abi::Door;
@@ -29,6 +30,7 @@ impl Daemon {
         }
         command.args(["serve", "--listen", "127.0.0.1:0", "--watch-listen", "off", "--threads", "2"]);
         command.arg("--model-root").arg(files.folder()).arg("--output").arg(files.output(output));
+        command.arg("--lora-folder").arg(files.folder());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned();

@@ -66,7 +66,8 @@ fn clip_encode_and_its_kin_give_the_embedded_answer() {
     let any = CallOptions::default();
     let texts = ["a (red:1.3) fox under the moon", "blurry"];
     let skip = TextWish { clip_skip: Some(2), attention: Some("split".to_owned()), ..bench.sd1() };
-    let request = ClipEncode { positive: texts[0].to_owned(), negative: Some(texts[1].to_owned()), with: skip.clone() };
+    let (positive, negative) = (texts[0].to_owned(), Some(texts[1].to_owned()));
+    let request = ClipEncode { positive, negative, with: skip.clone(), ..ClipEncode::default() };
     let (ours, answer) = bench.client.clip_encode(&request, &any).unwrap();
     let options =
         TextOptions { clip_skip: NonZeroUsize::new(2), attention: "split".parse().unwrap(), ..TextOptions::default() };
@@ -107,7 +108,8 @@ fn tokens_are_read_and_stand_in_for_prompts() {
     let any = CallOptions::default();
     let text = "a fox, (an embedding:2) embedding:none";
     let ask = |encoder: &str, with: TextWish| {
-        let request = ClipTokenize { text: text.to_owned(), encoder: Some(encoder.to_owned()), with };
+        let (text, encoder) = (text.to_owned(), Some(encoder.to_owned()));
+        let request = ClipTokenize { text, encoder, with, ..ClipTokenize::default() };
         bench.client.clip_tokenize(&request, &any).unwrap().reply
     };
     let built_in = ask("clip_l", TextWish::default());
@@ -117,7 +119,7 @@ fn tokens_are_read_and_stand_in_for_prompts() {
     assert!(chunk.iter().any(|place| place.weight == 2.0));
     assert_eq!((built_in.problems[0].name.as_str(), built_in.problems[0].kind.as_str()), ("none", "missing"));
     assert_ne!(ask("clip_g", TextWish::default()).tokens["clip_g"], built_in.tokens["clip_l"], "another padding");
-    let wrong = ClipTokenize { text: String::new(), encoder: Some("bert".to_owned()), with: TextWish::default() };
+    let wrong = ClipTokenize { encoder: Some("bert".to_owned()), ..ClipTokenize::default() };
     assert_eq!(bench.client.clip_tokenize(&wrong, &any).unwrap_err().kind(), ErrorKind::InvalidInput);
 
     let ids: Vec<u32> = (0..77).map(|i| if i == 0 { 49406 } else { 49407 - 300 * (i % 3) }).collect();
@@ -170,14 +172,14 @@ fn loras_come_by_name_by_path_and_by_id_and_every_adapter_is_accounted_for() {
     let ask = |client: &Client, lora: &str| {
         let loras = vec![LoraUse { lora: lora.to_owned(), model: 1.0, clip: 0.75 }];
         let with = TextWish { loras, strict: true, ..bench.sd1() };
-        client.clip_encode(&ClipEncode { positive: "a fox".to_owned(), negative: None, with }, &any)
+        client.clip_encode(&ClipEncode { positive: "a fox".to_owned(), with, ..ClipEncode::default() }, &any)
     };
     for lora in ["ink", "in", path.to_str().unwrap(), &id] {
         let (ours, answer) = ask(&bench.client, lora).unwrap();
         assert_eq!(ours, expected, "{lora}");
         assert_eq!(answer.reply.loras[0].coverage, resolved.coverage, "{lora}");
     }
-    let plain = ClipEncode { positive: "a fox".to_owned(), negative: None, with: bench.sd1() };
+    let plain = ClipEncode { positive: "a fox".to_owned(), with: bench.sd1(), ..ClipEncode::default() };
     assert_ne!(bench.client.clip_encode(&plain, &any).unwrap().0, expected, "the LoRA changes something");
 
     // What is missing is told at once, with a way out.
@@ -208,4 +210,73 @@ fn loras_come_by_name_by_path_and_by_id_and_every_adapter_is_accounted_for() {
     let stats = client.lora_cache_stats().unwrap();
     assert!(stats.parsed == 1 && stats.packed == 1 && stats.hits >= 2, "{stats:?}");
     drop(bench.server);
+}
+
+#[test]
+fn tags_name_loras_of_the_daemons_folders() {
+    let bench = Bench::new();
+    let l = clip_model(&CLIP_L);
+    let any = CallOptions::default();
+    let lora = LoraFile::open(bench.folder.path().join("loras/ink.safetensors"), &Limits::default()).unwrap();
+    let stack = LoraStack::new().with(lora.into(), 0.8, 0.5).unwrap();
+    let resolved = stack.resolve_text(&l, &ResolveOptions::default()).unwrap();
+    let options = TextOptions { patches: resolved.patches, ..TextOptions::default() };
+    let expected = embedded(&[&l], Recipe::Sd1, &["a fox", "blurry"].map(prompt), &options);
+    let tagged = |lora_tags| ClipEncode {
+        positive: "a fox<lora:ink:0.8:0.5>".to_owned(),
+        negative: Some("blurry<lora:oops:x>".to_owned()),
+        with: TextWish { lora_tags, ..bench.sd1() },
+        ..ClipEncode::default()
+    };
+    let (ours, answer) = bench.client.clip_encode(&tagged(true), &any).unwrap();
+    assert_eq!(ours, expected);
+    let reply = answer.reply;
+    assert_eq!(reply.lora_tags, [LoraUse { lora: "ink".to_owned(), model: 0.8, clip: 0.5 }]);
+    assert_eq!(reply.malformed_tags, ["<lora:oops:x>"]);
+    assert_eq!(reply.loras[0].coverage, resolved.coverage);
+    let (words, answer) = bench.client.clip_encode(&tagged(false), &any).unwrap();
+    assert_ne!(words, expected, "else tags are words");
+    assert!(answer.reply.lora_tags.is_empty() && answer.reply.loras.is_empty());
+    let missing = ClipEncode { positive: "a<lora:none>".to_owned(), ..tagged(true) };
+    let error = bench.client.clip_encode(&missing, &any).map(drop).unwrap_err();
+    assert_eq!(Fault::within(&error).unwrap().missing, ["none"], "{error}");
+    let read = |text: &str| {
+        let request = ClipTokenize { text: text.to_owned(), with: tagged(true).with, ..ClipTokenize::default() };
+        bench.client.clip_tokenize(&request, &any).unwrap().reply.tokens
+    };
+    assert_eq!(read("a fox<lora:none>"), read("a fox"), "tokens do not see tags");
+}
+
+#[test]
+fn each_encoder_may_read_a_text_of_its_own() {
+    let bench = Bench::new();
+    let (l, g) = (clip_model(&CLIP_L), clip_model(&CLIP_G));
+    let any = CallOptions::default();
+    let with = TextWish { models: vec![bench.clip_l.clone(), bench.clip_g.clone()], ..TextWish::default() };
+    let request = ClipEncode {
+        positive: "a lighthouse".to_owned(),
+        negative: Some("blurry".to_owned()),
+        positive_l: Some("a photo".to_owned()),
+        negative_g: Some(String::new()),
+        with: with.clone(),
+        ..ClipEncode::default()
+    };
+    let (ours, answer) = bench.client.clip_encode(&request, &any).unwrap();
+    let prompts = [
+        prompt("a lighthouse").for_encoder(EncoderKind::ClipL, "a photo"),
+        prompt("blurry").for_encoder(EncoderKind::ClipG, ""),
+    ];
+    assert_eq!(ours, embedded(&[&l, &g], Recipe::Sdxl, &prompts, &TextOptions::default()));
+    assert_eq!(answer.reply.recipe, "sdxl");
+    let read = |text: &str, text_l: Option<&str>| {
+        let (text, text_l) = (text.to_owned(), text_l.map(str::to_owned));
+        let request = ClipTokenize { text, text_l, with: with.clone(), ..ClipTokenize::default() };
+        bench.client.clip_tokenize(&request, &any).unwrap().reply.tokens
+    };
+    let (own, plain) = (read("a lighthouse", Some("a photo")), read("a photo", None));
+    assert_eq!(own["clip_l"], plain["clip_l"]);
+    assert_ne!(own["clip_g"], plain["clip_g"]);
+    let nobody = ClipEncode { positive_t5: Some("a photo".to_owned()), ..request };
+    let error = bench.client.clip_encode(&nobody, &any).map(drop).unwrap_err();
+    assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains("one for t5"), "{error}");
 }

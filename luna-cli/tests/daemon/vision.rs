@@ -3,9 +3,10 @@
 use super::{Server, picture, until, wire::pool};
 use luna_core::{
     CancelToken, ErrorKind, Image,
-    client::CallOptions,
+    client::{CallOptions, chat_turns},
     lora::ResolveOptions,
-    protocol::{EncodeVision, Fault, LoraUse, Reason, RegisterModelByPath, SamplingWish, VlmGenerate},
+    protocol::{ChatTurn, EncodeVision, Fault, LoraUse, Reason, RegisterModelByPath, SamplingWish, VlmGenerate},
+    tokenizer::{ChatMessage, MessagePart, Role},
     vision::{PictureView, Region, VisionModel, VisionOptions},
     vlm::{GenerateOptions, Question, Sampling, VlmModel},
 };
@@ -104,7 +105,44 @@ fn text_comes_piece_by_piece_and_is_the_embedded_text() {
     assert_eq!((&answer.reply.ids, heard), (&theirs.ids, 0));
     let neither = VlmGenerate { prompt: None, ..request };
     let error = client.vlm_generate(&[], &neither, &CallOptions::default(), &mut |_| {}).map(drop).unwrap_err();
-    assert!(error.to_string().contains("either `prompt` or `ids`"), "{error}");
+    assert!(error.to_string().contains("`prompt` with `system`, or `messages`, or `ids`"), "{error}");
+}
+
+#[test]
+fn conversations_go_on_where_the_pictures_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_vlm(folder.path());
+    let server = Server::start(&format!("--model vlm={}", path.display()));
+    let client = server.client();
+    let model = VlmModel::open(&path, runtime()).unwrap();
+    let images = [picture(40, 56), picture(48, 48)];
+    let words = |text: &str| MessagePart::Text(text.to_owned());
+    let messages = [
+        ChatMessage { role: Role::System, parts: vec![words("brief")] },
+        ChatMessage { role: Role::User, parts: vec![MessagePart::Image, words("What is it?")] },
+        ChatMessage { role: Role::Assistant, parts: vec![words("A fox.")] },
+        ChatMessage { role: Role::User, parts: vec![words("And "), MessagePart::Image, words("?")] },
+    ];
+    let options = GenerateOptions { max_tokens: 6, ..GenerateOptions::default() };
+    let theirs = model.generate(&model.prompt(&messages, &images).unwrap(), &options, &mut |_| {}).unwrap();
+    let request = VlmGenerate { messages: chat_turns(&messages), max_tokens: Some(6), ..VlmGenerate::default() };
+    let ask = |images: &[&Image], request: &VlmGenerate| {
+        client.vlm_generate(images, request, &CallOptions::default(), &mut |_| {}).map(|answer| answer.reply.ids)
+    };
+    let both = [&images[0], &images[1]];
+    assert_eq!(ask(&both, &request).unwrap(), theirs.ids);
+    let nobody = ChatTurn { role: "fox".to_owned(), content: Vec::new() };
+    for (wrong, message) in [
+        (VlmGenerate { prompt: Some("a".to_owned()), ..request.clone() }, "not clear"),
+        (VlmGenerate { system: Some("a".to_owned()), ..request.clone() }, "not clear"),
+        (VlmGenerate { ids: Some(vec![1]), ..request.clone() }, "not clear"),
+        (VlmGenerate { messages: vec![nobody], ..request.clone() }, "expected system, user, assistant, found `fox`"),
+    ] {
+        let error = ask(&both, &wrong).unwrap_err();
+        assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains(message), "{error}");
+    }
+    let error = ask(&both[..1], &request).unwrap_err();
+    assert!(error.to_string().contains("places for another number of pictures"), "{error}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod vision;
 pub use answer::{Answer, Pending};
 pub use settings::{CallOptions, ClientSettings};
 pub use text::TextEncodings;
-pub use vision::VisionFeatures;
+pub use vision::{VisionFeatures, chat_turns};
 
 use crate::{
     AttentionMode, CancelToken, Error, ErrorKind, Result,

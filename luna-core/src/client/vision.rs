@@ -3,7 +3,11 @@
 use super::{Answer, CallOptions, Client};
 use crate::{
     Image, Result,
-    protocol::{EncodeVision, Event, EventKind, Message, TensorRef, VisionEncoded, VlmGenerate, VlmGenerated},
+    protocol::{
+        ChatContent, ChatTurn, EncodeVision, Event, EventKind, Message, TensorRef, VisionEncoded, VlmGenerate,
+        VlmGenerated,
+    },
+    tokenizer::{ChatMessage, MessagePart},
     vision::{Features, PixelValues},
     vlm::{Patches, Piece},
 };
@@ -141,6 +145,19 @@ impl Client {
         // What was told once cannot be untold: a request that streams is not asked again by itself.
         self.call_heard(request, tensors, options, &heard, !request.stream)
     }
+}
+
+/// A conversation as [`VlmGenerate::messages`] has it.
+pub fn chat_turns(messages: &[ChatMessage]) -> Vec<ChatTurn> {
+    let content = |part: &MessagePart| match part {
+        MessagePart::Text(text) => ChatContent::Text { text: text.clone() },
+        MessagePart::Image => ChatContent::Image {},
+    };
+    let turn = |message: &ChatMessage| ChatTurn {
+        role: message.role.name().to_owned(),
+        content: message.parts.iter().map(content).collect(),
+    };
+    messages.iter().map(turn).collect()
 }
 
 fn features(message: &Message) -> Result<VisionFeatures> {

@@ -50,7 +50,10 @@ pub use text::{
     TextProblem, TextWish, TokenPlace, Tokens, ZimageEncode,
 };
 pub use vae::{TilingInfo, VaeDecode, VaeDecoded, VaeEncode, VaeEncoded, VaeInfo, VaeReport};
-pub use vision::{EncodeVision, SamplingWish, VisionEncoded, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo};
+pub use vision::{
+    ChatContent, ChatTurn, EncodeVision, SamplingWish, VisionEncoded, VisionModelInfo, VlmGenerate, VlmGenerated,
+    VlmModelInfo,
+};
 
 /// The version of this protocol. A daemon answers only clients that speak it.
 pub const VERSION: u32 = 1;

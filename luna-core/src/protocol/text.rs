@@ -42,6 +42,9 @@ pub struct TextWish {
     /// The least number of tokens that T5 is padded to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub t5_tokens: Option<usize>,
+    /// Whether `<lora:name:model:clip>` tags are taken out of the prompts, and the LoRAs that they name added to `loras`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lora_tags: bool,
 }
 
 /// `clip_tokenize`: what each encoder reads.
@@ -50,6 +53,15 @@ pub struct TextWish {
 pub struct ClipTokenize {
     /// The prompt.
     pub text: String,
+    /// What CLIP-L reads in place of `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_l: Option<String>,
+    /// What CLIP-G reads in place of `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_g: Option<String>,
+    /// What T5 reads in place of `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_t5: Option<String>,
     /// The only encoder that is asked for. Where no model is named and it is a CLIP (`clip_l`, `clip_g`, `clip_h`), whose
     /// vocabulary Luna carries, no model is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +115,24 @@ pub struct ClipEncode {
     /// What it shall not; not encoded if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative: Option<String>,
+    /// What CLIP-L reads in place of `positive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive_l: Option<String>,
+    /// What CLIP-L reads in place of `negative`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_l: Option<String>,
+    /// What CLIP-G reads in place of `positive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive_g: Option<String>,
+    /// What CLIP-G reads in place of `negative`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_g: Option<String>,
+    /// What T5 reads in place of `positive`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positive_t5: Option<String>,
+    /// What T5 reads in place of `negative`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_t5: Option<String>,
     /// Which encoders and how.
     #[serde(default, skip_serializing_if = "is_default")]
     pub with: TextWish,
@@ -191,6 +221,12 @@ pub struct TextEncoded {
     pub prompts: Vec<PromptReport>,
     /// What became of the LoRAs on each model, where any were given.
     pub loras: Vec<TextLoraOutcome>,
+    /// What tags in the prompts said, where they were taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lora_tags: Vec<LoraUse>,
+    /// Tags that could not be read, as written; they are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub malformed_tags: Vec<String>,
     /// Different sequences that the encoders read.
     pub sequences: usize,
     /// The sizes that SDXL's denoiser is told: width, height, crop at the left and top, width and height after it.

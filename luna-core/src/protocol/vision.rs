@@ -53,7 +53,7 @@ pub struct VisionModelInfo {
 }
 
 /// `vlm_generate`: pictures and words to text. The tensors are `image_0`, `image_1`, … as of `encode_vision`, in the order
-/// that the model sees them. Instead of `prompt`, `ids` with `grids` and the tensor `pixel_values` may stand, as
+/// that the model sees them. Instead of `prompt`, `messages` may stand, whose pictures are these tensors', or `ids` with `grids` and the tensor `pixel_values` may stand, as
 /// transformers' processors make them.
 ///
 /// With `stream` each piece comes as an event `text` while it is generated.
@@ -69,6 +69,9 @@ pub struct VlmGenerate {
     /// Instructions that stand above the conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// A conversation that the model goes on with, as transformers' chat templates take it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<ChatTurn>,
     /// A prepared prompt, with places for the pictures' tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<u32>>,
@@ -103,6 +106,29 @@ pub struct VlmGenerate {
     /// Whether pieces come while they are generated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatTurn {
+    /// Who speaks: `system`, `user` or `assistant`.
+    pub role: String,
+    /// What is said and shown, in order.
+    pub content: Vec<ChatContent>,
+}
+
+/// A part of a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ChatContent {
+    /// Words.
+    Text {
+        /// They.
+        text: String,
+    },
+    /// The next picture of the tensors; of a tensor with several, the next of these.
+    Image {},
 }
 
 /// How tokens are chosen.

@@ -2,7 +2,8 @@
 
 use super::{EmbeddingProblem, EncoderKind};
 use crate::{
-    AttentionMode, Call, Conditioning, PatchedRuns, Patches, PictureSizes, Precision, tokenizer::PromptOptions,
+    AttentionMode, Call, Conditioning, PatchedRuns, Patches, PictureSizes, Precision,
+    tokenizer::{LoraTags, PromptOptions, extract_lora_tags},
 };
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -40,6 +41,28 @@ impl Prompt {
     pub fn sized(mut self, sizes: PictureSizes) -> Self {
         self.sizes = Some(sizes);
         self
+    }
+
+    /// Takes `<lora:name:model:clip>` tags out of all texts, and gives what they said; the prompt in it is what every
+    /// encoder reads. A tag counts as often as it is written, also in a text for one encoder.
+    ///
+    /// ```
+    /// use luna_core::text::{EncoderKind, Prompt};
+    /// let mut prompt = Prompt::new("a cat<lora:ink>").for_encoder(EncoderKind::ClipL, "a photo<lora:wash:0.5>");
+    /// let found = prompt.take_lora_tags();
+    /// assert_eq!((prompt.text.as_str(), prompt.text_for(EncoderKind::ClipL)), ("a cat", "a photo"));
+    /// assert_eq!([&*found.tags[0].name, &*found.tags[1].name], ["ink", "wash"]);
+    /// ```
+    pub fn take_lora_tags(&mut self) -> LoraTags {
+        let mut all = LoraTags::default();
+        for text in std::iter::once(&mut self.text).chain(self.others.values_mut()) {
+            let found = extract_lora_tags(text);
+            *text = found.prompt;
+            all.tags.extend(found.tags);
+            all.malformed.extend(found.malformed);
+        }
+        all.prompt.clone_from(&self.text);
+        all
     }
 
     /// What an encoder reads.

@@ -9,7 +9,7 @@ use super::{
     sequence::Sequence,
 };
 use crate::{
-    PictureSizes, Result,
+    Error, ErrorKind, PictureSizes, Result,
     tokenizer::{ChunkRule, EmbeddingLookup, TokenPiece, WeightedToken},
 };
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
@@ -51,6 +51,7 @@ pub(super) fn tokenize(
     folders: Option<&EmbeddingFolders>,
     options: &TextOptions,
 ) -> Result<Tokenized> {
+    check_readers(prompt, encoders)?;
     let mut tokenized = Tokenized { encoders: Vec::new(), problems: Vec::new(), sizes: prompt.sizes };
     for encoder in encoders {
         let tokenizer = encoder.tokenizer()?.clone().with_shortest(match encoder.kind {
@@ -69,6 +70,16 @@ pub(super) fn tokenize(
         even_out(&mut tokenized.encoders);
     }
     Ok(tokenized)
+}
+
+/// A text for an encoder that takes no part would be lost in silence.
+fn check_readers(prompt: &Prompt, encoders: &[&Encoder]) -> Result<()> {
+    let known = |kind: &EncoderKind| encoders.iter().any(|encoder| encoder.kind == *kind);
+    let Some(other) = prompt.others.keys().find(|kind| !known(kind)) else { return Ok(()) };
+    let names: Vec<_> = encoders.iter().map(|encoder| encoder.kind.name()).collect();
+    Err(Error::new(ErrorKind::InvalidInput, "a text is meant for an encoder that takes no part")
+        .expected(format!("texts for {}", names.join(", ")))
+        .found(format!("one for {}", other.name())))
 }
 
 /// Adds empty chunks to the encoder with fewer, as ComfyUI's SDXL node does for two texts.

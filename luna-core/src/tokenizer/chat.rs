@@ -14,6 +14,20 @@ pub enum Role {
     Assistant,
 }
 
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::System, Self::User, Self::Assistant];
+
+    /// What chat templates call it: `system`, `user` or `assistant`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
 /// A part of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MessagePart {

@@ -10,7 +10,7 @@ mod vision;
 pub(crate) use model::RemoteModel;
 pub(crate) use text::{RemoteText, TextAsked, refuse_folders};
 pub(crate) use vae::RemoteVae;
-pub(crate) use vision::{RemoteVision, RemoteVlm};
+pub(crate) use vision::{RemoteVision, RemoteVlm, VlmAsked, VlmPictures};
 
 use crate::{
     call::Watch,
@@ -22,7 +22,7 @@ use luna_core::{
     checkpoint::Checkpoint,
     client::{Client, ClientSettings},
     protocol::{LoraCachePut, RegisterModelByPath, ReplyHead, TensorRef},
-    text::EncoderKind,
+    text::{ClipActivation, EncoderKind},
 };
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -30,12 +30,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 const BUNDLED: [&str; 2] = ["moonlet", "demo"];
 
 /// How a file is to be read where that is to be said.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Reading<'a> {
     /// The only text encoder that is wanted.
     pub(crate) encoder: Option<EncoderKind>,
     /// The `tokenizer.json`.
     pub(crate) tokenizer: Option<&'a Path>,
+    /// The activation of a CLIP, which no daemon is told.
+    pub(crate) activation: Option<ClipActivation>,
 }
 
 /// A daemon that listens.
@@ -62,6 +64,9 @@ impl Daemon {
     /// As [`Daemon::model`], read as it is said. Only a daemon that may read the files can be given a tokenizer.
     pub(crate) fn model_read(&self, path: &str, reading: Reading) -> Result<String> {
         let encoder = reading.encoder.map(EncoderKind::name);
+        if reading.activation.is_some() {
+            return Err(not_remote("an activation of one's own").into());
+        }
         match (encoder, reading.tokenizer) {
             (None, None) => self.model(path),
             (encoder, None) => Ok(self.client.put_model(Path::new(path), encoder)?.model_id),

@@ -12,7 +12,7 @@ use luna_core::{
     Conditioning,
     client::TextEncodings,
     protocol::{ClipEncode, ClipEncodeFromTokens, ClipTokenize, LoraUse, TextEncoderInfo, TextProblem, TextWish},
-    text::TextOptions,
+    text::{EncoderKind, Prompt, TextOptions, TokenIds},
 };
 use std::sync::Arc;
 
@@ -39,6 +39,11 @@ pub(crate) struct RemoteEncoded {
     pub(crate) report: luna_report,
     /// What became of LoRAs on each model.
     pub(crate) fates: Vec<Fate>,
+}
+
+/// What an encoder reads in place of the prompt.
+fn other(prompt: &Prompt, kind: EncoderKind) -> Option<String> {
+    prompt.others.get(&kind).cloned()
 }
 
 fn problems(told: &[TextProblem]) -> Vec<ProblemItem> {
@@ -70,6 +75,8 @@ impl RemoteText {
             square_brackets: options.syntax.square_brackets,
             t5_mask: options.t5_mask,
             t5_tokens: options.t5_tokens.map(Into::into),
+            // Tags are taken out here, where the stack was made.
+            lora_tags: false,
         }
     }
 
@@ -80,9 +87,21 @@ impl RemoteText {
         Ok(self.daemon.client.clip_encode(&request, &Default::default())?.1.reply.encoders)
     }
 
-    pub(crate) fn tokenize(&self, prompt: &str, asked: &TextAsked) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
-        let request = ClipTokenize { text: prompt.to_owned(), with: self.wish(asked), ..ClipTokenize::default() };
-        let told = self.daemon.client.clip_tokenize(&request, &Default::default())?.reply;
+    pub(crate) fn tokenize(
+        &self,
+        prompt: &Prompt,
+        asked: &TextAsked,
+        watch: &Watch,
+    ) -> Result<(Vec<TokenItem>, Vec<ProblemItem>)> {
+        let request = ClipTokenize {
+            text: prompt.text.clone(),
+            encoder: None,
+            text_l: other(prompt, EncoderKind::ClipL),
+            text_g: other(prompt, EncoderKind::ClipG),
+            text_t5: other(prompt, EncoderKind::T5),
+            with: self.wish(asked),
+        };
+        let told = self.daemon.client.clip_tokenize(&request, &watch.request())?.reply;
         Ok((
             told.tokens.iter().flat_map(|(encoder, chunks)| TokenItem::told(encoder, chunks)).collect(),
             problems(&told.problems),
@@ -90,12 +109,20 @@ impl RemoteText {
     }
 
     /// Encodes prompts, two with each request.
-    pub(crate) fn encode(&self, prompts: &[&str], asked: &TextAsked, watch: &Watch) -> Result<RemoteEncoded> {
+    pub(crate) fn encode(&self, prompts: &[Prompt], asked: &TextAsked, watch: &Watch) -> Result<RemoteEncoded> {
         let mut all: Option<RemoteEncoded> = None;
         for pair in prompts.chunks(2) {
+            let (positive, negative) = (&pair[0], pair.get(1));
+            let not = |kind| negative.and_then(|negative| other(negative, kind));
             let request = ClipEncode {
-                positive: pair[0].to_owned(),
-                negative: pair.get(1).map(|text| (*text).to_owned()),
+                positive: positive.text.clone(),
+                negative: negative.map(|negative| negative.text.clone()),
+                positive_l: other(positive, EncoderKind::ClipL),
+                negative_l: not(EncoderKind::ClipL),
+                positive_g: other(positive, EncoderKind::ClipG),
+                negative_g: not(EncoderKind::ClipG),
+                positive_t5: other(positive, EncoderKind::T5),
+                negative_t5: not(EncoderKind::T5),
                 with: self.wish(asked),
             };
             let one = read(self.daemon.client.clip_encode(&request, &watch.request())?, watch);
@@ -107,9 +134,11 @@ impl RemoteText {
         all.ok_or_else(|| crate::error::wrong("there is no prompt").into())
     }
 
-    /// Encodes token ids.
-    pub(crate) fn encode_ids(&self, ids: Vec<u32>, asked: &TextAsked, watch: &Watch) -> Result<RemoteEncoded> {
-        let request = ClipEncodeFromTokens { tokens: vec![ids], with: self.wish(asked), ..Default::default() };
+    /// Encodes rows of token ids; all have a mask, or none has.
+    pub(crate) fn encode_ids(&self, rows: &[TokenIds], asked: &TextAsked, watch: &Watch) -> Result<RemoteEncoded> {
+        let tokens = rows.iter().map(|row| row.ids.clone()).collect();
+        let masks = rows.iter().map(|row| row.mask.clone()).collect();
+        let request = ClipEncodeFromTokens { tokens, masks, with: self.wish(asked) };
         Ok(read(self.daemon.client.clip_encode_from_tokens(&request, &watch.request())?, watch))
     }
 }

@@ -4,10 +4,11 @@ use super::{Daemon, Reading, not_yet_known, report};
 use crate::{call::Watch, coverage::Fate, error::Result, options::luna_report};
 use luna_core::{
     Image,
-    client::{Answer, VisionFeatures},
+    client::{Answer, VisionFeatures, chat_turns},
     protocol::{EncodeVision, VisionEncoded, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo},
+    tokenizer::ChatMessage,
     vision::PixelValues,
-    vlm::Piece,
+    vlm::{Patches, Piece, Question},
 };
 use std::{
     path::Path,
@@ -62,6 +63,22 @@ impl RemoteVision {
     }
 }
 
+/// What a vision-language model reads, here or there.
+pub(crate) enum VlmAsked {
+    /// A single turn.
+    Question(Question, Vec<Image>),
+    Chat(Vec<ChatMessage>, Vec<Image>),
+    /// Token ids with places for pictures.
+    Prepared(Vec<u32>, VlmPictures),
+}
+
+/// Pictures of a prepared prompt.
+pub(crate) enum VlmPictures {
+    Patches(Patches),
+    /// For a model that cuts them itself.
+    Whole(PixelValues),
+}
+
 /// A vision-language model of a daemon.
 pub(crate) struct RemoteVlm {
     daemon: Arc<Daemon>,
@@ -82,13 +99,29 @@ impl RemoteVlm {
 
     pub(crate) fn generate(
         &self,
-        images: &[&Image],
-        asked: VlmGenerate,
+        asked: VlmAsked,
+        how: VlmGenerate,
         watch: &Watch,
         listener: &mut (dyn FnMut(Piece) + Send),
     ) -> Result<(VlmGenerated, luna_report, Option<Fate>)> {
-        let request = VlmGenerate { model: Some(self.name.clone()), ..asked };
-        let answer = self.daemon.client.vlm_generate(images, &request, &watch.request(), listener)?;
+        let (client, options) = (&self.daemon.client, watch.request());
+        let how = VlmGenerate { model: Some(self.name.clone()), ..how };
+        let answer = match asked {
+            VlmAsked::Question(Question { prompt, system }, pictures) => {
+                let request = VlmGenerate { prompt: Some(prompt), system, ..how };
+                client.vlm_generate(&pictures.iter().collect::<Vec<_>>(), &request, &options, listener)?
+            }
+            VlmAsked::Chat(messages, pictures) => {
+                let request = VlmGenerate { messages: chat_turns(&messages), ..how };
+                client.vlm_generate(&pictures.iter().collect::<Vec<_>>(), &request, &options, listener)?
+            }
+            VlmAsked::Prepared(ids, VlmPictures::Patches(patches)) => {
+                client.vlm_generate_prepared(&patches, &VlmGenerate { ids: Some(ids), ..how }, &options, listener)?
+            }
+            VlmAsked::Prepared(ids, VlmPictures::Whole(pixels)) => {
+                client.vlm_generate_pixels(&pixels, &VlmGenerate { ids: Some(ids), ..how }, &options, listener)?
+            }
+        };
         let mut reply = answer.reply;
         let told = report(&answer.head, &reply.precision, reply.prompt_seconds + reply.generation_seconds, watch);
         let fate = reply.loras.take().map(|outcome| Fate::told(&reply.model.family, outcome));

@@ -40,9 +40,14 @@ fn named<'a>(caller: &'a Caller, entry: &luna_lora) -> Result<Named<'a>> {
 pub(super) fn file(caller: &Caller, embedded: &Embedded, entry: &luna_lora) -> Result<Arc<LoraFile>> {
     Ok(match named(caller, entry)? {
         Named::Path(path) => embedded.loras.open(path)?.lora,
-        Named::Name(name) => embedded.loras.open(embedded.lora_folders.find(name)?)?.lora,
+        Named::Name(name) => named_file(embedded, name)?,
         Named::Bytes(name, bytes) => embedded.loras.put(name, bytes.to_vec())?,
     })
+}
+
+/// The file of a name in the session's folders.
+pub(super) fn named_file(embedded: &Embedded, name: &str) -> Result<Arc<LoraFile>> {
+    Ok(embedded.loras.open(embedded.lora_folders.find(name)?)?.lora)
 }
 
 /// What a daemon knows the file of an entry by.

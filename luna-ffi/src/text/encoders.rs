@@ -64,18 +64,18 @@ fn acquire(embedded: &Embedded, path: &str, reading: Reading) -> Result<Lease<Te
     let options = TextLoadOptions {
         kind: reading.encoder.or(usual),
         tokenizer: reading.tokenizer.map(Path::to_owned),
+        activation: reading.activation,
         ..TextLoadOptions::default()
     };
     let load = |checkpoint: &Checkpoint, runtime: &Runtime| TextModel::load(checkpoint, runtime, &options);
-    let as_usual = (reading.encoder, reading.tokenizer) == (None, None);
-    if as_usual {
+    if reading == Reading::default() {
         let bundled = Some((DEMO, TextModel::demo_checkpoint as fn() -> _));
         return embedded.acquire(path, bundled, load);
     }
     if path == DEMO {
         return Err(wrong("the text encoder that the library carries is read in one way only")
-            .remedy("leave its tokenizer and encoder at NULL; a file of that name is `./demo`")
+            .remedy("leave its tokenizer, encoder and activation at NULL; a file of that name is `./demo`")
             .into());
     }
-    embedded.acquire_read(path, &(options.kind, &options.tokenizer), load)
+    embedded.acquire_read(path, &(options.kind, &options.tokenizer, options.activation), load)
 }

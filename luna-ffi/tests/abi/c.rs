@@ -15,6 +15,7 @@ pub fn expected(name: &str) -> &'static str {
         "apply_loras" => "1 adapters applied, 0 not\nink: lora for ",
         "describe_picture" => " tokens after 46",
         "picture_embedding" => "embedding of 40 numbers",
+        "lora_tags" => "ink: 0.8 and 0.6\n1 adapters applied, 0 not\n",
         "cancel" => "cancelled: the call was cancelled",
         "models_in_memory" => "2 handles",
         other => panic!("what does the example {other} tell?"),

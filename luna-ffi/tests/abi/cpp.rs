@@ -18,6 +18,7 @@ pub fn expected(name: &str) -> &'static str {
         "encode_prompt" => "77 tokens of 64 channels, pooled: yes",
         "apply_loras" => "ink: lora_te_text_model_encoder_layers_0_self_attn_q_proj for ",
         "describe_picture" => " tokens\n",
+        "conversation" => "1 turns, 8 tokens more\n3 turns, ",
         "progress_and_cancel" => "stopped: that takes too long",
         other => panic!("what does the example {other} tell?"),
     }

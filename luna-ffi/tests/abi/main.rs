@@ -2,8 +2,10 @@
 
 mod built;
 mod c;
+mod calls;
 mod cpp;
 mod header;
+mod load;
 mod loaded;
 mod lora;
 mod misuse;

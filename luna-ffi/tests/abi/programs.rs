@@ -26,8 +26,9 @@ pub fn arguments(name: &str, folder: &Path) -> Vec<String> {
         "save_pictures" => folder.join("saved"),
         "one_step" | "sampling_with_cache" => denoiser(folder),
         "apply_loras" => lora(folder),
+        "lora_tags" => lora(folder).parent().unwrap().to_owned(),
         "picture_embedding" => conformance::vision(folder),
-        "describe_picture" => conformance::vlm(folder),
+        "describe_picture" | "conversation" => conformance::vlm(folder),
         _ => return Vec::new(),
     };
     vec![path.display().to_string()]

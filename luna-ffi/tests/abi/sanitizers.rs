@@ -47,7 +47,7 @@ fn examples_are_clean_under_valgrind() {
     }
     let folder = tempfile::tempdir().unwrap();
     let compiler = built::present(&["gcc", "clang", "cc"])[0];
-    for name in ["cancel", "models_in_memory", "save_pictures", "apply_loras"] {
+    for name in ["cancel", "models_in_memory", "save_pictures", "apply_loras", "lora_tags"] {
         let source = luna_tests::workspace::root().join(format!("examples/c/{name}.c"));
         let program = folder.path().join(name);
         built::build(&mut built::compiler(compiler, "c99"), &source, &program);

@@ -72,7 +72,7 @@ impl Expected {
 
 fn tokens(client: &Client) -> luna_core::Result<Tokens> {
     let request =
-        ClipTokenize { text: PROMPTS[0].to_owned(), encoder: Some("clip_l".to_owned()), with: TextWish::default() };
+        ClipTokenize { text: PROMPTS[0].to_owned(), encoder: Some("clip_l".to_owned()), ..ClipTokenize::default() };
     Ok(client.clip_tokenize(&request, &Default::default())?.reply)
 }
 
@@ -110,7 +110,7 @@ fn ask(client: &Client, expected: &Expected, number: usize) -> luna_core::Result
             let (prompt, conditioning) = &expected.prompts[number / 8 % expected.prompts.len()];
             let with =
                 TextWish { models: vec!["demo".to_owned()], recipe: Some("sd1".to_owned()), ..TextWish::default() };
-            let request = ClipEncode { positive: (*prompt).to_owned(), negative: None, with };
+            let request = ClipEncode { positive: (*prompt).to_owned(), with, ..ClipEncode::default() };
             client.clip_encode(&request, &any)?.0[0].data() == conditioning.data()
         }
         _ if number.is_multiple_of(3) => client.call(&GetStatus {}, &[])?.reply.contains_key("pools"),

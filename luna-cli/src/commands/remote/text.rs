@@ -50,13 +50,15 @@ pub fn text(
         square_brackets: reading.syntax.square_brackets,
         t5_mask: settings.t5_mask,
         t5_tokens: reading.t5_tokens.map(NonZeroUsize::get),
+        // Tags are taken out of the input here, where the LoRA folders of this command are.
+        lora_tags: false,
     };
     let options = watched("encoding", token, output);
     let (conditionings, answer) = match input {
         Input::Prompts(prompts) => {
             let mut texts = prompts.iter().map(|prompt| prompt.text.clone());
             let (positive, negative) = (texts.next().unwrap_or_default(), texts.next());
-            client.clip_encode(&ClipEncode { positive, negative, with }, &options)?
+            client.clip_encode(&ClipEncode { positive, negative, with, ..ClipEncode::default() }, &options)?
         }
         Input::Tokens(tokens) => {
             let masks: Option<Vec<_>> = tokens.iter().map(|tokens| tokens.mask.clone()).collect();
@@ -141,6 +143,7 @@ pub fn tokenize(settings: &Tokenize, daemon: &DaemonAddress, prompt: String) -> 
             t5_tokens: settings.reading.t5_tokens.map(NonZeroUsize::get),
             ..TextWish::default()
         },
+        ..ClipTokenize::default()
     };
     let mut reply = connect(daemon)?.clip_tokenize(&request, &Default::default())?.reply;
     let chunks: Vec<Vec<_>> = reply.tokens.remove(kind.name()).unwrap_or_default().into_iter().map(chunk).collect();

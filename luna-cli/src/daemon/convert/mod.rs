@@ -17,7 +17,7 @@ pub use text::{
 };
 pub use vae::{decode_options, encode_options, image, latent, vae_info, vae_notices, vae_report};
 pub use vision::{
-    Pictures, generate_options, patches, pictures, pixel_values, question, region, vision_info, vision_notices,
+    Pictures, conversation, generate_options, patches, pictures, pixel_values, region, vision_info, vision_notices,
     vlm_generated, vlm_notices,
 };
 

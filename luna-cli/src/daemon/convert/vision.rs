@@ -3,7 +3,11 @@
 use super::{Defaults, notice, precision};
 use luna_core::{
     Call, Error, ErrorKind, Image, Patches as Added, Result,
-    protocol::{LoraOutcome, Message, Notice, SamplingWish, VisionModelInfo, VlmGenerate, VlmGenerated, VlmModelInfo},
+    protocol::{
+        ChatContent, ChatTurn, LoraOutcome, Message, Notice, SamplingWish, VisionModelInfo, VlmGenerate, VlmGenerated,
+        VlmModelInfo,
+    },
+    tokenizer::{ChatMessage, MessagePart, Role},
     vision::{self, PixelValues, Region, VisionModel},
     vlm::{self, GenerateOptions, Generated, Patches, Question, Sampling, VlmModel},
 };
@@ -64,8 +68,28 @@ pub fn region([top, left, height, width]: [usize; 4]) -> Region {
     Region { top, left, height, width }
 }
 
-pub fn question(request: &VlmGenerate) -> Question {
-    Question { system: request.system.clone(), prompt: request.prompt.clone().unwrap_or_default() }
+/// The conversation of a request, `pictures` of which it is given: its messages, or the one turn of its prompt.
+pub fn conversation(request: &VlmGenerate, pictures: usize) -> Result<Vec<ChatMessage>> {
+    match &request.prompt {
+        Some(prompt) => {
+            let question = Question { system: request.system.clone(), prompt: prompt.clone() };
+            Ok(question.messages(pictures))
+        }
+        None => request.messages.iter().map(turn).collect(),
+    }
+}
+
+fn turn(turn: &ChatTurn) -> Result<ChatMessage> {
+    let role = Role::ALL.into_iter().find(|role| role.name() == turn.role).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "there is no such role")
+            .expected(Role::ALL.map(Role::name).join(", "))
+            .found(format!("`{}`", turn.role))
+    })?;
+    let part = |part: &ChatContent| match part {
+        ChatContent::Text { text } => MessagePart::Text(text.clone()),
+        ChatContent::Image {} => MessagePart::Image,
+    };
+    Ok(ChatMessage { role, parts: turn.content.iter().map(part).collect() })
 }
 
 /// `lora` is what the request's stack adds.

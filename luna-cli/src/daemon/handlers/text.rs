@@ -7,11 +7,11 @@ use super::{
 use luna_core::{
     PictureSizes,
     protocol::{
-        ClipEncode, ClipEncodeFromTokens, ClipEncodeSdxl, ClipTokenize, Fault, TextEncoded, TextLoraOutcome, TextWish,
-        Tokens, ZimageEncode,
+        ClipEncode, ClipEncodeFromTokens, ClipEncodeSdxl, ClipTokenize, Fault, LoraUse, TextEncoded, TextLoraOutcome,
+        TextWish, Tokens, ZimageEncode,
     },
     text::{Conditioner, Encoded, EncoderKind, Prompt, Recipe, TextModel, TextOptions},
-    tokenizer::{EmbeddingLookup, NoEmbeddings},
+    tokenizer::{EmbeddingLookup, LoraTag, NoEmbeddings},
 };
 
 /// The encoders of a request at work.
@@ -51,7 +51,11 @@ pub fn tokenize(daemon: &Daemon, request: &ClipTokenize, caller: &Caller) -> Res
     match only {
         Some(kind) if kind.is_clip() && request.with.models.is_empty() => built_in(daemon, request, kind, caller),
         _ => with(daemon, &request.with, None, caller, |work| {
-            let tokenized = work.conditioner.tokenize(&Prompt::new(&request.text), &work.options)?;
+            let mut prompt = prompt(&request.text, [&request.text_l, &request.text_g, &request.text_t5]);
+            if request.with.lora_tags {
+                prompt.take_lora_tags();
+            }
+            let tokenized = work.conditioner.tokenize(&prompt, &work.options)?;
             Ok(Reply::of(&convert::tokens(&tokenized, only))?)
         }),
     }
@@ -65,50 +69,79 @@ fn built_in(daemon: &Daemon, request: &ClipTokenize, kind: EncoderKind, caller: 
         Some(folders) => Box::new(folders.lookup(kind)),
         None => Box::new(NoEmbeddings),
     };
-    let read = tokenizer.tokenize(&request.text, &options.syntax, Some(&*lookup))?;
+    let mut prompt = prompt(&request.text, [&request.text_l, &request.text_g, &request.text_t5]);
+    if request.with.lora_tags {
+        prompt.take_lora_tags();
+    }
+    let read = tokenizer.tokenize(prompt.text_for(kind), &options.syntax, Some(&*lookup))?;
     let problems = read.missing.into_iter().map(|name| convert::missing_embedding(name, kind)).collect();
     let tokens = [(kind.name().to_owned(), convert::chunks(&read.chunks))].into();
     Ok(Reply::of(&Tokens { tokens, problems })?)
 }
 
 pub fn encode(daemon: &Daemon, request: &ClipEncode, caller: &Caller) -> Result<Reply, Fault> {
-    let prompts: Vec<Prompt> =
-        [Some(&request.positive), request.negative.as_ref()].into_iter().flatten().map(Prompt::new).collect();
-    encode_prompts(daemon, &request.with, None, &prompts, caller)
+    let positive = [&request.positive_l, &request.positive_g, &request.positive_t5];
+    let negative = [&request.negative_l, &request.negative_g, &request.negative_t5];
+    let mut prompts = vec![prompt(&request.positive, positive)];
+    prompts.extend(request.negative.as_ref().map(|text| prompt(text, negative)));
+    encode_prompts(daemon, &request.with, None, prompts, caller)
+}
+
+/// A text with what CLIP-L, CLIP-G and T5 read in its place.
+fn prompt(text: &str, others: [&Option<String>; 3]) -> Prompt {
+    let kinds = [EncoderKind::ClipL, EncoderKind::ClipG, EncoderKind::T5];
+    let others = kinds.into_iter().zip(others).filter_map(|(kind, text)| Some((kind, text.clone()?)));
+    Prompt { others: others.collect(), ..Prompt::new(text) }
+}
+
+/// Takes tags out of the prompts where that is asked for: what they said, and the request with their LoRAs in its stack.
+fn tagged(wish: &TextWish, prompts: &mut [Prompt]) -> (TextWish, Tagged) {
+    let (mut wish, mut told) = (wish.clone(), Tagged::default());
+    if wish.lora_tags {
+        for found in prompts.iter_mut().map(Prompt::take_lora_tags) {
+            let uses = found.tags.into_iter().map(|LoraTag { name, model, clip }| LoraUse { lora: name, model, clip });
+            told.uses.extend(uses);
+            told.malformed.extend(found.malformed);
+        }
+        wish.loras.extend(told.uses.iter().cloned());
+    }
+    (wish, told)
+}
+
+/// What tags in prompts said.
+#[derive(Default)]
+struct Tagged {
+    uses: Vec<LoraUse>,
+    malformed: Vec<String>,
 }
 
 pub fn zimage_encode(daemon: &Daemon, request: &ZimageEncode, caller: &Caller) -> Result<Reply, Fault> {
     let prompts: Vec<Prompt> =
         [Some(&request.text), request.negative_text.as_ref()].into_iter().flatten().map(Prompt::new).collect();
-    encode_prompts(daemon, &request.with, Some(Recipe::ZImage), &prompts, caller)
+    encode_prompts(daemon, &request.with, Some(Recipe::ZImage), prompts, caller)
 }
 
 pub fn encode_sdxl(daemon: &Daemon, request: &ClipEncodeSdxl, caller: &Caller) -> Result<Reply, Fault> {
     let ClipEncodeSdxl { width, height, crop_w, crop_h, target_width, target_height, .. } = *request;
     let sizes = PictureSizes { width, height, crop_w, crop_h, target_width, target_height };
-    let prompt = |text: &String, clip_l: &Option<String>| {
-        let prompt = Prompt::new(text).sized(sizes);
-        match clip_l {
-            Some(other) => prompt.for_encoder(EncoderKind::ClipL, other),
-            None => prompt,
-        }
-    };
-    let mut prompts = vec![prompt(&request.positive, &request.positive_l)];
-    prompts.extend(request.negative.as_ref().map(|negative| prompt(negative, &request.negative_l)));
-    encode_prompts(daemon, &request.with, Some(Recipe::Sdxl), &prompts, caller)
+    let sized = |text: &String, clip_l: &Option<String>| prompt(text, [clip_l, &None, &None]).sized(sizes);
+    let mut prompts = vec![sized(&request.positive, &request.positive_l)];
+    prompts.extend(request.negative.as_ref().map(|negative| sized(negative, &request.negative_l)));
+    encode_prompts(daemon, &request.with, Some(Recipe::Sdxl), prompts, caller)
 }
 
 fn encode_prompts(
     daemon: &Daemon,
     wish: &TextWish,
     usual: Option<Recipe>,
-    prompts: &[Prompt],
+    mut prompts: Vec<Prompt>,
     caller: &Caller,
 ) -> Result<Reply, Fault> {
-    with(daemon, wish, usual, caller, |work| {
-        let encoded = work.conditioner.encode(prompts, &work.options)?;
+    let (wish, tags) = tagged(wish, &mut prompts);
+    with(daemon, &wish, usual, caller, |work| {
+        let encoded = work.conditioner.encode(&prompts, &work.options)?;
         let names = [["cond", "pooled", "mask"], ["uncond", "pooled_neg", "mask_neg"]];
-        reply(work, &encoded, &names.map(|names| names.map(str::to_owned)))
+        reply(work, &encoded, &names.map(|names| names.map(str::to_owned)), tags)
     })
 }
 
@@ -117,18 +150,20 @@ pub fn encode_from_tokens(daemon: &Daemon, request: &ClipEncodeFromTokens, calle
     with(daemon, &request.with, None, caller, |work| {
         let encoded = work.conditioner.encode_ids(&prompts, &work.options)?;
         let names = |index: usize| ["cond", "pooled", "mask"].map(|name| format!("{name}_{index}"));
-        reply(work, &encoded, &(0..prompts.len()).map(names).collect::<Vec<_>>())
+        reply(work, &encoded, &(0..prompts.len()).map(names).collect::<Vec<_>>(), Tagged::default())
     })
 }
 
 /// Conditionings under these names: encoding, pooled output, mask of each.
-fn reply(work: Work, encoded: &Encoded, names: &[[String; 3]]) -> Result<Reply, Fault> {
+fn reply(work: Work, encoded: &Encoded, names: &[[String; 3]], tags: Tagged) -> Result<Reply, Fault> {
     let Work { models, conditioner, options, loras } = work;
     let mut reply = Reply::of(&TextEncoded {
         recipe: conditioner.recipe().name().to_owned(),
         encoders: convert::text_encoders(models, &conditioner),
         prompts: convert::prompt_reports(encoded),
         loras,
+        lora_tags: tags.uses,
+        malformed_tags: tags.malformed,
         sequences: encoded.sequences,
         sizes: encoded.first().sizes().map(convert::sizes),
         precision: options.precision.name().to_owned(),

@@ -84,15 +84,19 @@ pub fn generate(daemon: &Daemon, request: &VlmGenerate, message: &Message, calle
 }
 
 fn prepare(request: &VlmGenerate, message: &Message, model: &VlmModel) -> Result<VlmInput, Fault> {
-    match (&request.prompt, &request.ids) {
-        (None, Some(ids)) => Ok(VlmInput { ids: ids.clone(), patches: convert::patches(request, message, model)? }),
-        (Some(_), None) => {
-            let images = convert::pictures(message)?;
-            let count = images.iter().map(Image::batch).sum();
-            Ok(model.prompt(&convert::question(request).messages(count), &images)?)
+    let chat = || {
+        let images = convert::pictures(message)?;
+        let count = images.iter().map(Image::batch).sum();
+        Ok(model.prompt(&convert::conversation(request, count)?, &images)?)
+    };
+    match (request.prompt.is_some(), !request.messages.is_empty(), &request.ids) {
+        (true, false, None) => chat(),
+        (false, true, None) if request.system.is_none() => chat(),
+        (false, false, Some(ids)) => {
+            Ok(VlmInput { ids: ids.clone(), patches: convert::patches(request, message, model)? })
         }
         _ => Err(Error::new(ErrorKind::InvalidInput, "it is not clear what the model shall read")
-            .expected("either `prompt` or `ids`")
+            .expected("`prompt` with `system`, or `messages`, or `ids`")
             .into()),
     }
 }
