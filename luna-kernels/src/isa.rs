@@ -137,7 +137,8 @@ fn has_avx512() -> bool {
 
 /// Work written once over any instruction set.
 ///
-/// Implementations and everything they call must be `#[inline(always)]`, or the vectors leave the registers.
+/// Implementations and everything they call must be `#[inline(always)]`, or the vectors leave the registers. That goes for closures,
+/// too, which adaptors such as `for_each` may call instead of inlining: vectors are worked on in plain loops.
 pub(crate) trait Kernel {
     /// What the work yields.
     type Out;

@@ -3,7 +3,7 @@
 
 use super::bytes::FileBytes;
 use crate::{Error, ErrorKind, Result};
-use std::{fs::File, path::Path};
+use std::{fs::File, ops::Range, path::Path, sync::Mutex};
 
 /// Maps `path` read-only. Nothing is read yet.
 pub(super) fn map(path: &Path) -> Result<FileBytes> {
@@ -21,13 +21,33 @@ pub(super) fn map(path: &Path) -> Result<FileBytes> {
     // model is being built can still cause a bus error, as with every reader of mapped weights; the window ends when
     // the model is built, because layers keep packed copies and the map is dropped.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("map the file into memory", error))?;
-    Ok(FileBytes::Mapped(map))
+    Ok(FileBytes::Mapped(map, Mutex::default()))
 }
+
+/// Asks the system to read `bytes` of the map, and what follows them, before they are touched: asked for page by page, a
+/// disk gives a part of its speed, and nothing else is done meanwhile. `asked` is what it was asked for last.
+#[cfg(unix)]
+pub(super) fn read_ahead(map: &memmap2::Mmap, asked: &mut Range<usize>, bytes: Range<usize>) {
+    /// So far ahead, and not much further, so that a small model in a large file does not have all of it read.
+    const AHEAD: usize = 32 << 20;
+    let follows = asked.start <= bytes.start && bytes.start <= asked.end;
+    if follows && (asked.end == map.len() || bytes.end + AHEAD / 2 <= asked.end) {
+        return;
+    }
+    let (start, end) = (if follows { asked.end } else { bytes.start }, map.len().min(bytes.end + AHEAD));
+    *asked = if follows { asked.start..end } else { start..end };
+    // An error would only mean that it is read page by page.
+    let _ = map.advise_range(memmap2::Advice::WillNeed, start, end - start);
+}
+
+/// Other systems read mapped files ahead by their own rules.
+#[cfg(not(unix))]
+pub(super) fn read_ahead(_map: &memmap2::Mmap, _asked: &mut Range<usize>, _bytes: Range<usize>) {}
 
 /// Lets go of the pages that hold `bytes` of the map, so that they do not count as this process's memory. Who reads them
 /// again gets them from the file again.
 #[cfg(unix)]
-pub(super) fn release(map: &memmap2::Mmap, bytes: std::ops::Range<usize>) {
+pub(super) fn release(map: &memmap2::Mmap, bytes: Range<usize>) {
     /// A page, or a multiple of one, on every system; parts of pages at both ends stay.
     const PAGE: usize = 64 << 10;
     let start = map.as_ptr().addr();
@@ -42,7 +62,7 @@ pub(super) fn release(map: &memmap2::Mmap, bytes: std::ops::Range<usize>) {
 
 /// Other systems take such pages by themselves when memory runs short.
 #[cfg(not(unix))]
-pub(super) fn release(_map: &memmap2::Mmap, _bytes: std::ops::Range<usize>) {}
+pub(super) fn release(_map: &memmap2::Mmap, _bytes: Range<usize>) {}
 
 /// A file in memory (`memfd`) that another process may have mapped as well. What that process writes shows here, as
 /// with mapped files: numbers change, lengths and types do not, as those are kept elsewhere.
@@ -85,7 +105,7 @@ impl SharedMap {
     ///
     /// # Panics
     /// If it does not lie within.
-    pub(crate) fn read(&self, part: std::ops::Range<usize>) -> &[u8] {
+    pub(crate) fn read(&self, part: Range<usize>) -> &[u8] {
         assert!(part.start <= part.end && part.end <= self.len());
         // SAFETY: the part lies within the map, which lives as long as the borrow, and whose pages stay: the file is
         // sealed against shrinking. Any bytes are valid; another process may change them, which nothing here relies

@@ -204,6 +204,13 @@ impl Checkpoint {
         self.tensors.get(name).map(|entry| &*entry.shape)
     }
 
+    /// The tensor with this stored name, which is read now.
+    pub(crate) fn tensor_to_read(&self, name: &str) -> Option<TensorView<'_>> {
+        let (name, entry) = self.tensors.get_key_value(name)?;
+        self.files[entry.file].read_ahead(entry.range.clone());
+        Some(self.view(name, entry))
+    }
+
     /// Says that a tensor will not be read again soon, so that its part of a mapped file need not count as this
     /// process's memory. Reading it again is no fault, only slower.
     pub(crate) fn release(&self, name: &str) {

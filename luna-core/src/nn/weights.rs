@@ -166,7 +166,7 @@ impl<'a> Weights<'a> {
 
     /// A stored tensor, noted as read.
     fn take(&self, stored: String) -> Result<TensorView<'a>> {
-        let view = self.checkpoint.tensor(&stored).ok_or_else(|| missing(&stored))?;
+        let view = self.checkpoint.tensor_to_read(&stored).ok_or_else(|| missing(&stored))?;
         self.read.borrow_mut().push(stored.clone());
         self.taken.borrow_mut().insert(stored);
         Ok(view)
