@@ -75,9 +75,12 @@ def peer(folder, a):
     if a.threads:
         torch.set_num_threads(a.threads)
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[a.precisions[0]]
+    # One copy in memory at any time: the weights go from the mapped file into their own precision.
+    torch.set_default_dtype(dtype)
     unet = model(torch, a.model)
-    unet.load_state_dict({name: value.to(torch.float32) for name, value in load_file(folder / f"{a.model}.safetensors").items()})
-    unet = unet.to(dtype).to(memory_format=torch.channels_last)
+    torch.set_default_dtype(torch.float32)
+    unet.load_state_dict(load_file(folder / f"{a.model}.safetensors"))
+    unet = unet.to(memory_format=torch.channels_last)
     given = load_file(step_file(folder, a))
     out = call(unet, given, dtype)
     if a.start_at:
