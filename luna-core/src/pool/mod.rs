@@ -227,19 +227,22 @@ impl Pool {
 
     /// Takes no more tasks, finishes what waits and ends the threads.
     pub fn close(&self) {
-        let handles = {
-            let mut state = self.shared.lock();
-            state.closing = true;
-            std::mem::take(&mut state.handles)
-        };
+        self.shared.lock().closing = true;
         self.shared.work.notify_all();
         self.shared.room.notify_all();
         let this = thread::current().id();
-        for handle in handles {
-            // A task may be what drops the pool; its own thread cannot be waited for.
-            if handle.thread().id() != this {
-                // The threads catch what their tasks throw.
-                let _ = handle.join();
+        loop {
+            // What waits may have started further threads while the first ones were waited for.
+            let handles = std::mem::take(&mut self.shared.lock().handles);
+            if handles.is_empty() {
+                return;
+            }
+            for handle in handles {
+                // A task may be what drops the pool; its own thread cannot be waited for.
+                if handle.thread().id() != this {
+                    // The threads catch what their tasks throw.
+                    let _ = handle.join();
+                }
             }
         }
     }
