@@ -6,7 +6,7 @@ use luna_core::AttentionMode;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -83,7 +83,8 @@ impl Drop for Held {
 pub struct Clients {
     most_bytes: u64,
     numbers: AtomicU64,
-    named: Mutex<HashMap<String, Weak<Client>>>,
+    /// Those that have a connection.
+    named: Mutex<HashMap<String, Arc<Client>>>,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
 }
 
@@ -97,41 +98,40 @@ impl Clients {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The client of this name, or a new one.
-    pub fn client(&self, name: Option<&str>) -> Arc<Client> {
+    /// A client that nobody else is.
+    pub fn nameless(&self) -> Arc<Client> {
         let lane = self.number();
-        let new = |name: String| {
-            Arc::new(Client {
-                lane,
-                name,
-                attention: Mutex::default(),
-                most_bytes: self.most_bytes,
-                bytes: Mutex::new(0),
-                room: Condvar::new(),
-            })
-        };
-        let Some(name) = name else { return new(format!("#{lane}")) };
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = named.get(name).and_then(Weak::upgrade) {
-            return client;
-        }
-        named.retain(|_, client| client.strong_count() > 0);
-        let client = new(name.to_owned());
-        named.insert(name.to_owned(), Arc::downgrade(&client));
-        client
+        self.new_client(lane, format!("#{lane}"))
     }
 
     pub fn enter(&self, peer: &Arc<Peer>) {
         self.lock().insert(peer.number, peer.clone());
     }
 
-    pub fn leave(&self, peer: &Peer) {
-        self.lock().remove(&peer.number);
+    /// Makes a connection one of the client of this name, or of a new client.
+    pub fn admit(&self, peer: &Peer, name: Option<&str>) -> Arc<Client> {
+        let mut named = self.named();
+        let new = |name: &str| self.new_client(self.number(), name.to_owned());
+        let client = match name {
+            Some(name) => named.entry(name.to_owned()).or_insert_with(|| new(name)).clone(),
+            None => peer.client().clone(),
+        };
+        peer.belong_to(&client);
+        client
     }
 
-    /// Whether a client has a connection.
-    pub fn is_here(&self, client: &Arc<Client>) -> bool {
-        self.lock().values().any(|peer| Arc::ptr_eq(peer.client(), client))
+    /// Says whether that was the client's last connection. Then the client has ended: who comes with its name is another.
+    pub fn leave(&self, peer: &Peer) -> bool {
+        // No connection is admitted meanwhile.
+        let mut named = self.named();
+        let mut peers = self.lock();
+        peers.remove(&peer.number);
+        let client = peer.client();
+        let is_last = !peers.values().any(|other| Arc::ptr_eq(other.client(), client));
+        if is_last {
+            named.retain(|_, other| !Arc::ptr_eq(other, client));
+        }
+        is_last
     }
 
     pub fn peers(&self) -> Vec<Arc<Peer>> {
@@ -140,6 +140,21 @@ impl Clients {
 
     pub fn connections(&self) -> usize {
         self.lock().len()
+    }
+
+    fn new_client(&self, lane: u64, name: String) -> Arc<Client> {
+        Arc::new(Client {
+            lane,
+            name,
+            attention: Mutex::default(),
+            most_bytes: self.most_bytes,
+            bytes: Mutex::new(0),
+            room: Condvar::new(),
+        })
+    }
+
+    fn named(&self) -> MutexGuard<'_, HashMap<String, Arc<Client>>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Peer>>> {

@@ -49,6 +49,11 @@ impl Peer {
         self.client.get().unwrap_or(&self.nobody)
     }
 
+    /// A connection shakes hands once.
+    pub fn belong_to(&self, client: &Arc<Client>) {
+        let _ = self.client.set(client.clone());
+    }
+
     pub fn add_job(&self, id: u64, job: &Arc<Job>) -> Result<(), Fault> {
         let mut jobs = self.lock();
         if jobs.len() >= MOST_JOBS {
@@ -94,21 +99,21 @@ pub fn serve(daemon: &Arc<Daemon>, stream: Stream) -> io::Result<()> {
         number: daemon.clients.number(),
         outbox: outbox.clone(),
         client: OnceLock::new(),
-        nobody: daemon.clients.client(None),
+        nobody: daemon.clients.nameless(),
         jobs: Mutex::default(),
     });
     daemon.clients.enter(&peer);
     let reader = BufReader::with_capacity(64 << 10, Patient { receiver: Receiver::new(stream), until: None });
     let mut session = Session { daemon, peer: &peer, reader };
     session.run();
-    daemon.clients.leave(&peer);
+    let is_last = daemon.clients.leave(&peer);
     // What a client that is gone has waiting or running is of no use to anybody.
     for job in peer.jobs() {
         job.cancel(daemon, None);
     }
     outbox.flush(Duration::from_secs(1));
     outbox.end();
-    if !daemon.clients.is_here(peer.client()) {
+    if is_last {
         daemon.first_blocks.forget_all(&peer.client().first_blocks());
     }
     if peer.client.get().is_some() {
@@ -222,10 +227,7 @@ impl Session<'_> {
                 return Err(Fault::because(Reason::Unauthorized, error));
             }
         }
-        let client = self.daemon.clients.client(hello.client.as_deref());
-        let name = client.name.clone();
-        // A connection shakes hands once.
-        let _ = self.peer.client.set(client);
+        let name = self.daemon.clients.admit(self.peer, hello.client.as_deref()).name.clone();
         self.daemon.events.tell(DaemonEvent::Connected { connection: self.peer.number, client: name });
         let server = concat!("luna ", env!("CARGO_PKG_VERSION")).to_owned();
         Ok(Reply::of(&Welcome { protocol: VERSION, server, frame_bytes: settings.frame_bytes })?)
