@@ -50,7 +50,7 @@ pub struct ModelInfo {
     /// Where it came from; `None` for an upload.
     #[serde(default)]
     pub path: Option<String>,
-    /// The components that the daemon can use: `vae`, `text_encoder`, `denoiser`, …
+    /// The components that the daemon can use: `vae`, `text_encoder`, `diffusion`, `vision`, `vision_language`.
     pub components: Vec<String>,
     /// Bytes of weights in memory now; 0 before its first use and after it was unloaded.
     pub bytes: u64,

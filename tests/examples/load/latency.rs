@@ -5,7 +5,12 @@ use luna_core::{
     client::Client,
     protocol::{Echo, TensorRef},
 };
-use std::{process::Command, time::Instant};
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    time::Instant,
+};
 
 const PINGS: usize = 5000;
 const TRANSFERS: usize = 60;
@@ -31,6 +36,7 @@ pub fn run(options: &Options) -> bool {
         sound &= good;
         println!("  {name:<24} {:>7.1} µs {:>19.2} ms", median(pings) * 1e3, transfer);
     }
+    println!("  {:<24} {:>7.1} µs   (what this machine takes)", "bare TCP", bare_ping().expect("a socket") * 1e3);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/pickle_echo.py");
     match Command::new("python3").args([script, &bytes.to_string()]).output() {
         Ok(output) if output.status.success() => {
@@ -42,6 +48,31 @@ pub fn run(options: &Options) -> bool {
         _ => println!("  (no Python for the pickle server)"),
     }
     sound
+}
+
+/// The median time of a few bytes there and back between two threads, with nothing but the system between them.
+fn bare_ping() -> std::io::Result<f64> {
+    const BYTES: usize = 300;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let echo = std::thread::spawn(move || {
+        let mut frame = [0; BYTES];
+        while server.read_exact(&mut frame).and_then(|()| server.write_all(&frame)).is_ok() {}
+    });
+    let mut frame = [7; BYTES];
+    let mut times = Vec::with_capacity(PINGS);
+    for _ in 0..PINGS {
+        let start = Instant::now();
+        client.write_all(&frame)?;
+        client.read_exact(&mut frame)?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    drop(client);
+    echo.join().expect("the echo ends with its client");
+    Ok(median(times))
 }
 
 /// The time of what comes back as it went, and whether it did.

@@ -5,11 +5,15 @@ use super::{
     server::{Server, client, proportional},
 };
 use luna_core::{
-    Latent, Runtime,
-    protocol::VaeDecode,
+    ArrayView, Latent, Limits, Result, Runtime,
+    checkpoint::{Checkpoint, ComponentKind},
+    diffusion::{Denoiser, ForwardInput, ForwardOptions},
+    protocol::{ClipEncode, ModelForward, TextWish, VaeDecode},
+    text::{Conditioner, Prompt, TextLoadOptions, TextModel, TextOptions},
     vae::{DecodeOptions, Vae},
 };
 use std::{
+    any::Any,
     io::Read,
     path::Path,
     process::{Child, Command, ExitCode, Stdio},
@@ -18,32 +22,80 @@ use std::{
 };
 
 const PROCESSES: usize = 8;
+const PROMPT: &str = "a photo of a cat";
 
-fn latent(channels: usize) -> Latent {
+fn latent(channels: usize) -> Result<Latent> {
     let values = (0..channels * 8 * 8).map(|i| (i as f32 * 0.1).sin()).collect();
-    Latent::new([1, channels, 8, 8], values).expect("a latent")
+    Latent::new([1, channels, 8, 8], values)
 }
 
-/// One of the processes: uses the VAE of a file by a daemon or by itself, says so, and waits for its end.
+/// Hands a step of SD1.5's sizes to `forward`.
+fn step<T>(forward: impl FnOnce(&ForwardInput) -> Result<T>) -> Result<()> {
+    let (x, context) = ([0.5; 4 * 8 * 8], vec![0.1; 77 * 768]);
+    let (x, context) = (ArrayView::new(&[1, 4, 8, 8], &x)?, ArrayView::new(&[1, 77, 768], &context)?);
+    forward(&ForwardInput::new(x, &[500.0], context)).map(drop)
+}
+
+/// Uses each component of a file, and gives back what it has loaded.
+fn use_alone(file: &Path) -> Result<Vec<Box<dyn Any>>> {
+    let (runtime, checkpoint) = (Runtime::cpu()?, Checkpoint::open(file, &Limits::default())?);
+    let found = checkpoint.recognise();
+    let mut kept: Vec<Box<dyn Any>> = Vec::new();
+    if found.component(ComponentKind::Vae).is_some() {
+        let vae = Vae::load(&checkpoint, &runtime)?;
+        vae.decode(&latent(vae.latent_channels())?, &DecodeOptions::default())?;
+        kept.push(Box::new(vae));
+    }
+    if found.component(ComponentKind::TextEncoder).is_some() {
+        let model = TextModel::load(&checkpoint, &runtime, &TextLoadOptions::default())?;
+        Conditioner::new(&[&model])?.encode(&[Prompt::from(PROMPT)], &TextOptions::default())?;
+        kept.push(Box::new(model));
+    }
+    if found.component(ComponentKind::Diffusion).is_some() {
+        let denoiser = Denoiser::open(file, &runtime)?;
+        step(|input| denoiser.forward(input, &ForwardOptions::default()))?;
+        kept.push(Box::new(denoiser));
+    }
+    Ok(kept)
+}
+
+/// The same by a daemon.
+fn use_daemon(file: &Path, address: &str) -> Result<()> {
+    let client = client(address, true);
+    let (model, options) = (client.put_model(file, None)?, Default::default());
+    for component in &model.components {
+        match component.as_str() {
+            "vae" => {
+                let request = VaeDecode { vae: Some(model.model_id.clone()), ..VaeDecode::default() };
+                let decode = |channels| client.vae_decode(&latent(channels)?, &request, &options);
+                decode(4).or_else(|_| decode(16))?;
+            }
+            "text_encoder" => {
+                let with = TextWish { models: vec![model.model_id.clone()], ..TextWish::default() };
+                let request = ClipEncode { positive: PROMPT.to_owned(), with, ..ClipEncode::default() };
+                client.clip_encode(&request, &options)?;
+            }
+            "diffusion" => {
+                let request = ModelForward { model: Some(model.model_id.clone()), ..ModelForward::default() };
+                step(|input| client.model_forward(input, &request, &options))?;
+            }
+            other => panic!("nothing here uses a {other}"),
+        }
+    }
+    Ok(())
+}
+
+/// One of the processes: uses a file by a daemon or by itself, says so, and waits for its end.
 pub fn use_model(words: &[String]) -> ExitCode {
     let [file, address] = words else { return ExitCode::FAILURE };
     let file = Path::new(file);
-    let mut kept = None;
-    let done = if address == "alone" {
-        let vae = Vae::open(file, &Runtime::cpu().expect("a CPU")).expect("a VAE");
-        let channels = vae.latent_channels();
-        let done = vae.decode(&latent(channels), &DecodeOptions::default()).is_ok();
-        kept = Some(vae);
-        done
-    } else {
-        let client = client(address, true);
-        let model = client.put_model(file, None).expect("a model below the daemon's root");
-        let request = VaeDecode { vae: Some(model.model_id), ..VaeDecode::default() };
-        [4, 16].into_iter().any(|channels| client.vae_decode(&latent(channels), &request, &Default::default()).is_ok())
-    };
-    println!("{}", if done { "done." } else { "not!." });
+    let used = if address == "alone" { use_alone(file) } else { use_daemon(file, address).map(|()| Vec::new()) };
+    println!("{}", if used.is_ok() { "done." } else { "not!." });
+    if let Err(error) = &used {
+        eprintln!("  {error}");
+    }
     thread::sleep(Duration::from_secs(600));
-    drop(kept);
+    drop(used);
     ExitCode::SUCCESS
 }
 
