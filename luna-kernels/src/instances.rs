@@ -9,7 +9,7 @@ use crate::gemm::Epilogue;
 use crate::isa::Context;
 use crate::layout::{self, ImageShape};
 use crate::matmul::{self, MatmulShape, Operand};
-use crate::matrix::{self, PackedMatrix};
+use crate::matrix::{self, LowRankBranch, PackedMatrix};
 use crate::norm::{ChannelAffine, GroupMoments, GroupNorm, RowNorm, group, rows};
 use crate::rotary::{self, Rotary, RotaryShape};
 use crate::simd::math::Activation;
@@ -60,7 +60,8 @@ instances! {
         cx: &Context<'_>
     );
     matrix::linear_of as fn linear(
-        a: &[Self], m: usize, w: &PackedMatrix, out: &mut [Self], e: &Epilogue<'_, Self>, cx: &Context<'_>
+        a: &[Self], m: usize, w: &PackedMatrix, branch: Option<&LowRankBranch<'_, Self>>, out: &mut [Self],
+        e: &Epilogue<'_, Self>, cx: &Context<'_>
     );
     rotary::rotate_of as fn rotate(x: &mut [Self], shape: RotaryShape, rotary: &Rotary<'_>);
     rows::layer_norm_of as fn layer_norm(x: &[Self], out: &mut [Self], norm: &RowNorm<'_>, cx: &Context<'_>);

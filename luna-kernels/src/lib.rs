@@ -72,7 +72,7 @@ pub use interrupt::Interrupt;
 pub use isa::{Context, Isa};
 pub use layout::{ImageShape, nchw_to_nhwc, nhwc_to_nchw, upsample_nearest_2x};
 pub use matmul::{MatmulShape, Operand, matmul};
-pub use matrix::{PackedMatrix, linear};
+pub use matrix::{LowRankBranch, PackedMatrix, linear, linear_with_branch};
 pub use norm::{
     ChannelAffine, GroupMoments, GroupNorm, RowNorm, apply_affine, group_norm_affine, layer_norm, rms_norm,
 };

@@ -112,12 +112,12 @@ pub(crate) fn matmul_of<T: Scalar>(
         let mut packed = cx.workspace().take::<f32>(n.div_ceil(NR) * k * NR);
         pack_panels(cx.isa(), b, i, shape, &mut packed);
         let epilogue = Epilogue { residual: e.residual.map(|all| &all[i * m * n..][..m * n]), ..*e };
-        let (panels, pairs, out) = (Panels::from_f32(&packed, n, k), false, OutPtr::new(out));
+        let (panels, pairs, branch, out) = (Panels::from_f32(&packed, n, k), false, None, OutPtr::new(out));
         let (data, stride, out_stride) = (a.matrix(i), a.row_stride, n);
         if a.transposed {
-            Product { rows: &Transposed { data, stride, out_stride }, m, panels, pairs, out, epilogue }.run(cx);
+            Product { rows: &Transposed { data, stride, out_stride }, m, panels, pairs, branch, out, epilogue }.run(cx);
         } else {
-            Product { rows: &Matrix { data, stride, out_stride }, m, panels, pairs, out, epilogue }.run(cx);
+            Product { rows: &Matrix { data, stride, out_stride }, m, panels, pairs, branch, out, epilogue }.run(cx);
         }
     });
 }

@@ -27,9 +27,28 @@ pub(crate) struct PackedPanels {
 }
 
 /// What panels lie in.
-enum Storage {
+pub(crate) enum Storage {
     Own(Block),
     Lent(Buffer<f32>),
+}
+
+impl Storage {
+    /// Pages of their own, for weights that are kept.
+    pub(crate) fn own(bytes: usize) -> Self {
+        Self::Own(Block::zeroed_for_weights(bytes))
+    }
+
+    /// Memory of the workspace, for weights that serve one call.
+    pub(crate) fn lent(bytes: usize, cx: &Context<'_>) -> Self {
+        Self::Lent(cx.workspace().take(bytes.div_ceil(size_of::<f32>())))
+    }
+
+    fn as_mut_bytes(&mut self, bytes: usize) -> &mut [u8] {
+        match self {
+            Self::Own(block) => block.as_mut_slice(bytes),
+            Self::Lent(buffer) => &mut as_bytes_mut(buffer)[..bytes],
+        }
+    }
 }
 
 /// Where weights that are computed lie.
@@ -111,8 +130,9 @@ impl PackedPanels {
         Self { dtype: w.dtype, n, k, data: Storage::Own(data) }
     }
 
-    /// Packs `n` columns of depth `k` that are stored row-major, column after column.
-    pub(crate) fn pack_rows(w: WeightView<'_>, n: usize, k: usize) -> Self {
+    /// Packs `n` columns of depth `k` that are stored row-major, column after column; into memory that `space` gives for
+    /// so many bytes.
+    pub(crate) fn pack_rows(w: WeightView<'_>, n: usize, k: usize, space: impl FnOnce(usize) -> Storage) -> Self {
         // bf16 lies in pairs of depths, as words: only an even depth has no half of one.
         let (size, depth) = match w.dtype {
             WeightType::BF16 if k.is_multiple_of(2) => (4, k / 2),
@@ -126,16 +146,16 @@ impl PackedPanels {
         );
         let (stride, row) = (panel_bytes(w.dtype, k), depth * size);
         let bytes = stride * n.div_ceil(NR);
-        let mut data = Block::zeroed_for_weights(bytes);
+        let mut data = space(bytes);
         if bytes > 0 {
-            let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride).zip(w.bytes.par_chunks(NR * row));
+            let panels = data.as_mut_bytes(bytes).par_chunks_mut(stride).zip(w.bytes.par_chunks(NR * row));
             match size {
                 4 => panels.for_each(|(panel, rows)| across::<4>(rows, depth, panel)),
                 2 => panels.for_each(|(panel, rows)| across::<2>(rows, depth, panel)),
                 _ => panels.for_each(|(panel, rows)| across::<1>(rows, depth, panel)),
             }
         }
-        Self { dtype: w.dtype, n, k, data: Storage::Own(data) }
+        Self { dtype: w.dtype, n, k, data }
     }
 
     /// Panels of f32 that `fill` writes, given their numbers.
@@ -149,8 +169,8 @@ impl PackedPanels {
         let (stride, count) = (k * NR, n.div_ceil(NR));
         let len = stride * count;
         let mut data = match home {
-            Home::Own => Storage::Own(Block::zeroed_for_weights(len * size_of::<f32>())),
-            Home::Workspace => Storage::Lent(cx.workspace().take(len)),
+            Home::Own => Storage::own(len * size_of::<f32>()),
+            Home::Workspace => Storage::lent(len * size_of::<f32>(), cx),
         };
         let all = match &mut data {
             Storage::Own(block) => block.as_mut_slice::<f32>(len),
@@ -200,10 +220,13 @@ fn pack_panel<const SIZE: usize>(
     }
 }
 
-/// Writes rows of `depth` elements of `SIZE` bytes across the lines of a panel.
+/// Writes rows of `depth` elements of `SIZE` bytes across the lines of a panel, and zeros where there are fewer than 32.
 fn across<const SIZE: usize>(rows: &[u8], depth: usize, panel: &mut [u8]) {
     /// Depths at a time: what they read and write fits the first-level cache.
     const DEPTHS: usize = 16;
+    if rows.len() < NR * depth * SIZE {
+        panel.fill(0);
+    }
     let (lines, _) = panel.as_chunks_mut::<SIZE>();
     for (block, lines) in lines.chunks_mut(DEPTHS * NR).enumerate() {
         for (j, row) in rows.chunks_exact(depth * SIZE).enumerate() {
@@ -220,6 +243,12 @@ fn across<const SIZE: usize>(rows: &[u8], depth: usize, panel: &mut [u8]) {
 pub(crate) fn as_bytes(data: &[f32]) -> &[u8] {
     // SAFETY: any f32 is four valid bytes, and the borrow is kept.
     unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(data)) }
+}
+
+/// The same to be written.
+fn as_bytes_mut(data: &mut [f32]) -> &mut [u8] {
+    // SAFETY: any four bytes are an f32, and the borrow is kept.
+    unsafe { std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), size_of_val(data)) }
 }
 
 impl<'a> Panels<'a> {

@@ -10,12 +10,19 @@ fn check_linear<T: Scalar>(seed: u64, m: usize, n: usize, k: usize) {
     let dtype = rng.pick(&WEIGHT_TYPES);
     let stored = Stored::random(rng, dtype, n * k);
     let a: Vec<T> = rng.scalars(m * k);
-    let packed = PackedMatrix::pack(stored.view(), n, k);
+    let lender = Workspace::new();
+    lender.take::<f32>(n.div_ceil(32) * 32 * k).fill(f32::NAN);
+    let packed = match rng.chance() {
+        true => PackedMatrix::pack(stored.view(), n, k),
+        false => PackedMatrix::pack_for_call(stored.view(), n, k, &Context::new(&lender)),
+    };
     let mut back = vec![0.0; n * k];
     packed.unpack_f32(&mut back);
     assert_eq!(back, stored.values);
     let weights: Vec<f64> = stored.values.iter().map(|&v| f64::from(v)).collect();
     let mut want = product(&wide(&a), &weights, m, n, k);
+    let (rank, up_type, branched) = (1 + rng.below(70), rng.pick(&WEIGHT_TYPES), rng.chance());
+    let (up, hidden) = (Stored::random(rng, up_type, n * rank), rng.scalars::<T>(m * rank));
     let (bias, residual, before) = (rng.values(n), rng.scalars::<T>(m * n), rng.scalars::<T>(m * n));
     let e = Epilogue {
         bias: rng.chance().then_some(&bias),
@@ -25,10 +32,23 @@ fn check_linear<T: Scalar>(seed: u64, m: usize, n: usize, k: usize) {
         accumulate: rng.chance(),
         activation_last: rng.chance(),
     };
+    let strength = 0.7;
+    if branched {
+        let up: Vec<f64> = up.values.iter().map(|&v| f64::from(v)).collect();
+        let added = product(&wide(&hidden), &up, m, n, rank);
+        want.iter_mut().zip(added).for_each(|(sum, added)| *sum += f64::from(strength / e.scale) * added);
+    }
     finish(&mut want, n, &e, &before);
+    let up = PackedMatrix::pack(up.view(), n, rank);
     for isa in Isa::available() {
         let (workspace, mut out) = (Workspace::new(), before.clone());
-        linear(&a, m, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
+        let cx = Context::new(&workspace).with_isa(isa);
+        if branched {
+            let branch = LowRankBranch { hidden: &hidden, up: &up, strength };
+            linear_with_branch(&a, m, &packed, &branch, &mut out, &e, &cx);
+        } else {
+            linear(&a, m, &packed, &mut out, &e, &cx);
+        }
         let error = relative(&out, &want);
         assert!(error < tolerance::<T>(2e-5), "{} seed {seed} {m}x{n}x{k} {dtype:?} {e:?}: {error:e}", isa.name());
     }

@@ -261,7 +261,7 @@ fn conv2d_by<T: Scalar>(
         Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, first, size: (ho, wo) }.run(cx),
         Algorithm::Implicit => {
             let rows = Patches { x, shape: w.shape, first, wo, ho };
-            Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, out, epilogue: *e }.run(cx);
+            Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, branch: None, out, epilogue: *e }.run(cx);
         }
     }
 }

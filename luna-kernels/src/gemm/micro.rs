@@ -21,7 +21,12 @@ pub(crate) struct Groups {
 
 impl Groups {
     pub(crate) fn new(isa: Isa, rows: usize) -> Self {
-        Self { rows, count: rows.div_ceil(isa.run(TileRows)) }
+        Self { rows, count: rows.div_ceil(Self::tile(isa)) }
+    }
+
+    /// Rows of a group at most.
+    pub(crate) fn tile(isa: Isa) -> usize {
+        isa.run(TileRows)
     }
 
     pub(crate) fn rows(self) -> usize {

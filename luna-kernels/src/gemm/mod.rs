@@ -3,6 +3,7 @@
 //! Enters: a source of rows ([`Rows`]), weight panels, an output with an epilogue. Leaves: the output. Rows are packed block by block, so
 //! a convolution gathers its patches here without an image of all patches. It must not know where rows come from.
 
+pub(crate) mod branch;
 pub(crate) mod epilogue;
 pub(crate) mod micro;
 pub(crate) mod rows;
@@ -13,6 +14,7 @@ use crate::panel::{NR, Panels};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::workspace::Buffer;
+pub(crate) use branch::Branch;
 use epilogue::{Finish, OutPtr};
 use micro::{Groups, Multiply, MultiplyPairs};
 use rayon::prelude::*;
@@ -41,8 +43,15 @@ pub(crate) struct Product<'a, T, R> {
     pub(crate) panels: Panels<'a>,
     /// Rows and panels hold words of two bf16 each.
     pub(crate) pairs: bool,
+    /// Added to the sums.
+    pub(crate) branch: Option<Branch<'a, T>>,
     pub(crate) out: OutPtr<T>,
     pub(crate) epilogue: Epilogue<'a, T>,
+}
+
+/// A depth rounded up to whole lines of packed rows.
+pub(crate) fn lines(depth: usize) -> usize {
+    depth.next_multiple_of(LINE).max(LINE)
 }
 
 impl<T: Scalar, R: Rows> Product<'_, T, R> {
@@ -51,7 +60,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         if self.m == 0 || self.panels.n == 0 {
             return;
         }
-        let block = self.block_rows();
+        let block = self.block_rows(cx.isa());
         let blocks = self.m.div_ceil(block);
         if blocks >= 3 * rayon::current_num_threads() {
             (0..blocks)
@@ -66,14 +75,16 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         }
     }
 
-    /// Depth rounded up to whole lines of packed rows.
     fn depth(&self) -> usize {
-        self.panels.k.next_multiple_of(LINE).max(LINE)
+        lines(self.panels.k)
     }
 
-    /// Rows of one task: enough to use a panel well, few enough that they stay in the second-level cache.
-    fn block_rows(&self) -> usize {
-        (BLOCK_ELEMENTS / self.depth()).clamp(84, 252) / 84 * 84
+    /// Rows of one task: enough to use a panel well, few enough that they stay in the second-level cache. Where there are
+    /// fewer panels than threads, few enough that each thread has some.
+    fn block_rows(&self, isa: Isa) -> usize {
+        let most = (BLOCK_ELEMENTS / self.depth()).clamp(84, 252) / 84 * 84;
+        let shares = rayon::current_num_threads().div_ceil(self.panels.count());
+        most.min(self.m.div_ceil(shares).next_multiple_of(Groups::tile(isa)))
     }
 
     /// One task packs its own rows and walks all panels.
@@ -87,7 +98,8 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
             self.pack(cx.isa(), rows.start, group, &mut packed);
         }
         let together = self.together(usize::MAX);
-        let mut scratch = Scratch::new(cx, &self.panels, rows.len() * together);
+        let mut scratch = self.scratch(cx, rows.len(), together);
+        self.pack_branch(cx.isa(), rows.start, groups, &mut scratch);
         for p in (0..self.panels.count()).step_by(together) {
             if cx.interrupted() {
                 return;
@@ -112,7 +124,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         let together = self.together(chunks.len());
         let tasks = self.panels.count().div_ceil(together) * chunks.len();
         (0..tasks).into_par_iter().with_max_len(1).for_each_init(
-            || Scratch::new(cx, &self.panels, chunks[0].len() * together),
+            || self.scratch(cx, chunks[0].len(), together),
             |scratch, task| {
                 if cx.interrupted() {
                     return;
@@ -120,6 +132,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 let (p, chunk) = (task / chunks.len() * together, task % chunks.len());
                 let (panels, rows) = (p..self.panels.count().min(p + together), &chunks[chunk]);
                 let groups = Groups::new(cx.isa(), rows.len());
+                self.pack_branch(cx.isa(), rows.start, groups, scratch);
                 let block = PackedRows { first: rows.start, packed: &packed[chunk * block * depth..], groups };
                 self.some_panels(cx.isa(), panels, block, scratch);
             },
@@ -142,6 +155,23 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         }
         let tasks = self.panels.count().saturating_mul(chunks);
         (tasks / (4 * rayon::current_num_threads())).clamp(1, TOGETHER)
+    }
+
+    fn scratch(&self, cx: &Context<'_>, rows: usize, panels: usize) -> Scratch {
+        let widened = if self.panels.dtype() == crate::WeightType::F32 { 0 } else { DEPTH.min(self.panels.k) * NR };
+        let branch = self.branch.as_ref();
+        Scratch {
+            sums: cx.workspace().take(rows * NR * panels),
+            weights: cx.workspace().take(branch.map_or(0, Branch::widened_len).max(widened)),
+            branch: cx.workspace().take(branch.map_or(0, |branch| branch.packed_len(rows))),
+        }
+    }
+
+    fn pack_branch(&self, isa: Isa, first: usize, groups: Groups, scratch: &mut Scratch) {
+        if let Some(branch) = &self.branch {
+            let packed = &mut scratch.branch[..branch.packed_len(groups.rows())];
+            branch.pack(isa, first, groups, packed);
+        }
     }
 
     /// Some panels of one block: products into scratch, epilogue to the output.
@@ -179,7 +209,10 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 }
             }
         }
-        for (p, sums) in panels.zip(scratch.sums.chunks_exact(size)) {
+        for (p, sums) in panels.zip(scratch.sums.chunks_exact_mut(size)) {
+            if let Some(branch) = &self.branch {
+                branch.add(isa, p, (&scratch.branch, groups), sums, &mut scratch.weights);
+            }
             isa.run(Finish {
                 sums,
                 rows: self.rows,
@@ -205,13 +238,8 @@ struct PackedRows<'a> {
 struct Scratch {
     sums: Buffer<f32>,
     weights: Buffer<f32>,
-}
-
-impl Scratch {
-    fn new(cx: &Context<'_>, panels: &Panels<'_>, rows: usize) -> Self {
-        let widened = if panels.dtype() == crate::WeightType::F32 { 0 } else { DEPTH.min(panels.k) * NR };
-        Self { sums: cx.workspace().take(rows * NR), weights: cx.workspace().take(widened) }
-    }
+    /// Packed rows of the branch.
+    branch: Buffer<f32>,
 }
 
 /// Packs one group of rows.
