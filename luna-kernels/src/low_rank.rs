@@ -1,7 +1,8 @@
 //! A frozen weight with a low-rank difference: `scale · W + up · down`.
 //!
-//! Enters: packed weights and two factors. Leaves: packed weights of f32. A panel has the very form of a product's sums, so the
-//! difference is added while the frozen weights are widened: nothing is unpacked, and no difference exists by itself.
+//! Enters: packed weights and two factors. Leaves: packed weights of f32. A panel has the very form of a product's sums,
+//! so the difference is added while the frozen weights are widened: nothing is unpacked, and no difference exists by
+//! itself.
 
 use crate::conv::PackedConv;
 use crate::gemm::Pack;
@@ -117,7 +118,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn any_matrix_takes_a_difference(seed in any::<u64>(), n in 1usize..100, k in 1usize..80, deep in 0usize..9, rank in 1usize..40) {
+        fn any_matrix_takes_a_difference(
+            seed in any::<u64>(),
+            n in 1usize..100,
+            k in 1usize..80,
+            deep in 0usize..9,
+            rank in 1usize..40,
+        ) {
             let rng = &mut Rng::new(seed);
             // Now and then deeper than one step.
             let k = if deep == 8 { k + 2 * super::STEP - 40 } else { k };
@@ -128,14 +135,21 @@ mod tests {
             let want = sum(&stored.values, scale, &up, &down, [n, k]);
             for isa in Isa::available() {
                 let (workspace, mut out) = (Workspace::new(), vec![0.0; n * k]);
-                packed.plus_low_rank(scale, &up, &down, Home::Workspace, &Context::new(&workspace).with_isa(isa)).unpack_f32(&mut out);
+                let cx = Context::new(&workspace).with_isa(isa);
+                packed.plus_low_rank(scale, &up, &down, Home::Workspace, &cx).unpack_f32(&mut out);
                 let error = relative(&out, &want);
                 prop_assert!(error < 5e-6, "{} {n}x{k} rank {rank}: {error:e}", isa.name());
             }
         }
 
         #[test]
-        fn any_convolution_takes_a_difference(seed in any::<u64>(), cin in 1usize..40, cout in 1usize..40, side in 1usize..4, rank in 1usize..20) {
+        fn any_convolution_takes_a_difference(
+            seed in any::<u64>(),
+            cin in 1usize..40,
+            cout in 1usize..40,
+            side in 1usize..4,
+            rank in 1usize..20,
+        ) {
             let rng = &mut Rng::new(seed);
             let shape = ConvShape { cin, cout, kh: side, kw: 4 - side, stride: 1, padding: [0; 4] };
             let k = cin * side * (4 - side);

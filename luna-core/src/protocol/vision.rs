@@ -52,9 +52,11 @@ pub struct VisionModelInfo {
     pub channels: usize,
 }
 
-/// `vlm_generate`: pictures and words to text. The tensors are `image_0`, `image_1`, … as of `encode_vision`, in the order
-/// that the model sees them. Instead of `prompt`, `messages` may stand, whose pictures are these tensors', or `ids` with `grids` and the tensor `pixel_values` may stand, as
-/// transformers' processors make them.
+/// `vlm_generate`: pictures and words to text. The tensors are `image_0`, `image_1`, … as of `encode_vision`, in the
+/// order that the model sees them.
+///
+/// In the place of `prompt` may stand `messages`, whose pictures are these tensors; or `ids` with `grids` and the tensor
+/// `pixel_values`, as transformers' processors make them.
 ///
 /// With `stream` each piece comes as an event `text` while it is generated.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -173,6 +173,15 @@ mod tests {
         }
     }
 
+    /// A picture of 1024² in tiles of 384, as memory may ask for: the work of 9, not of 16.
+    #[test]
+    fn tiles_chosen_for_memory_are_few() {
+        let tiles = |tiling: Tiling| tiling.check().unwrap().tiles(128, 128);
+        assert_eq!((tiles(Tiling::fewest(48)).len(), tiles(Tiling::with_tile(48)).len()), (9, 16));
+        let shared = tiles(Tiling::fewest(48)).iter().map(|tile| tile.rows.after).filter(|&shared| shared > 0).min();
+        assert!(shared >= Some(8), "{shared:?}");
+    }
+
     #[test]
     fn impossible_tilings_are_refused() {
         assert!(Tiling { tile: 15, overlap: 0 }.check().is_err());
