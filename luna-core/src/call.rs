@@ -1,5 +1,7 @@
-//! What a caller holds on to while a call runs: a token to cancel it and a callback that hears its progress.
+//! What a caller holds on to while a call runs: a token to cancel it, a callback that hears its progress, a watch on its
+//! layers.
 
+use crate::LayerTimes;
 use luna_kernels::Interrupt;
 use std::{
     fmt,
@@ -78,11 +80,12 @@ pub struct Progress {
 
 type Listener = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// What a caller may attach to any call: cancellation and progress.
+/// What a caller may attach to any call: cancellation, progress, times of layers.
 #[derive(Clone, Default)]
 pub struct Call {
     cancel: CancelToken,
     listener: Option<Listener>,
+    times: Option<LayerTimes>,
 }
 
 impl Call {
@@ -103,9 +106,19 @@ impl Call {
         self
     }
 
+    /// Notes in `times` how long each layer takes.
+    pub fn timed_by(mut self, times: &LayerTimes) -> Self {
+        self.times = Some(times.clone());
+        self
+    }
+
     /// The token of this call.
     pub fn cancel_token(&self) -> &CancelToken {
         &self.cancel
+    }
+
+    pub(crate) fn times(&self) -> Option<&LayerTimes> {
+        self.times.as_ref()
     }
 
     pub(crate) fn report(&self, progress: Progress) {

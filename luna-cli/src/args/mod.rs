@@ -232,6 +232,9 @@ pub struct BenchArgs {
     /// Counted runs
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
+    /// Print what each layer takes, in one more run
+    #[arg(long)]
+    pub layers: bool,
     #[command(flatten)]
     pub tiles: TileArgs,
     #[command(flatten)]

@@ -22,7 +22,7 @@ mod text_file;
 mod tokenize;
 mod vision;
 
-pub use bench::{BenchOutcome, DenoiserBenchOutcome, LoraBenchOutcome, TextBenchOutcome, Timing};
+pub use bench::{BenchOutcome, DenoiserBenchOutcome, LayersOutcome, LoraBenchOutcome, TextBenchOutcome, Timing};
 pub use config::{ConfigCheckOutcome, ConfigOutcome, SettingOutcome};
 pub use decode::DecodeOutcome;
 pub use demo::DemoOutcome;

@@ -1,14 +1,14 @@
 //! Outcomes and errors in lines for a person.
 
+mod bench;
 mod lora;
 mod text;
 mod vision;
 
 use super::{config, daemon, units};
 use crate::commands::{
-    BenchOutcome, CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserBenchOutcome, DenoiserOutcome,
-    EncodeOutcome, ForwardOutcome, InspectOutcome, Outcome, SaveOutcome, TextBenchOutcome, Timing, VaeOutcome,
-    lora_notes,
+    CallOutcome, ComponentOutcome, DecodeOutcome, DemoOutcome, DenoiserOutcome, EncodeOutcome, ForwardOutcome,
+    InspectOutcome, Outcome, SaveOutcome, VaeOutcome, lora_notes,
 };
 use luna_core::Error;
 use std::{
@@ -30,9 +30,9 @@ pub fn outcome(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
         Outcome::Tokenize(outcome) => text::tokenize(out, outcome),
         Outcome::Vision(outcome) => vision::vision(out, outcome),
         Outcome::Describe(outcome) => vision::describe(out, outcome),
-        Outcome::Bench(outcome) => bench(out, outcome),
-        Outcome::BenchUnet(outcome) => bench_unet(out, outcome),
-        Outcome::BenchText(outcome) => bench_text(out, outcome),
+        Outcome::Bench(outcome) => bench::vae(out, outcome),
+        Outcome::BenchUnet(outcome) => bench::unet(out, outcome),
+        Outcome::BenchText(outcome) => bench::text(out, outcome),
         Outcome::BenchLora(outcome) => lora::bench(out, outcome),
         Outcome::Serve(outcome) => daemon::served(out, outcome),
         Outcome::Start(outcome) => daemon::started(out, outcome),
@@ -234,66 +234,6 @@ fn unknown(out: &mut impl Write, inspect: &InspectOutcome) -> io::Result<()> {
         .looked_for
         .iter()
         .try_for_each(|looked| writeln!(out, "  {} ({}): `{}`", looked.family, looked.dialect, looked.marker))
-}
-
-fn bench(out: &mut impl Write, bench: &BenchOutcome) -> io::Result<()> {
-    let caution = bench.vae.caution.map(|caution| format!(" ({caution})")).unwrap_or_default();
-    writeln!(out, "{}, {}{caution}, {} parameters", bench.vae.name, bench.vae.family, units::count(bench.parameters))?;
-    let size = size([bench.size, bench.size]);
-    writeln!(out, "{size}, {} on {}, {} threads\n", bench.precision, bench.device, bench.threads)?;
-    writeln!(out, "{:<8} {:>10} {:>10} {:>9} {:>9}  share of peak", "", "best", "median", "GFLOP", "GFLOP/s")?;
-    for timing in &bench.timings {
-        let Timing { direction, best_seconds, median_seconds, gflop, gflops, share_of_peak, call } = timing;
-        let share = share_of_peak.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
-        let tiles = call.tiling.as_ref().map(|tiling| format!("  in {} tiles", tiling.tiles)).unwrap_or_default();
-        let (best, median) = (units::seconds(*best_seconds), units::seconds(*median_seconds));
-        writeln!(out, "{direction:<8} {best:>10} {median:>10} {gflop:>9.1} {gflops:>9.1}  {share}{tiles}")?;
-    }
-    writeln!(out)?;
-    if let Some(peak) = bench.peak_gflops {
-        line(out, "peak", format!("{peak:.0} GFLOP/s in f32, measured just now"))?;
-    }
-    peak(out, bench.peak_memory_bytes)
-}
-
-fn bench_unet(out: &mut impl Write, bench: &DenoiserBenchOutcome) -> io::Result<()> {
-    let DenoiserBenchOutcome { model, precision, device, threads, callers, .. } = bench;
-    writeln!(out, "{}, {}, {} parameters", model.name, model.family, units::count(bench.parameters))?;
-    let (shape, tokens) = (shape(&bench.shape), bench.context_tokens);
-    writeln!(
-        out,
-        "{shape} with {tokens} context tokens, {precision} on {device}, {threads} threads, {callers} callers\n"
-    )?;
-    let (best, median) = (units::seconds(bench.best_seconds), units::seconds(bench.median_seconds));
-    line(out, "a call", format!("{best} at best, {median} in the middle, attention {}", bench.attention))?;
-    line(out, "all", format!("{} calls a second", units::three_digits(bench.calls_per_second)))?;
-    line(out, "loading", units::seconds(model.load_seconds))?;
-    line(out, "weights", units::bytes(model.weight_bytes))?;
-    let held = [("loaded", bench.loaded_memory_bytes), ("running", bench.running_memory_bytes)];
-    for (name, bytes) in held {
-        bytes.map_or(Ok(()), |bytes| line(out, name, format!("{} held by the process", units::bytes(bytes))))?;
-    }
-    peak(out, bench.peak_memory_bytes)
-}
-
-fn bench_text(out: &mut impl Write, bench: &TextBenchOutcome) -> io::Result<()> {
-    let TextBenchOutcome { model, precision, device, threads, tokens, .. } = bench;
-    writeln!(out, "{model}, {}", bench.encoders.join(" and "))?;
-    writeln!(out, "{tokens} tokens, {precision} on {device}, {threads} threads\n")?;
-    let share = bench.share_of_peak.map(|share| format!(", {:.0} % of the peak", share * 100.0)).unwrap_or_default();
-    let (best, median) = (units::seconds(bench.best_seconds), units::seconds(bench.median_seconds));
-    line(
-        out,
-        "a call",
-        format!("{best} at best, {median} in the middle, {} the first", units::seconds(bench.first_seconds)),
-    )?;
-    line(out, "rate", format!("{:.1} GFLOP at {:.1} GFLOP/s{share}", bench.gflop, bench.gflops))?;
-    if let Some(peak) = bench.peak_gflops {
-        line(out, "peak", format!("{peak:.0} GFLOP/s in f32, measured just now"))?;
-    }
-    line(out, "loading", units::seconds(bench.load_seconds))?;
-    line(out, "weights", units::bytes(bench.weight_bytes))?;
-    peak(out, bench.peak_memory_bytes)
 }
 
 fn line(out: &mut impl Write, name: &str, value: String) -> io::Result<()> {

@@ -26,6 +26,8 @@ pub struct VaeBench {
     pub size: usize,
     pub directions: Vec<Direction>,
     pub runs: usize,
+    /// Whether to tell what each layer takes.
+    pub layers: bool,
     pub memory: Memory,
     pub compute: Compute,
 }
@@ -46,6 +48,8 @@ pub struct DenoiserBench {
     pub batch: NonZeroUsize,
     pub callers: NonZeroUsize,
     pub runs: usize,
+    /// Whether to tell what each layer takes.
+    pub layers: bool,
     pub attention: AttentionMode,
     pub compute: Compute,
 }
@@ -84,6 +88,8 @@ pub enum DenoiserModel {
 pub struct TextBench {
     pub model: TextBenchModel,
     pub runs: usize,
+    /// Whether to tell what each layer takes.
+    pub layers: bool,
     pub compute: Compute,
 }
 
@@ -113,7 +119,7 @@ impl Bench {
 
 impl VaeBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        refuse_others(&args, "vae", &["--only", TILES, "--keep-model"])?;
+        refuse_others(&args, "vae", &["--only", TILES, "--keep-model", "--layers"])?;
         Ok(Self {
             model: match args.model {
                 Some(text) => BenchModel::Existing(VaeChoice::from_text(&text)?),
@@ -123,6 +129,7 @@ impl VaeBench {
             size: args.size,
             directions: args.only.map_or_else(|| vec![Direction::Decode, Direction::Encode], |only| vec![only]),
             runs: args.runs as usize,
+            layers: args.layers,
             memory: memory(&args.tiles, environment)?,
             compute: compute(args.compute, environment)?,
         })
@@ -131,7 +138,7 @@ impl VaeBench {
 
 impl DenoiserBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        refuse_others(&args, "unet", &["--batch", "--callers", "--attention"])?;
+        refuse_others(&args, "unet", &["--batch", "--callers", "--attention", "--layers"])?;
         Ok(Self {
             model: match args.model {
                 Some(text) => DenoiserModel::Existing(text.into()),
@@ -141,6 +148,7 @@ impl DenoiserBench {
             batch: args.batch.unwrap_or(NonZeroUsize::MIN.saturating_add(1)),
             callers: args.callers.unwrap_or(NonZeroUsize::MIN),
             runs: args.runs as usize,
+            layers: args.layers,
             attention: args.attention.attention.unwrap_or_default(),
             compute: compute(args.compute, environment)?,
         })
@@ -149,13 +157,14 @@ impl DenoiserBench {
 
 impl TextBench {
     fn new(args: BenchArgs, environment: &Environment) -> Result<Self> {
-        refuse_others(&args, "text", &[])?;
+        refuse_others(&args, "text", &["--layers"])?;
         Ok(Self {
             model: match args.model {
                 Some(text) => TextBenchModel::Existing(text.into()),
                 None => TextBenchModel::Random(args.shape.unwrap_or(ShapeArg::ClipL)),
             },
             runs: args.runs as usize,
+            layers: args.layers,
             compute: compute(args.compute, environment)?,
         })
     }
@@ -200,6 +209,7 @@ fn refuse_others(args: &BenchArgs, subject: &str, takes: &[&str]) -> Result<()> 
         ("--attention", args.attention.attention.is_some()),
         ("--rank", args.rank.is_some()),
         ("--lora", args.lora.is_some()),
+        ("--layers", args.layers),
     ];
     match given.into_iter().find(|(option, given)| *given && !takes.contains(option)) {
         None => Ok(()),

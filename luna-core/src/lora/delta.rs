@@ -7,7 +7,7 @@ use super::adapter::{Dora, DoraConvention, Kind, KroneckerSide, WeightChange};
 use super::{factor::Factor, pair::Pair};
 use crate::{
     Result,
-    nn::{Delta, LowRank, add_product},
+    nn::{Delta, LowRank, StoredTensor, add_product},
 };
 use luna_kernels::Context;
 use rayon::prelude::*;
@@ -88,15 +88,16 @@ impl LowRank for LayerDelta {
         self.pair().rank
     }
 
-    fn down(&self) -> Vec<f32> {
-        self.pair().down()
+    fn down(&self) -> StoredTensor<'_> {
+        self.pair().stored_down()
     }
 
-    fn up(&self) -> Vec<f32> {
-        let mut up = self.pair().up(self.rows.clone());
-        let factor = self.strength * self.change.scale;
-        up.iter_mut().for_each(|value| *value *= factor);
-        up
+    fn up(&self) -> StoredTensor<'_> {
+        self.pair().stored_up(self.rows.clone())
+    }
+
+    fn strength(&self) -> f32 {
+        self.strength * self.change.scale
     }
 }
 

@@ -47,15 +47,25 @@ impl Factor {
         self.shape.iter().product()
     }
 
+    /// All elements.
+    pub(super) fn stored(&self) -> StoredTensor<'_> {
+        StoredTensor::borrowed(self.element, &self.bytes)
+    }
+
+    /// The elements of some rows.
+    pub(super) fn stored_rows(&self, rows: Range<usize>) -> StoredTensor<'_> {
+        let row = self.matrix().1 * self.element.bytes();
+        StoredTensor::borrowed(self.element, &self.bytes[rows.start * row..rows.end * row])
+    }
+
     /// All values.
     pub(super) fn values(&self) -> Vec<f32> {
-        StoredTensor::borrowed(self.element, &self.bytes).to_f32()
+        self.stored().to_f32()
     }
 
     /// The values of some rows.
     pub(super) fn rows(&self, rows: Range<usize>) -> Vec<f32> {
-        let row = self.matrix().1 * self.element.bytes();
-        StoredTensor::borrowed(self.element, &self.bytes[rows.start * row..rows.end * row]).to_f32()
+        self.stored_rows(rows).to_f32()
     }
 
     pub(super) fn bytes(&self) -> u64 {

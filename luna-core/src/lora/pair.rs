@@ -2,7 +2,7 @@
 //! their sizes, and plain factors of any rows. It must not know what the product means.
 
 use super::factor::Factor;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, nn::StoredTensor};
 use std::ops::Range;
 
 /// `up · down`, `[rows, rank] · [rank, columns]`. With a core `[rank, r, h, w]`, the down factor `[r, inputs]` is spread
@@ -41,6 +41,16 @@ impl Pair {
                 .found(format!("up {:?}, down {:?}", up.shape, down.shape)));
         }
         Ok(Self { up, transposed, down, core, rank, rows, columns })
+    }
+
+    /// `[rows, rank]` of these rows: as stored, where they lie so in the file.
+    pub(super) fn stored_up(&self, rows: Range<usize>) -> StoredTensor<'_> {
+        if self.transposed { StoredTensor::of_values(&self.up(rows)) } else { self.up.stored_rows(rows) }
+    }
+
+    /// `[rank, columns]`: as stored, where there is no core.
+    pub(super) fn stored_down(&self) -> StoredTensor<'_> {
+        if self.core.is_some() { StoredTensor::of_values(&self.down()) } else { self.down.stored() }
     }
 
     /// `[rows, rank]` of these rows.

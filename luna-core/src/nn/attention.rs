@@ -2,6 +2,7 @@
 
 use super::{GroupNorm, Linear, LinearCall, Pass, Tensor, Weights, cpu, portable};
 use crate::Result;
+use candle_core::D;
 use luna_kernels::AttentionMask;
 
 /// How queries, keys and values are mixed: `softmax(scale · q·kᵀ + mask)·v`, head by head.
@@ -24,11 +25,14 @@ impl AttentionCall<'_> {
 
 /// `q` `[b, …, heads·dim]`, `k` and `v` `[b, …, kv_heads·dim]` → `[b, …, heads·dim]`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall, pass: &Pass) -> Result<Tensor> {
-    let y = if q.device().is_cpu() {
-        cpu::attention(q, k, v, call, pass)?
-    } else {
-        portable::attention(q, k, v, call, pass)?
-    };
+    let (heads, [batch, width]) = (call.heads, [q.dim(0)?, q.dim(D::Minus1)?]);
+    let [queries, keys] = [q.elem_count() / (batch * width), k.elem_count() / (batch * width / heads * call.kv_heads)];
+    let name = format_args!("attention, {heads} heads of {}, {queries} over {keys} tokens", width / heads);
+    // Scores, and sums over values.
+    let y = pass.timed_as(name, 4 * batch * queries * keys * width, || match q.device().is_cpu() {
+        true => cpu::attention(q, k, v, call, pass),
+        false => portable::attention(q, k, v, call, pass),
+    })?;
     pass.check()?;
     Ok(y)
 }

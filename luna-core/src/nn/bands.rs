@@ -2,7 +2,9 @@
 
 use super::{
     Activation, GroupNorm, Pass, Tensor,
+    conv::Packed,
     cpu::{Element, View},
+    frozen::FrozenLayer,
 };
 use crate::Result;
 use luna_kernels::{ChannelAffine, ConvInput, Epilogue, PackedConv};
@@ -34,6 +36,7 @@ const BAND: usize = 16 << 20;
 
 /// A convolution after a norm and SiLU, or of the doubled image as it is.
 pub(super) struct Stage<'a> {
+    layer: &'a FrozenLayer,
     pub(super) conv: &'a PackedConv,
     bias: Option<Vec<f32>>,
     norm: Option<Norm>,
@@ -57,17 +60,13 @@ pub(super) struct Band<'a, T> {
 }
 
 impl<'a> Stage<'a> {
-    /// `packed` as `Conv2d::packed` gives it.
-    pub(super) fn of(
-        (conv, bias): (&'a PackedConv, Option<&Tensor>),
-        norm: Option<&GroupNorm>,
-        pass: &Pass,
-    ) -> Result<Self> {
+    pub(super) fn of(packed: Packed<'a, PackedConv>, norm: Option<&GroupNorm>, pass: &Pass) -> Result<Self> {
+        let Packed { layer, weight: conv, bias } = packed;
         let norm = norm.map(|norm| -> Result<Norm> {
             let [gamma, beta] = [values(&norm.gamma(pass)?)?, values(&norm.beta(pass)?)?];
             Ok(Norm { groups: norm.groups, eps: norm.eps, gamma, beta })
         });
-        Ok(Self { conv, bias: bias.map(values).transpose()?, norm: norm.transpose()? })
+        Ok(Self { layer, conv, bias: bias.map(values).transpose()?, norm: norm.transpose()? })
     }
 
     /// The norm before the convolution.
@@ -87,8 +86,10 @@ impl<'a> Stage<'a> {
             ..ConvInput::new(band.data, 1, height, band.width)
         };
         let epilogue = Epilogue { bias: self.bias.as_deref(), accumulate: onto, ..Epilogue::default() };
-        luna_kernels::conv2d(&input, self.conv, out, &epilogue, &pass.cx());
-        pass.check()
+        pass.timed(self.layer, out.len() / self.conv.shape().cout, || {
+            luna_kernels::conv2d(&input, self.conv, out, &epilogue, &pass.cx());
+            pass.check()
+        })
     }
 }
 

@@ -69,6 +69,13 @@ pub(crate) struct ConvCall<'a> {
     pub(crate) residual_first: bool,
 }
 
+/// A layer as the CPU's kernels take it.
+pub(super) struct Packed<'a, W> {
+    pub(super) layer: &'a FrozenLayer,
+    pub(super) weight: &'a W,
+    pub(super) bias: Option<&'a Tensor>,
+}
+
 /// A frozen convolution.
 pub(crate) struct Conv2d {
     pub(crate) spec: ConvSpec,
@@ -94,12 +101,17 @@ impl Conv2d {
     }
 
     pub(crate) fn forward_with(&self, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
+        let pixels = self.pixels(x, call)?;
+        pass.timed(&self.layer, pixels, || self.on_pixels(pixels, x, call, pass))
+    }
+
+    fn on_pixels(&self, pixels: usize, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
         let layer = &self.layer;
         let Some(patch) = pass.patch(layer) else {
             return self.product(x, &layer.weight, layer.bias.as_ref(), call, pass);
         };
         let bias = patch.bias(layer)?;
-        match patch.weight(layer, self.pixels(x, call)?, pass)? {
+        match patch.weight(layer, pixels, pass)? {
             PatchedWeight::Frozen => self.product(x, &layer.weight, bias.as_ref(), call, pass),
             PatchedWeight::Built(weight) => self.product(x, &weight, bias.as_ref(), call, pass),
             PatchedWeight::Merged(weight) => self.product(x, weight, bias.as_ref(), call, pass),
@@ -150,7 +162,8 @@ impl Conv2d {
             FrozenWeight::Matrix(weight)
                 if self.spec.outputs <= self.spec.inputs && pass.patch(&self.layer).is_none() =>
             {
-                let y = cpu::pointwise_in_place(x, weight, self.layer.bias.as_ref(), pass)?;
+                let (bias, pixels) = (self.layer.bias.as_ref(), self.pixels(&x, ConvCall::default())?);
+                let y = pass.timed(&self.layer, pixels, || cpu::pointwise_in_place(x, weight, bias, pass))?;
                 pass.check()?;
                 Ok(y)
             }
@@ -174,7 +187,9 @@ impl Conv2d {
     /// output.
     pub(crate) fn forward_onto(&self, y: Tensor, x: &Tensor, call: ConvCall, pass: &Pass) -> Result<Tensor> {
         let sum = match self.packed(pass) {
-            Some((weight, bias)) => cpu::conv2d_onto(y, x, weight, bias, call, pass)?,
+            Some(Packed { layer, weight, bias }) => {
+                pass.timed(layer, self.pixels(x, call)?, || cpu::conv2d_onto(y, x, weight, bias, call, pass))?
+            }
             None => {
                 let sum = self.forward_with(x, ConvCall { residual: Some(&y), ..call }, pass)?;
                 pass.recycle(y);
@@ -186,20 +201,23 @@ impl Conv2d {
     }
 
     /// The weights as the CPU's convolution takes them, with the bias, where nothing is added to them in this pass.
-    pub(super) fn packed(&self, pass: &Pass) -> Option<(&PackedConv, Option<&Tensor>)> {
+    pub(super) fn packed(&self, pass: &Pass) -> Option<Packed<'_, PackedConv>> {
         match &self.layer.weight {
-            FrozenWeight::Conv(weight) if pass.patch(&self.layer).is_none() => Some((weight, self.layer.bias.as_ref())),
+            FrozenWeight::Conv(weight) => self.unpatched(weight, pass),
             _ => None,
         }
     }
 
     /// The same of a 1×1 convolution.
-    pub(super) fn packed_matrix(&self, pass: &Pass) -> Option<(&PackedMatrix, Option<&Tensor>)> {
+    pub(super) fn packed_matrix(&self, pass: &Pass) -> Option<Packed<'_, PackedMatrix>> {
         match &self.layer.weight {
-            FrozenWeight::Matrix(weight) if pass.patch(&self.layer).is_none() => {
-                Some((weight, self.layer.bias.as_ref()))
-            }
+            FrozenWeight::Matrix(weight) => self.unpatched(weight, pass),
             _ => None,
         }
+    }
+
+    fn unpatched<'a, W>(&'a self, weight: &'a W, pass: &Pass) -> Option<Packed<'a, W>> {
+        let layer = &*self.layer;
+        pass.patch(layer).is_none().then(|| Packed { layer, weight, bias: layer.bias.as_ref() })
     }
 }

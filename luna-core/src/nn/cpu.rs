@@ -13,8 +13,8 @@ use crate::{Error, ErrorKind, Result};
 use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
-    AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, PackedConv, PackedMatrix, Rotary, RotaryShape,
-    Scalar, Tokens,
+    AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, LowRankBranch, PackedConv, PackedMatrix,
+    Rotary, RotaryShape, Scalar, Tokens,
 };
 use std::{
     marker::PhantomData,
@@ -121,6 +121,26 @@ pub(super) fn linear(
     call: LinearCall,
     pass: &Pass,
 ) -> Result<Tensor> {
+    linear_with_branch(x, weight, affine, None, call, pass)
+}
+
+/// What a LoRA adds to the products of a layer.
+pub(super) struct Beside<'a> {
+    /// The input times the down factor.
+    pub(super) hidden: &'a Tensor,
+    pub(super) up: &'a PackedMatrix,
+    pub(super) strength: f32,
+}
+
+/// `activation(scale · x·Wᵀ + strength · hidden·upᵀ + b) + residual`; with a branch the scale is not 0.
+pub(super) fn linear_with_branch(
+    x: &Tensor,
+    weight: &PackedMatrix,
+    affine: Affine,
+    beside: Option<Beside>,
+    call: LinearCall,
+    pass: &Pass,
+) -> Result<Tensor> {
     let mut shape = x.dims().to_vec();
     *shape.last_mut().expect("a tensor with channels") = weight.n();
     let rows = x.elem_count() / weight.k();
@@ -134,18 +154,23 @@ pub(super) fn linear(
             residual: residual.as_deref(),
             ..Epilogue::default()
         };
-        luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
+        if let Some(Beside { hidden, up, strength }) = beside {
+            let branch = LowRankBranch { hidden: &*View::<T>::of(hidden)?, up, strength };
+            luna_kernels::linear_with_branch(&data, rows, weight, &branch, &mut y, &epilogue, &pass.cx());
+        } else {
+            luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
+        }
         Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })
 }
 
-/// `y + x·Wᵀ` in the memory of `y`, which nothing else may use.
-pub(super) fn linear_onto(y: Tensor, x: &Tensor, weight: &PackedMatrix, pass: &Pass) -> Result<Tensor> {
+/// `y + scale · x·Wᵀ` in the memory of `y`, which nothing else may use.
+pub(super) fn linear_onto(y: Tensor, x: &Tensor, weight: &PackedMatrix, scale: f32, pass: &Pass) -> Result<Tensor> {
     let shape = y.shape().clone();
     dispatch!(x, T => {
         let data = View::<T>::of(x)?;
         let mut y = into_buffer::<T>(&y)?;
-        let epilogue = Epilogue { accumulate: true, ..Epilogue::default() };
+        let epilogue = Epilogue { scale, accumulate: true, ..Epilogue::default() };
         luna_kernels::linear(&data, y.len() / weight.n().max(1), weight, &mut y, &epilogue, &pass.cx());
         Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
     })

@@ -10,6 +10,7 @@ use super::{
     Conv2d, Pass, ResnetBlock, Tensor,
     bands::{Band, BandSizes, Stage, values},
     cpu::{Element, dispatch, into_buffer},
+    frozen::FrozenLayer,
 };
 use crate::Result;
 use candle_core::Device;
@@ -50,7 +51,7 @@ impl ResnetBlock {
             w,
             doubling: Stage::of(doubling_packed, None, pass)?,
             stages: [Stage::of(conv1, Some(&self.norm1), pass)?, Stage::of(conv2, Some(&self.norm2), pass)?],
-            shortcut: (shortcut.0, shortcut.1.map(values).transpose()?),
+            shortcut: (shortcut.layer, shortcut.weight, shortcut.bias.map(values).transpose()?),
             step: (sizes.band / line).max(2) / 2 * 2,
             pass,
         };
@@ -74,7 +75,7 @@ struct Bands<'a> {
     w: usize,
     doubling: Stage<'a>,
     stages: [Stage<'a>; 2],
-    shortcut: (&'a PackedMatrix, Option<Vec<f32>>),
+    shortcut: (&'a FrozenLayer, &'a PackedMatrix, Option<Vec<f32>>),
     /// Rows of a band, an even number.
     step: usize,
     pass: &'a Pass<'a>,
@@ -186,10 +187,12 @@ impl Bands<'_> {
     }
 
     fn shortcut<T: Element>(&self, band: &[T], out: &mut [T]) -> Result<()> {
-        let (weight, bias) = &self.shortcut;
-        let epilogue = Epilogue { bias: bias.as_deref(), ..Epilogue::default() };
-        luna_kernels::linear(band, band.len() / weight.k(), weight, out, &epilogue, &self.pass.cx());
-        self.pass.check()
+        let (layer, weight, bias) = &self.shortcut;
+        let (epilogue, pixels) = (Epilogue { bias: bias.as_deref(), ..Epilogue::default() }, band.len() / weight.k());
+        self.pass.timed(layer, pixels, || {
+            luna_kernels::linear(band, pixels, weight, out, &epilogue, &self.pass.cx());
+            self.pass.check()
+        })
     }
 
     fn rows(&self) -> usize {

@@ -65,6 +65,14 @@ impl FrozenLayer {
         (outputs, rest.iter().product())
     }
 
+    /// Floating-point operations on `rows` rows: tokens, or pixels of the output.
+    pub(super) fn operations(&self, rows: usize) -> usize {
+        match self.role {
+            LayerRole::Product => 2 * rows * self.shape.iter().product::<usize>(),
+            LayerRole::Table | LayerRole::Vector => 0,
+        }
+    }
+
     /// The weight as the layer counts it, row-major.
     pub(super) fn unpacked(&self) -> Result<Vec<f32>> {
         let mut values = match &self.weight {

@@ -73,21 +73,36 @@ impl Linear {
 
     /// `activation(x·Wᵀ + b) + residual`.
     pub(crate) fn forward_with(&self, x: &Tensor, call: LinearCall, pass: &Pass) -> Result<Tensor> {
+        let rows = x.elem_count() / self.0.shape[1].max(1);
+        pass.timed(&self.0, rows, || self.on_rows(rows, x, call, pass))
+    }
+
+    fn on_rows(&self, rows: usize, x: &Tensor, call: LinearCall, pass: &Pass) -> Result<Tensor> {
         let layer = &self.0;
         let Some(patch) = pass.patch(layer) else {
             return product(x, &layer.weight, layer.affine(layer.bias.as_ref()), call, pass);
         };
         let bias = patch.bias(layer)?;
-        let rows = x.elem_count() / layer.shape[1].max(1);
         match patch.weight(layer, rows, pass)? {
             PatchedWeight::Frozen => product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass),
             PatchedWeight::Built(weight) => product(x, &weight, Affine::with(bias.as_ref()), call, pass),
             PatchedWeight::Merged(weight) => product(x, weight, Affine::with(bias.as_ref()), call, pass),
-            PatchedWeight::Branch(branch) => {
-                let hidden = product(x, &branch.down, Affine::with(None), LinearCall::default(), pass)?;
-                let own = |call: LinearCall| product(x, &layer.weight, layer.affine(bias.as_ref()), call, pass);
-                with_branch(own, hidden, &branch, call, pass)
+            PatchedWeight::Branch(branch) => self.branched(x, &branch, layer.affine(bias.as_ref()), call, pass),
+        }
+    }
+
+    /// The frozen weight with a branch beside it: in one product where the CPU's kernels do both.
+    fn branched(&self, x: &Tensor, branch: &Branch, affine: Affine, call: LinearCall, pass: &Pass) -> Result<Tensor> {
+        let hidden = product(x, &branch.down, Affine::with(None), LinearCall::default(), pass)?;
+        match (&self.0.weight, &branch.up) {
+            (FrozenWeight::Matrix(weight), FrozenWeight::Matrix(up)) if affine.scale != 0.0 => {
+                let beside = cpu::Beside { hidden: &hidden, up, strength: branch.strength };
+                let y = cpu::linear_with_branch(x, weight, affine, Some(beside), call, pass)?;
+                pass.recycle(hidden);
+                pass.check()?;
+                Ok(y)
             }
+            (weight, _) => with_branch(|call| product(x, weight, affine, call, pass), hidden, branch, call, pass),
         }
     }
 }
@@ -109,7 +124,7 @@ pub(super) fn product(
     Ok(y)
 }
 
-/// `activation(own + up·hidden) + residual`, where `own` computes the frozen layer's products.
+/// `activation(own + strength·up·hidden) + residual`, where `own` computes the frozen layer's products.
 pub(super) fn with_branch(
     own: impl FnOnce(LinearCall) -> Result<Tensor>,
     hidden: Tensor,
@@ -121,8 +136,11 @@ pub(super) fn with_branch(
     let first = LinearCall { activation: Activation::None, residual: call.residual.filter(|_| !late) };
     let y = own(first)?;
     let y = match &branch.up {
-        FrozenWeight::Matrix(up) => cpu::linear_onto(y, &hidden, up, pass)?,
-        up => (y + product(&hidden, up, Affine::with(None), LinearCall::default(), pass)?)?,
+        FrozenWeight::Matrix(up) => cpu::linear_onto(y, &hidden, up, branch.strength, pass)?,
+        up => {
+            let affine = Affine { scale: branch.strength, bias: None };
+            (y + product(&hidden, up, affine, LinearCall::default(), pass)?)?
+        }
     };
     pass.recycle(hidden);
     pass.check()?;

@@ -25,7 +25,10 @@ impl GroupNorm {
 
     /// `[b, …, channels]` → the same.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        if x.device().is_cpu() { cpu::group_norm(x, self, pass) } else { portable::group_norm(x, self, pass) }
+        pass.timed(&self.layer, 0, || match x.device().is_cpu() {
+            true => cpu::group_norm(x, self, pass),
+            false => portable::group_norm(x, self, pass),
+        })
     }
 
     /// γ, `[channels]`.
@@ -63,7 +66,10 @@ impl RowNorm {
 
     /// `[…, channels]` → the same. For a norm of each head, hand in `[…, heads, dim]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        if x.device().is_cpu() { cpu::row_norm(x, self, pass) } else { portable::row_norm(x, self, pass) }
+        pass.timed(&self.layer, 0, || match x.device().is_cpu() {
+            true => cpu::row_norm(x, self, pass),
+            false => portable::row_norm(x, self, pass),
+        })
     }
 
     /// γ, `[channels]`.

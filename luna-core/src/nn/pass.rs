@@ -11,10 +11,12 @@ use crate::{AttentionMode, Call, Error, Progress, Result, Runtime};
 use luna_kernels::Context;
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 /// Cancellation, progress, recycled buffers and patches of one pass through a model.
@@ -105,6 +107,25 @@ impl<'a> Pass<'a> {
     /// Fails once the caller has cancelled. Layers ask after every kernel, whose output is then not valid.
     pub(crate) fn check(&self) -> Result<()> {
         if self.call.cancel_token().is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Runs a layer on `rows` rows: tokens, or pixels of the output. Notes its time where the caller asked for it.
+    pub(super) fn timed<T>(&self, layer: &FrozenLayer, rows: usize, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.timed_as(&layer.path, layer.operations(rows), run)
+    }
+
+    /// The same for what is no layer with weights.
+    pub(super) fn timed_as<T>(
+        &self,
+        name: impl fmt::Display,
+        operations: usize,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Some(times) = self.call.times() else { return run() };
+        let start = Instant::now();
+        let value = run()?;
+        times.add(name.to_string(), operations as u64, start.elapsed());
+        Ok(value)
     }
 
     /// Counts one step and tells the caller.

@@ -309,12 +309,16 @@ impl LowRank for Product {
         self.rank
     }
 
-    fn down(&self) -> Vec<f32> {
-        self.down.clone()
+    fn down(&self) -> StoredTensor<'_> {
+        StoredTensor::of_values(&self.down)
     }
 
-    fn up(&self) -> Vec<f32> {
-        self.up.clone()
+    fn up(&self) -> StoredTensor<'_> {
+        StoredTensor::of_values(&self.up)
+    }
+
+    fn strength(&self) -> f32 {
+        1.0
     }
 }
 

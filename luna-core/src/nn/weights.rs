@@ -218,6 +218,12 @@ impl<'a> StoredTensor<'a> {
         Self { element, bytes: Cow::Borrowed(bytes) }
     }
 
+    /// These values.
+    pub(crate) fn of_values(values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { element: ElementType::F32, bytes: Cow::Owned(bytes) }
+    }
+
     /// Packs a matrix `[n, k]` for the CPU, its elements as stored, but for quantised blocks that rows would share.
     pub(crate) fn pack_matrix(&self, n: usize, k: usize) -> PackedMatrix {
         let (dtype, bytes) = self.kernel_bytes();

@@ -1,13 +1,13 @@
 //! `bench unet`: how fast a denoiser answers, to how many callers at once, and in how much memory.
 
-use super::{shapes, unet_shapes};
+use super::{layers::LayersOutcome, shapes, unet_shapes};
 use crate::{
     commands::{forward::DenoiserOutcome, outcome::runtime},
     output::Output,
     settings,
 };
 use luna_core::{
-    ArrayView, CancelToken, Error, ErrorKind, Limits, Result,
+    ArrayView, Call, CancelToken, Error, ErrorKind, LayerTimes, Limits, Result,
     checkpoint::{Checkpoint, ComponentKind},
     diffusion::{Denoiser, ForwardInput, ForwardOptions, LoadOptions, Report},
     limits::check_at_most,
@@ -42,12 +42,20 @@ pub struct DenoiserBenchOutcome {
     pub median_seconds: f64,
     /// Answers in all over `seconds`.
     pub calls_per_second: f64,
+    /// Floating-point operations of one call by the direct algorithm, in units of 10⁹.
+    pub gflop: f64,
+    /// Of all callers together.
+    pub gflops: f64,
+    /// What this machine's threads reach at most in f32; `None` on other devices.
+    pub peak_gflops: Option<f64>,
+    pub share_of_peak: Option<f64>,
     /// What the process held with the model loaded, before the first call.
     pub loaded_memory_bytes: Option<u64>,
     /// What it held at most while it answered.
     pub running_memory_bytes: Option<u64>,
     /// What it held at most ever, also while the model was loaded.
     pub peak_memory_bytes: Option<u64>,
+    pub layers: Option<LayersOutcome>,
 }
 
 /// Runs the model, warm.
@@ -63,24 +71,31 @@ pub fn run(settings: &settings::DenoiserBench, token: &CancelToken, output: &Out
     let load_seconds = start.elapsed().as_secs_f64();
     let input = Input::new(&denoiser, settings.size, settings.batch.get())?;
     let loaded_memory_bytes = memory::resident();
-    let options = ForwardOptions { precision, call: output.watched_call("denoising", token), ..Default::default() };
-    let call = || -> Result<(Report, Option<u64>)> {
+    let watched = output.watched_call("denoising", token);
+    let call = |call: &Call| -> Result<(Report, Option<u64>)> {
+        let options = ForwardOptions { precision, call: call.clone(), ..Default::default() };
         let report = denoiser.forward(&input.view()?, &options)?.report;
         Ok((report, memory::resident()))
     };
-    call()?;
+    let (first, layers) = (LayerTimes::new(), LayerTimes::new());
+    call(&watched.clone().timed_by(&first))?;
     let start = Instant::now();
     let answers = std::thread::scope(|scope| {
-        let caller = || (0..settings.runs).map(|_| call()).collect::<Result<Vec<_>>>();
+        let caller = || (0..settings.runs).map(|_| call(&watched)).collect::<Result<Vec<_>>>();
         let callers: Vec<_> = (0..settings.callers.get()).map(|_| scope.spawn(caller)).collect();
         let joined = callers.into_iter().map(|caller| caller.join().unwrap_or_else(|_| Err(broken())));
         joined.collect::<Result<Vec<_>>>()
     })?;
     let seconds = start.elapsed().as_secs_f64();
+    let layered = settings.layers.then(|| call(&watched.clone().timed_by(&layers))).transpose()?;
     output.finish_progress();
+    // Before the rate is measured, which takes memory of its own.
+    let peak_memory_bytes = memory::peak_resident();
+    let peak_gflops = runtime.measure_peak().map(|rate| rate / 1e9);
     let answers: Vec<_> = answers.into_iter().flatten().collect();
     let mut times: Vec<_> = answers.iter().map(|(report, _)| report.elapsed.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
+    let (calls_per_second, gflop) = (times.len() as f64 / seconds, first.operations() as f64 / 1e9);
     Ok(DenoiserBenchOutcome {
         model: DenoiserOutcome::of(settings.model.name(), &denoiser, load_seconds),
         parameters,
@@ -94,10 +109,15 @@ pub fn run(settings: &settings::DenoiserBench, token: &CancelToken, output: &Out
         seconds,
         best_seconds: times[0],
         median_seconds: times[times.len() / 2],
-        calls_per_second: times.len() as f64 / seconds,
+        calls_per_second,
+        gflop,
+        gflops: gflop * calls_per_second,
+        peak_gflops,
+        share_of_peak: peak_gflops.map(|peak| gflop * calls_per_second / peak),
         loaded_memory_bytes,
         running_memory_bytes: answers.iter().filter_map(|(_, bytes)| *bytes).max(),
-        peak_memory_bytes: memory::peak_resident(),
+        peak_memory_bytes,
+        layers: layered.map(|(report, _)| LayersOutcome::of(&layers, report.elapsed.as_secs_f64(), peak_gflops)),
     })
 }
 

@@ -1,9 +1,9 @@
 //! `bench text`: how fast a text encoder answers, and in how much memory.
 
-use super::{shapes, text_shapes};
+use super::{layers::LayersOutcome, shapes, text_shapes};
 use crate::{commands::outcome::runtime, output::Output, settings};
 use luna_core::{
-    CancelToken, Error, ErrorKind, Limits, Precision, Result,
+    Call, CancelToken, Error, ErrorKind, LayerTimes, Limits, Precision, Result,
     checkpoint::Checkpoint,
     memory,
     text::{Conditioner, TextLoadOptions, TextModel, TextOptions, TokenIds},
@@ -32,13 +32,14 @@ pub struct TextBenchOutcome {
     /// The fastest counted call.
     pub best_seconds: f64,
     pub median_seconds: f64,
-    /// Floating-point operations of one call, in units of 10⁹: products with weight matrices, and attention.
+    /// Floating-point operations of one call, in units of 10⁹: products with weights, and attention.
     pub gflop: f64,
     pub gflops: f64,
     /// What this machine's threads reach at most in f32; `None` on other devices.
     pub peak_gflops: Option<f64>,
     pub share_of_peak: Option<f64>,
     pub peak_memory_bytes: Option<u64>,
+    pub layers: Option<LayersOutcome>,
 }
 
 /// Runs the encoder on one full sequence of tokens.
@@ -47,26 +48,28 @@ pub fn run(settings: &settings::TextBench, token: &CancelToken, output: &Output)
     let precision = settings.compute.precision;
     let start = Instant::now();
     let checkpoint = open(&settings.model, precision)?;
-    let gflop = operations(&checkpoint) as f64 / 1e9;
     let model = TextModel::load(&checkpoint, &runtime, &TextLoadOptions::default())?;
     drop(checkpoint);
     let load_seconds = start.elapsed().as_secs_f64();
     let conditioner = Conditioner::new(&[&model])?;
     let tokens = [sequence()];
     let call = output.watched_call("encoding", token);
-    let options = TextOptions { precision, call, ..TextOptions::default() };
-    let run = || -> Result<f64> {
+    let run = |call: &Call| -> Result<f64> {
+        let options = TextOptions { precision, call: call.clone(), ..TextOptions::default() };
         let start = Instant::now();
         conditioner.encode_ids(&tokens, &options)?;
         Ok(start.elapsed().as_secs_f64())
     };
-    let first_seconds = run()?;
-    let mut times = (0..settings.runs).map(|_| run()).collect::<Result<Vec<_>>>()?;
+    let (first, layers) = (LayerTimes::new(), LayerTimes::new());
+    let first_seconds = run(&call.clone().timed_by(&first))?;
+    let mut times = (0..settings.runs).map(|_| run(&call)).collect::<Result<Vec<_>>>()?;
+    let layered = settings.layers.then(|| run(&call.clone().timed_by(&layers))).transpose()?;
     output.finish_progress();
     times.sort_by(f64::total_cmp);
     // Before the rate is measured, which takes memory of its own.
     let peak_memory_bytes = memory::peak_resident();
     let peak_gflops = runtime.measure_peak().map(|rate| rate / 1e9);
+    let gflop = first.operations() as f64 / 1e9;
     let gflops = gflop / times[0];
     Ok(TextBenchOutcome {
         model: settings.model.name(),
@@ -85,6 +88,7 @@ pub fn run(settings: &settings::TextBench, token: &CancelToken, output: &Output)
         peak_gflops,
         share_of_peak: peak_gflops.map(|peak| gflops / peak),
         peak_memory_bytes,
+        layers: layered.map(|seconds| LayersOutcome::of(&layers, seconds, peak_gflops)),
     })
 }
 
@@ -112,31 +116,25 @@ fn sequence() -> TokenIds {
     TokenIds { ids: std::iter::once(START).chain(words).chain([END]).collect(), mask: None }
 }
 
-/// Twice the weights of each layer for each token, and scores and sums of its attention. Embeddings are no product, and
-/// the last projection is of one token only.
-fn operations(checkpoint: &Checkpoint) -> u64 {
-    let tokens = text_shapes::TOKENS as u64;
-    let layers = checkpoint.tensors().filter(|tensor| tensor.shape.len() == 2 && tensor.name.contains(".layers."));
-    layers
-        .map(|tensor| {
-            let attention =
-                if tensor.name.contains("k_proj") { 4 * tokens * tokens * tensor.shape[0] as u64 } else { 0 };
-            2 * tokens * tensor.shape.iter().product::<usize>() as u64 + attention
-        })
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::args::ShapeArg;
+    use luna_core::Runtime;
 
     /// Counted by hand: 12 layers of 12 · 768² weights, and attention over 768 channels.
     #[test]
     fn operations_are_those_of_the_layers() {
-        let tensors = text_shapes::tensors(ShapeArg::ClipL).unwrap();
-        let checkpoint = Checkpoint::from_bytes("x", shapes::random_half_file(&tensors), &Limits::default()).unwrap();
-        assert_eq!(operations(&checkpoint), 12 * (2 * 77 * 12 * 768 * 768 + 4 * 77 * 77 * 768));
+        let checkpoint = open(&settings::TextBenchModel::Random(ShapeArg::ClipL), Precision::F16).unwrap();
+        let model = TextModel::load(&checkpoint, &Runtime::cpu().unwrap(), &TextLoadOptions::default()).unwrap();
+        let times = LayerTimes::new();
+        let options = TextOptions { call: Call::new().timed_by(&times), ..TextOptions::default() };
+        Conditioner::new(&[&model]).unwrap().encode_ids(&[sequence()], &options).unwrap();
+        assert_eq!(times.operations(), 12 * (2 * 77 * 12 * 768 * 768 + 4 * 77 * 77 * 768));
+    }
+
+    #[test]
+    fn a_sequence_is_a_full_one() {
         let ids = sequence().ids;
         assert_eq!((ids.len(), ids[0], ids[76]), (77, START, END));
         assert!(ids[1..76].iter().all(|id| *id < START));

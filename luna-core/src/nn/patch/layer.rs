@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use candle_core::Device;
-use luna_kernels::{Context, ConvShape, Home, PackedConv, PackedMatrix};
+use luna_kernels::{Context, ConvShape, Home, PackedConv, PackedMatrix, WeightView};
 
 /// What is added to the layer at hand.
 #[derive(Clone, Copy)]
@@ -38,6 +38,8 @@ pub(in crate::nn) struct Branch {
     pub(in crate::nn) down: FrozenWeight,
     /// `[outputs, rank]`.
     pub(in crate::nn) up: FrozenWeight,
+    /// What their product counts.
+    pub(in crate::nn) strength: f32,
 }
 
 /// Work on one weight that is unpacked and packed again, in multiply-adds that take as long.
@@ -70,7 +72,7 @@ impl<'a> Patch<'a> {
         }
         match self.low_rank() {
             Some(low) if self.branches(layer, low.iter().map(|low| low.rank()).sum(), rows) => {
-                Ok(PatchedWeight::Branch(branch(layer, &low)?))
+                Ok(PatchedWeight::Branch(branch(layer, &low, cx)?))
             }
             _ => Ok(PatchedWeight::Built(self.packed(layer, Home::Workspace, cx)?)),
         }
@@ -93,15 +95,13 @@ impl<'a> Patch<'a> {
 
     /// The patched weight in the form of the frozen one.
     pub(super) fn packed(&self, layer: &FrozenLayer, home: Home, cx: &Context) -> Result<FrozenWeight> {
-        if let Some(low) = self.low_rank() {
-            let factors = || Factors::of(layer, &low);
+        let low = self.low_rank().filter(|_| !matches!(layer.weight, FrozenWeight::Tensor(_)));
+        if let Some(Factors { up, down, .. }) = low.map(|low| Factors::of(layer, &low)) {
             match &layer.weight {
                 FrozenWeight::Matrix(frozen) => {
-                    let Factors { up, down, .. } = factors();
                     return Ok(FrozenWeight::Matrix(frozen.plus_low_rank(layer.scale, &up, &down, home, cx)));
                 }
                 FrozenWeight::Conv(frozen) => {
-                    let Factors { up, down, .. } = factors();
                     return Ok(FrozenWeight::Conv(frozen.plus_low_rank(layer.scale, &up, &down, home, cx)));
                 }
                 FrozenWeight::Tensor(_) => {}
@@ -146,43 +146,54 @@ struct Factors {
 
 impl Factors {
     fn of(layer: &FrozenLayer, low: &[&dyn LowRank]) -> Self {
-        if let [one] = low {
-            return Self { rank: one.rank(), down: one.down(), up: one.up() };
-        }
         let (outputs, _) = layer.matrix();
         let rank: usize = low.iter().map(|low| low.rank()).sum();
         let mut up = vec![0.0; outputs * rank];
         let mut column = 0;
         for low in low {
             let own = low.rank();
-            for (to, from) in up.chunks_exact_mut(rank).zip(low.up().chunks_exact(own)) {
-                to[column..column + own].copy_from_slice(from);
+            for (to, from) in up.chunks_exact_mut(rank).zip(low.up().to_f32().chunks_exact(own)) {
+                to[column..column + own].iter_mut().zip(from).for_each(|(to, from)| *to = low.strength() * from);
             }
             column += own;
         }
-        Self { rank, down: low.iter().flat_map(|low| low.down()).collect(), up }
+        Self { rank, down: low.iter().map(|low| low.down().to_f32()).collect::<Vec<_>>().concat(), up }
     }
 }
 
-/// The factors as layers of their own beside the frozen one.
-fn branch(layer: &FrozenLayer, low: &[&dyn LowRank]) -> Result<Branch> {
-    let (outputs, inputs) = layer.matrix();
+/// The factors as layers of their own beside the frozen one: those of one adapter as they are stored.
+fn branch(layer: &FrozenLayer, low: &[&dyn LowRank], cx: &Context) -> Result<Branch> {
+    if let ([one], FrozenWeight::Matrix(_) | FrozenWeight::Conv(_)) = (low, &layer.weight) {
+        let [down, up] = [one.down(), one.up()];
+        let [down, up] = [down.kernel_bytes(), up.kernel_bytes()];
+        let [down, up] = [&down, &up].map(|(dtype, bytes)| WeightView { dtype: *dtype, bytes });
+        return Ok(packed_branch(layer, one.rank(), [down, up], one.strength(), cx));
+    }
     let Factors { rank, down, up } = Factors::of(layer, low);
-    let down = match &layer.weight {
-        FrozenWeight::Matrix(_) => FrozenWeight::Matrix(PackedMatrix::from_f32(&down, rank, inputs)),
+    let FrozenWeight::Tensor(weight) = &layer.weight else {
+        return Ok(packed_branch(layer, rank, [&down, &up].map(|side| WeightView::from_f32(side)), 1.0, cx));
+    };
+    let shape: Vec<usize> = std::iter::once(rank).chain(layer.shape[1..].iter().copied()).collect();
+    Ok(Branch {
+        down: FrozenWeight::Tensor(like(&down, &shape, weight)?),
+        up: FrozenWeight::Tensor(like(&up, &[layer.shape[0], rank], weight)?),
+        strength: 1.0,
+    })
+}
+
+/// `down` and `up` packed for the CPU's kernels.
+fn packed_branch(layer: &FrozenLayer, rank: usize, [down, up]: [WeightView; 2], strength: f32, cx: &Context) -> Branch {
+    let (outputs, inputs) = layer.matrix();
+    let matrix = |view, n, k| FrozenWeight::Matrix(PackedMatrix::pack_for_call(view, n, k, cx));
+    let narrowing = || match &layer.weight {
         FrozenWeight::Conv(conv) => {
-            FrozenWeight::Conv(PackedConv::from_f32(&down, ConvShape { cout: rank, ..conv.shape() }))
+            FrozenWeight::Conv(PackedConv::pack(down, ConvShape { cout: rank, ..conv.shape() }))
         }
-        FrozenWeight::Tensor(weight) => {
-            let shape: Vec<usize> = std::iter::once(rank).chain(layer.shape[1..].iter().copied()).collect();
-            FrozenWeight::Tensor(like(&down, &shape, weight)?)
-        }
+        _ => matrix(down, rank, inputs),
     };
-    let up = match &layer.weight {
-        FrozenWeight::Tensor(weight) => FrozenWeight::Tensor(like(&up, &[outputs, rank], weight)?),
-        _ => FrozenWeight::Matrix(PackedMatrix::from_f32(&up, outputs, rank)),
-    };
-    Ok(Branch { down, up })
+    // Each is little work: no thread shall fall asleep over the other's.
+    let (down, up) = rayon::join(narrowing, || matrix(up, outputs, rank));
+    Branch { down, up, strength }
 }
 
 impl FrozenLayer {

@@ -13,7 +13,7 @@ pub(super) use runs::PatchedRun;
 pub use runs::{LayerRuns, PatchedRuns};
 
 use super::{
-    Pass, Tensor,
+    Pass, StoredTensor, Tensor,
     frozen::{FrozenLayer, FrozenWeight, FrozenWeights, Identity},
 };
 use crate::{Error, ErrorKind, Result};
@@ -35,15 +35,17 @@ pub(crate) trait Delta: Send + Sync {
     fn bytes(&self) -> u64;
 }
 
-/// `ΔW = up · down`.
+/// `ΔW = strength · up · down`.
 pub(crate) trait LowRank {
     fn rank(&self) -> usize;
 
     /// `[rank, inputs · taps]`.
-    fn down(&self) -> Vec<f32>;
+    fn down(&self) -> StoredTensor<'_>;
 
-    /// `[outputs, rank]`, strength included.
-    fn up(&self) -> Vec<f32>;
+    /// `[outputs, rank]`.
+    fn up(&self) -> StoredTensor<'_>;
+
+    fn strength(&self) -> f32;
 }
 
 /// What is added to one layer.
