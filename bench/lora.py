@@ -9,7 +9,8 @@ tokens. The LoRA is for every linear layer of attentions and feed-forward blocks
 after the other in one run on one machine: a figure is worth something only as a ratio to its neighbour's. `luna-cli bench lora` takes Luna's times.
 All compute in f32.
 
-`of plain` is a call's time over the time of the same program's call without a LoRA. A LoRA that is loaded changes the peers' model until it is unloaded or
+`of plain` is a call's time over the time of the same program's call without a LoRA: of the best ones, and for Luna, which takes them in turn, the median
+over the rounds. A LoRA that is loaded changes the peers' model until it is unloaded or
 unfused, for everyone who calls it; Luna's rows leave the model as it was. `memory` is the most that the process held in that state, `load` of the peers
 includes building the adapter's layers in the model.
 """
@@ -143,7 +144,7 @@ def run(command):
 def luna(folder, name, a):
     command = [LUNA, "bench", "lora", "--model", folder / f"{name}.safetensors", "--lora", folder / f"{name}-lora-{a.rank}.safetensors", "--runs", a.runs]
     told = run([*command, "--json"] + (["--threads", a.threads] if a.threads else []))
-    rows = [{"way": row["way"].replace("_", " "), "seconds": row["best_seconds"], "memory": row["memory_bytes"]} for row in told["rows"]]
+    rows = [{"way": row["way"].replace("_", " "), "seconds": row["best_seconds"], "ratio": row["ratio"], "memory": row["memory_bytes"]} for row in told["rows"]]
     steps = [("read and resolve", told["read_seconds"] + told["resolve_seconds"]), ("merge", told["merge_seconds"]), ("drop the merged copy", told["unmerge_seconds"])]
     return rows + [{"way": way, "seconds": seconds, "memory": None} for way, seconds in steps], told
 
@@ -151,7 +152,7 @@ def luna(folder, name, a):
 def show(program, rows):
     plain = rows[0]["seconds"]
     for row in rows:
-        ratio = f"{row['seconds'] / plain:.3f}" if row["way"] in ("plain", "functional", "first", "first with reading", "merged", "loaded", "fused") else ""
+        ratio = f"{row.get('ratio', row['seconds'] / plain):.3f}" if row["way"] in ("plain", "functional", "first", "first with reading", "merged", "loaded", "fused") else ""
         memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
         print(f"{program:<11}{row['way']:<22}{row['seconds']:>9.3f} s {ratio:>9} {memory:>10}", flush=True)
         program = ""

@@ -54,7 +54,8 @@ pub struct LoraTiming {
     pub way: &'static str,
     pub best_seconds: f64,
     pub median_seconds: f64,
-    /// Best over the best of `plain`.
+    /// The median over the rounds of a call's time over that of the same round's plain one: what a machine does to both at
+    /// once is not in it.
     pub ratio: f64,
     /// What the process held at most in a call that was not timed.
     pub memory_bytes: Option<u64>,
@@ -184,18 +185,23 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn rows(&mut self) -> Vec<LoraTiming> {
-        self.samples.iter_mut().for_each(|samples| samples.seconds.sort_by(f64::total_cmp));
-        let plain = self.samples[PLAIN].seconds[0];
+    fn rows(&self) -> Vec<LoraTiming> {
+        let plain = &self.samples[PLAIN].seconds;
         let row = |(way, samples): (&&'static str, &Samples)| LoraTiming {
             way,
-            best_seconds: samples.seconds[0],
-            median_seconds: samples.seconds[samples.seconds.len() / 2],
-            ratio: samples.seconds[0] / plain,
+            best_seconds: samples.seconds.iter().copied().fold(f64::INFINITY, f64::min),
+            median_seconds: median(samples.seconds.iter().copied()),
+            ratio: median(samples.seconds.iter().zip(plain).map(|(seconds, plain)| seconds / plain)),
             memory_bytes: samples.memory,
         };
         WAYS.iter().zip(&self.samples).map(row).collect()
     }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Looks every few milliseconds how much the process holds.
