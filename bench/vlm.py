@@ -131,7 +131,9 @@ def llama_peer(folder, a):
     import numpy as np
     from safetensors.numpy import load_file
 
-    l.llama_log_set(l.llama_log_callback(lambda *_: None), ctypes.c_void_p(0))
+    # Whoever hands a callback to C keeps it alive.
+    silence = l.llama_log_callback(lambda *_: None)
+    l.llama_log_set(silence, ctypes.c_void_p(0))
     l.llama_backend_init()
     model = l.llama_model_load_from_file(str(folder / f"{a.storage[0]}.gguf").encode(), l.llama_model_default_params())
     short, prompt = (load_file(folder / f"{name}.safetensors")["input_ids"][0].tolist() for name in ("short", "prompt"))
@@ -167,7 +169,7 @@ def llama_peer(folder, a):
 def run(command):
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if result.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))} failed:\n{result.stderr[-2000:]}")
+        raise SystemExit(f"{' '.join(map(str, command))} failed with {result.returncode}:\n{result.stderr[-2000:]}")
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
@@ -202,18 +204,21 @@ def compare(folder, a):
     read = run([*peer, "--peer", "bandwidth"])["bytes_per_second"]
     needed = token_bytes(folder)
     limit = read / needed
-    rows = [(f"Luna, {precision} activations", luna(folder, a, precision, folder / "model")) for precision in a.precision]
-    if not a.without_torch:
-        rows.append(("torch bf16", run([*peer, "--peer", "torch"])))
+    print(f"{needed / 1e9:.2f} GB of bf16 weights a token, {read / 1e9:.1f} GB/s read: at most {limit:.2f} tokens/s\n")
+    print(f"{'':28}{'tokens/s':>10}{'of the limit':>14}{f'{a.prompt} tokens, s':>18}{'tokens alike':>14}", flush=True)
+    ways = [(f"Luna, {precision} activations", lambda precision=precision: luna(folder, a, precision, folder / "model")) for precision in a.precision]
     if importlib.util.find_spec("llama_cpp") is None:
         print("llama-cpp-python is not installed: no llama.cpp")
     else:
-        rows += [(f"llama.cpp {kind}", run([*peer, "--peer", "llama", "--storage", kind])) for kind in a.storage]
-    print(f"{needed / 1e9:.2f} GB of bf16 weights a token, {read / 1e9:.1f} GB/s read: at most {limit:.2f} tokens/s\n")
-    print(f"{'':28}{'tokens/s':>10}{'of the limit':>14}{f'{a.prompt} tokens, s':>18}{'tokens alike':>14}")
-    for name, told in rows:
+        ways += [(f"llama.cpp {kind}", lambda kind=kind: run([*peer, "--peer", "llama", "--storage", kind])) for kind in a.storage]
+    if not a.without_torch:
+        ways.append(("torch bf16", lambda: run([*peer, "--peer", "torch"])))
+    rows = []
+    for name, measure in ways:
+        told = measure()
+        rows.append((name, told))
         alike = sum(x == y for x, y in zip(rows[0][1]["ids"], told["ids"]))
-        print(f"{name:28}{told['tokens_per_second']:>10.2f}{told['tokens_per_second'] / limit:>14.2f}{told['prompt_seconds']:>18.2f}{alike:>10}/{a.tokens}")
+        print(f"{name:28}{told['tokens_per_second']:>10.2f}{told['tokens_per_second'] / limit:>14.2f}{told['prompt_seconds']:>18.2f}{alike:>10}/{a.tokens}", flush=True)
     if a.json:
         pathlib.Path(a.json).write_text(json.dumps({"limit": limit, "rows": dict(rows)}, indent=1))
 
