@@ -218,6 +218,6 @@ impl Conv2d {
 
     fn unpatched<'a, W>(&'a self, weight: &'a W, pass: &Pass) -> Option<Packed<'a, W>> {
         let layer = &*self.layer;
-        pass.patch(layer).is_none().then(|| Packed { layer, weight, bias: layer.bias.as_ref() })
+        pass.patch(layer).is_none().then_some(Packed { layer, weight, bias: layer.bias.as_ref() })
     }
 }

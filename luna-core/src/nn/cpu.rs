@@ -155,7 +155,7 @@ pub(super) fn linear_with_branch(
             ..Epilogue::default()
         };
         if let Some(Beside { hidden, up, strength }) = beside {
-            let branch = LowRankBranch { hidden: &*View::<T>::of(hidden)?, up, strength };
+            let branch = LowRankBranch { hidden: &View::<T>::of(hidden)?, up, strength };
             luna_kernels::linear_with_branch(&data, rows, weight, &branch, &mut y, &epilogue, &pass.cx());
         } else {
             luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
