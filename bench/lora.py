@@ -10,9 +10,8 @@ after the other in one run on one machine: a figure is worth something only as a
 All compute in f32.
 
 `of plain` is a call's time over the time of the same program's call without a LoRA: of the best ones, and for Luna, which takes them in turn, the median
-over the rounds. A LoRA that is loaded changes the peers' model until it is unloaded or
-unfused, for everyone who calls it; Luna's rows leave the model as it was. `memory` is the most that the process held in that state, `load` of the peers
-includes building the adapter's layers in the model.
+over the rounds. A LoRA that is loaded changes the peers' model until it is unloaded or unfused, for everyone who calls it; Luna's rows leave the model
+as it was. `memory` is the most that the process held in that state, `load` of the peers includes building the adapter's layers in the model.
 """
 import argparse, importlib.util, json, os, pathlib, subprocess, sys, tempfile, time
 

@@ -8,8 +8,9 @@
 //!
 //! Options: `--program FILE` (luna-cli beside this program's folder), `--minutes N` (1) and `--clients N` (64) of the
 //! mixed load, `--kills N` (1000), `--restarts N` (3), `--checkpoint FILE` for the shared model, such as SD1.5's (else
-//! random weights of SDXL's VAE), `--only PART`: `latency`, `mixed`, `kills`, `restarts`, `memory`. It needs Linux, and Python for the
-//! pickle server. The exit status is 1 if an answer was wrong or missing; times are printed and judged by the reader.
+//! random weights of SDXL's VAE), `--only PART`: `latency`, `mixed`, `kills`, `restarts`, `memory`. It needs Linux, and
+//! Python for the pickle server. The exit status is 1 if an answer was wrong or missing; times are printed and judged by
+//! the reader.
 
 mod ends;
 mod latency;
