@@ -7,11 +7,12 @@
 The model has the shape of Qwen3-VL-2B's language model (1.7 billion parameters, tied embeddings) with random weights in bf16 and a small
 vision part. Each measurement is a process of its own, one after the other in one run on one machine: a figure is worth something only as
 a ratio to its neighbour's. What limits tokens a second at batch 1 is how fast the weights can be read: the bytes of all weights that a
-token needs, over the read bandwidth, which is measured in the same run as the fastest of several sums over a gigabyte. All generate
+token needs, over the read bandwidth. A cloud machine's bandwidth changes by half within a minute, so it is measured right before and after
+each measurement, as the median of sums over a gigabyte, and each measurement is set beside its own; the table gives medians. All generate
 greedily; their tokens are compared. llama.cpp reads the same weights from a GGUF file, with `--storage q8_0` rounded to that type; where
 llama-cpp-python is not installed, its row is left out, which is said.
 """
-import argparse, importlib.util, json, os, pathlib, subprocess, sys, tempfile, time
+import argparse, importlib.util, json, os, pathlib, statistics, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -84,19 +85,23 @@ def write_gguf(folder, a, kind):
     (folder / f"{kind}.gguf.part").rename(folder / f"{kind}.gguf")
 
 
-def bandwidth(threads):
+class Bandwidth:
     """Bytes a second that sums over a gigabyte of f32 read."""
-    import torch
 
-    if threads:
-        torch.set_num_threads(threads)
-    values = torch.ones(1 << 28)
-    best = 1e9
-    for _ in range(8):
-        start = time.perf_counter()
-        values.sum()
-        best = min(best, time.perf_counter() - start)
-    return {"bytes_per_second": values.numel() * 4 / best}
+    def __init__(self, threads):
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        self.values = torch.ones(1 << 28)
+
+    def measure(self):
+        times = []
+        for _ in range(9):
+            start = time.perf_counter()
+            self.values.sum()
+            times.append(time.perf_counter() - start)
+        return self.values.numel() * 4 / statistics.median(times)
 
 
 def torch_peer(folder, a):
@@ -111,19 +116,17 @@ def torch_peer(folder, a):
     short = load_file(folder / "short.safetensors")["input_ids"]
     prompt = load_file(folder / "prompt.safetensors")["input_ids"]
     model(input_ids=short, use_cache=True)
-    best = 1e9
-    for _ in range(a.runs):
+    if a.what == "prompt":
         start = time.perf_counter()
         model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-        best = min(best, time.perf_counter() - start)
+        return {"prompt_seconds": time.perf_counter() - start}
     out = model(input_ids=short, use_cache=True, logits_to_keep=1)
     ids = [int(out.logits[0, -1].argmax())]
     start = time.perf_counter()
     while len(ids) < a.tokens:
         out = model(input_ids=torch.tensor([[ids[-1]]]), past_key_values=out.past_key_values, use_cache=True)
         ids.append(int(out.logits[0, -1].argmax()))
-    speed = (len(ids) - 1) / (time.perf_counter() - start)
-    return {"prompt_seconds": best, "tokens_per_second": speed, "ids": ids}
+    return {"tokens_per_second": (len(ids) - 1) / (time.perf_counter() - start), "ids": ids}
 
 
 def llama_peer(folder, a):
@@ -151,19 +154,19 @@ def llama_peer(folder, a):
         count = l.llama_vocab_n_tokens(l.llama_model_get_vocab(model))
         return int(np.ctypeslib.as_array(l.llama_get_logits_ith(at, -1), (count,)).argmax())
 
-    best = 1e9
-    for _ in range(a.runs + 1):
-        at = context()
-        start = time.perf_counter()
-        read(at, prompt)
-        best = min(best, time.perf_counter() - start)
-        l.llama_free(at)
     at = context()
+    read(at, short)
+    l.llama_free(at)
+    at = context()
+    start = time.perf_counter()
+    if a.what == "prompt":
+        read(at, prompt)
+        return {"prompt_seconds": time.perf_counter() - start}
     ids = [read(at, short)]
     start = time.perf_counter()
     while len(ids) < a.tokens:
         ids.append(read(at, [ids[-1]]))
-    return {"prompt_seconds": best, "tokens_per_second": (len(ids) - 1) / (time.perf_counter() - start), "ids": ids}
+    return {"tokens_per_second": (len(ids) - 1) / (time.perf_counter() - start), "ids": ids}
 
 
 def run(command):
@@ -173,14 +176,18 @@ def run(command):
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def luna(folder, a, precision, model):
-    common = ["--model", model, "--greedy", "--ids", "--json", "--precision", precision]
-    common += ["--threads", a.threads] if a.threads else []
-    reads = [run([a.luna, "describe", "--inputs", folder / "prompt.safetensors", "--max-tokens", 1, *common]) for _ in range(a.runs)]
-    told = [run([a.luna, "describe", "--inputs", folder / "short.safetensors", "--max-tokens", a.tokens, *common]) for _ in range(a.runs)]
-    fastest = max(told, key=lambda one: one["tokens_per_second"])
-    return {"prompt_seconds": min(one["prompt_seconds"] for one in reads), "tokens_per_second": fastest["tokens_per_second"],
-            "ids": fastest["ids"]}
+def luna(folder, a, precision, what):
+    inputs, tokens = ("prompt", 1) if what == "prompt" else ("short", a.tokens)
+    command = [a.luna, "describe", "--inputs", folder / f"{inputs}.safetensors", "--max-tokens", tokens, "--model", folder / "model",
+               "--greedy", "--ids", "--json", "--precision", precision]
+    return run(command + (["--threads", a.threads] if a.threads else []))
+
+
+def prompt_tokens(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "prompt.safetensors", "np") as file:
+        return file.get_slice("input_ids").get_shape()[1]
 
 
 def token_bytes(folder):
@@ -199,28 +206,45 @@ def token_bytes(folder):
     return total
 
 
-def compare(folder, a):
-    peer = [sys.executable, __file__, "--folder", folder, "--tokens", a.tokens, "--runs", a.runs, "--threads", a.threads]
-    read = run([*peer, "--peer", "bandwidth"])["bytes_per_second"]
-    needed = token_bytes(folder)
-    limit = read / needed
-    print(f"{needed / 1e9:.2f} GB of bf16 weights a token, {read / 1e9:.1f} GB/s read: at most {limit:.2f} tokens/s\n")
-    print(f"{'':28}{'tokens/s':>10}{'of the limit':>14}{f'{a.prompt} tokens, s':>18}{'tokens alike':>14}", flush=True)
-    ways = [(f"Luna, {precision} activations", lambda precision=precision: luna(folder, a, precision, folder / "model")) for precision in a.precision]
+def ways(folder, a):
+    """What is compared: names, and functions of what is measured, `tokens` or `prompt`."""
+    def peer(name, *more):
+        command = [sys.executable, __file__, "--folder", folder, "--tokens", a.tokens, "--threads", a.threads, "--peer", name, *more]
+        return lambda what: run([*command, "--what", what])
+
+    found = {f"Luna, {precision} activations": lambda what, precision=precision: luna(folder, a, precision, what) for precision in a.precision}
     if importlib.util.find_spec("llama_cpp") is None:
         print("llama-cpp-python is not installed: no llama.cpp")
     else:
-        ways += [(f"llama.cpp {kind}", lambda kind=kind: run([*peer, "--peer", "llama", "--storage", kind])) for kind in a.storage]
-    if not a.without_torch:
-        ways.append(("torch bf16", lambda: run([*peer, "--peer", "torch"])))
-    rows = []
-    for name, measure in ways:
-        told = measure()
-        rows.append((name, told))
-        alike = sum(x == y for x, y in zip(rows[0][1]["ids"], told["ids"]))
-        print(f"{name:28}{told['tokens_per_second']:>10.2f}{told['tokens_per_second'] / limit:>14.2f}{told['prompt_seconds']:>18.2f}{alike:>10}/{a.tokens}", flush=True)
+        found |= {f"llama.cpp {kind}": peer("llama", "--storage", kind) for kind in a.storage}
+    return found if a.without_torch else found | {"torch bf16": peer("torch")}
+
+
+def compare(folder, a):
+    bandwidth, needed, found = Bandwidth(a.threads), token_bytes(folder), ways(folder, a)
+    reads, told, prompts = [bandwidth.measure()], {name: [] for name in found}, {name: [] for name in found}
+    for number in range(a.runs):
+        for name, measure in found.items():
+            one = measure("tokens")
+            reads.append(bandwidth.measure())
+            one["limit"] = (reads[-2] + reads[-1]) / 2 / needed
+            told[name].append(one)
+            print(f"run {number + 1}: {name}: {one['tokens_per_second']:.2f} of {one['limit']:.2f} tokens/s", file=sys.stderr)
+    for number in range(a.prompt_runs):
+        for name, measure in found.items():
+            prompts[name].append(measure("prompt")["prompt_seconds"])
+            print(f"prompt {number + 1}: {name}: {prompts[name][-1]:.2f} s", file=sys.stderr)
+    print(f"{needed / 1e9:.2f} GB of bf16 weights a token, {min(reads) / 1e9:.1f} to {max(reads) / 1e9:.1f} GB/s read\n")
+    print(f"{'':28}{'tokens/s':>10}{'of the limit':>14}{f'{prompt_tokens(folder)} tokens, s':>18}{'tokens alike':>14}")
+    first, rows = next(iter(told.values()))[0]["ids"], {}
+    for name, runs in told.items():
+        speed, share, prompt = (statistics.median(values) for values in (
+            [one["tokens_per_second"] for one in runs], [one["tokens_per_second"] / one["limit"] for one in runs], prompts[name]))
+        alike = sum(x == y for x, y in zip(first, runs[0]["ids"]))
+        rows[name] = {"tokens_per_second": speed, "of_the_limit": share, "prompt_seconds": prompt, "tokens_alike": alike}
+        print(f"{name:28}{speed:>10.2f}{share:>14.2f}{prompt:>18.2f}{alike:>10}/{a.tokens}")
     if a.json:
-        pathlib.Path(a.json).write_text(json.dumps({"limit": limit, "rows": dict(rows)}, indent=1))
+        pathlib.Path(a.json).write_text(json.dumps({"bytes_a_token": needed, "bytes_per_second": reads, "rows": rows}, indent=1))
 
 
 def main():
@@ -228,7 +252,8 @@ def main():
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--prompt", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5, help="measurements of tokens a second")
+    parser.add_argument("--prompt-runs", type=int, default=1, help="readings of the prompt")
     parser.add_argument("--precision", choices=["f32", "bf16", "f16"], nargs="+", default=["f32", "bf16"])
     parser.add_argument("--storage", choices=["bf16", "q8_0"], nargs="+", default=["bf16"], help="of llama.cpp's weights")
     parser.add_argument("--threads", type=int, default=0, help="0: each one's default")
@@ -237,11 +262,11 @@ def main():
     parser.add_argument("--json", help="write the figures to this file too")
     parser.add_argument("--folder", type=pathlib.Path, help="keep the model here and use it again")
     parser.add_argument("--prepare", action="store_true", help="only write the model to --folder")
-    parser.add_argument("--peer", choices=["torch", "llama", "bandwidth"], help=argparse.SUPPRESS)
+    parser.add_argument("--peer", choices=["torch", "llama"], help=argparse.SUPPRESS)
+    parser.add_argument("--what", choices=["tokens", "prompt"], help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.peer:
-        peers = {"torch": torch_peer, "llama": llama_peer, "bandwidth": lambda folder, a: bandwidth(a.threads)}
-        print(json.dumps(peers[a.peer](a.folder, a)))
+        print(json.dumps({"torch": torch_peer, "llama": llama_peer}[a.peer](a.folder, a)))
         return
     if not a.luna.exists():
         raise SystemExit("build it first: cargo build --release -p luna-cli")

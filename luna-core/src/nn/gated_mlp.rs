@@ -2,6 +2,7 @@
 
 use super::{Activation, Linear, LinearCall, Pass, Tensor, Weights, multiply};
 use crate::Result;
+use candle_core::D;
 
 /// What the three layers are called, in the order gate, up, down.
 pub(crate) type GatedMlpNames = [&'static str; 3];
@@ -34,9 +35,11 @@ impl GatedMlp {
 
     /// `[…, channels]` → the same, with `residual` added.
     pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
-        let up = self.up.forward(x, pass)?;
+        let rows = x.elem_count() / x.dim(D::Minus1)?;
         let call = LinearCall { activation: self.activation, residual: None };
-        let gated = multiply(self.gate.forward_with(x, call, pass)?, &up, pass)?;
+        let gate = || self.gate.forward_with(x, call, pass);
+        let (gate, up) = pass.both(rows, gate, || self.up.forward(x, pass))?;
+        let gated = multiply(gate, &up, pass)?;
         pass.recycle(up);
         let y = self.down.forward_with(&gated, LinearCall { residual, ..LinearCall::default() }, pass)?;
         pass.recycle(gated);

@@ -128,6 +128,21 @@ impl<'a> Pass<'a> {
         Ok(value)
     }
 
+    /// Runs two parts of a layer that do not need each other. Threads wait for each other at the end of a product, which
+    /// counts where there is but one row: there the parts run at once, unless each one's time is wanted.
+    pub(super) fn both<A: Send, B: Send>(
+        &self,
+        rows: usize,
+        first: impl FnOnce() -> Result<A> + Send,
+        second: impl FnOnce() -> Result<B> + Send,
+    ) -> Result<(A, B)> {
+        if rows > 1 || self.call.times().is_some() || !self.runtime.handle().is_cpu() {
+            return Ok((first()?, second()?));
+        }
+        let (first, second) = rayon::join(first, second);
+        Ok((first?, second?))
+    }
+
     /// Counts one step and tells the caller.
     pub(crate) fn step(&self) -> Result<()> {
         self.check()?;

@@ -13,6 +13,8 @@ use rayon::prelude::*;
 
 /// Query heads that go over the keys together.
 const TOGETHER: usize = 4;
+/// Terms of the products of queries with keys that are worth waking another thread.
+const WORTH_WAKING: usize = 1 << 18;
 /// Lanes of the widest vector.
 const LINE: usize = 16;
 
@@ -26,7 +28,11 @@ pub(super) fn run<T: Scalar>(x: &AttentionInput<'_, T>, out: OutPtr<T>, cx: &Con
     let shape = x.shape;
     let group = shape.heads / shape.kv_heads;
     let parts = group.div_ceil(TOGETHER);
-    (0..shape.b * shape.kv_heads * parts).into_par_iter().with_max_len(1).for_each(|task| {
+    let tasks = shape.b * shape.kv_heads * parts;
+    let work = shape.b * shape.heads * shape.tokens_kv * shape.dim;
+    // A few keys are seen before another thread has woken.
+    let alone = if work < WORTH_WAKING { tasks } else { 1 };
+    (0..tasks).into_par_iter().with_min_len(alone).with_max_len(alone).for_each(|task| {
         if cx.interrupted() {
             return;
         }
