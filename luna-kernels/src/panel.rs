@@ -1,11 +1,13 @@
 //! Weights in panels of 32 columns, in the element type they are stored in.
 //!
-//! Enters: weight bytes with a map from (row, depth) to element. Leaves: panels that the matrix product streams through, and the exact
+//! Enters: weight bytes as files store them. Leaves: panels that the matrix product streams through, and the exact
 //! weights back. It must not know what the weights belong to.
 //!
 //! Panel `p` holds output columns `32p..32p+32`: for each depth `k` the 32 values side by side, missing columns zero. bf16 keeps two
 //! depths together, `[k/2][32][2]`, which is what the dot-product instruction reads and what widens in two operations. Quantised types keep
 //! their blocks, `[k/block][32]` of them.
+
+mod pack;
 
 use crate::block::Block;
 use crate::isa::{Context, Isa, Kernel};
@@ -13,6 +15,7 @@ use crate::quantised::{RUN, widen_blocks, widen_run};
 use crate::simd::Simd;
 use crate::weight::{WeightType, WeightView};
 use crate::workspace::Buffer;
+use pack::{AcrossWords, across, by_tap};
 use rayon::prelude::*;
 
 /// Columns of a panel.
@@ -86,25 +89,22 @@ fn position(dtype: WeightType, k: usize, j: usize) -> usize {
 }
 
 impl PackedPanels {
-    /// Packs `n` columns of depth `k`; `element(column, depth)` says which stored element each is.
-    pub(crate) fn pack(w: WeightView<'_>, n: usize, k: usize, element: impl Fn(usize, usize) -> usize + Sync) -> Self {
-        assert_eq!(
-            Some(w.bytes.len()),
-            n.checked_mul(k).and_then(|e| e.checked_mul(w.dtype.size())),
-            "weight bytes do not match {n}x{k}"
-        );
-        let stride = panel_bytes(w.dtype, k);
+    /// Packs `n` columns that are stored as `[channels][taps]`, one after the other: their depth runs over taps, then channels.
+    pub(crate) fn pack_taps(w: WeightView<'_>, n: usize, channels: usize, taps: usize) -> Self {
+        let (dtype, k) = (w.dtype, channels * taps);
+        check_bytes(w, n, k);
+        let stride = panel_bytes(dtype, k);
         let bytes = stride * n.div_ceil(NR);
-        let mut data = Block::zeroed(bytes);
+        let mut data = Storage::own(bytes);
         if bytes > 0 {
-            let panels = data.as_mut_slice::<u8>(bytes).par_chunks_mut(stride).enumerate();
-            match w.dtype.size() {
-                4 => panels.for_each(|(p, panel)| pack_panel::<4>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
-                2 => panels.for_each(|(p, panel)| pack_panel::<2>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
-                _ => panels.for_each(|(p, panel)| pack_panel::<1>(w, p * NR..n.min(p * NR + NR), k, &element, panel)),
+            let panels = data.as_mut_bytes(bytes).par_chunks_mut(stride).zip(w.bytes.par_chunks(NR * k * dtype.size()));
+            match dtype.size() {
+                4 => panels.for_each(|(panel, columns)| by_tap::<4>(dtype, columns, (channels, taps), panel)),
+                2 => panels.for_each(|(panel, columns)| by_tap::<2>(dtype, columns, (channels, taps), panel)),
+                _ => panels.for_each(|(panel, columns)| by_tap::<1>(dtype, columns, (channels, taps), panel)),
             }
         }
-        Self { dtype: w.dtype, n, k, data: Storage::Own(data) }
+        Self { dtype, n, k, data }
     }
 
     /// Packs `n` columns of depth `k`, stored row-major, column after column, in quantised blocks that no two columns share.
@@ -136,21 +136,17 @@ impl PackedPanels {
         // bf16 lies in pairs of depths, as words: only an even depth has no half of one.
         let (size, depth) = match w.dtype {
             WeightType::BF16 if k.is_multiple_of(2) => (4, k / 2),
-            WeightType::BF16 => return Self::pack(w, n, k, |column, depth| column * k + depth),
+            WeightType::BF16 => return Self::pack_taps(w, n, k, 1),
             other => (other.size(), k),
         };
-        assert_eq!(
-            Some(w.bytes.len()),
-            n.checked_mul(k).and_then(|e| e.checked_mul(w.dtype.size())),
-            "weight bytes do not match {n}x{k}"
-        );
+        check_bytes(w, n, k);
         let (stride, row) = (panel_bytes(w.dtype, k), depth * size);
         let bytes = stride * n.div_ceil(NR);
         let mut data = space(bytes);
         if bytes > 0 {
             let panels = data.as_mut_bytes(bytes).par_chunks_mut(stride).zip(w.bytes.par_chunks(NR * row));
             match size {
-                4 => panels.for_each(|(panel, rows)| across::<4>(rows, depth, panel)),
+                4 => panels.for_each(|(panel, columns)| Isa::detect().run(AcrossWords { columns, depth, panel })),
                 2 => panels.for_each(|(panel, rows)| across::<2>(rows, depth, panel)),
                 _ => panels.for_each(|(panel, rows)| across::<1>(rows, depth, panel)),
             }
@@ -200,43 +196,10 @@ impl PackedPanels {
     }
 }
 
-/// Packs one panel of elements of `SIZE` bytes.
-fn pack_panel<const SIZE: usize>(
-    w: WeightView<'_>,
-    columns: std::ops::Range<usize>,
-    k: usize,
-    element: &(impl Fn(usize, usize) -> usize + Sync),
-    panel: &mut [u8],
-) {
-    // Blocks of depth keep both the strided reads and the strided writes in the first-level cache.
-    for k0 in (0..k).step_by(64) {
-        for (j, column) in columns.clone().enumerate() {
-            for depth in k0..k.min(k0 + 64) {
-                let from = element(column, depth) * SIZE;
-                let to = position(w.dtype, depth, j) * SIZE;
-                panel[to..to + SIZE].copy_from_slice(&w.bytes[from..from + SIZE]);
-            }
-        }
-    }
-}
-
-/// Writes rows of `depth` elements of `SIZE` bytes across the lines of a panel, and zeros where there are fewer than 32.
-fn across<const SIZE: usize>(rows: &[u8], depth: usize, panel: &mut [u8]) {
-    /// Depths at a time: what they read and write fits the first-level cache.
-    const DEPTHS: usize = 16;
-    if rows.len() < NR * depth * SIZE {
-        panel.fill(0);
-    }
-    let (lines, _) = panel.as_chunks_mut::<SIZE>();
-    for (block, lines) in lines.chunks_mut(DEPTHS * NR).enumerate() {
-        for (j, row) in rows.chunks_exact(depth * SIZE).enumerate() {
-            let (row, _) = row.as_chunks::<SIZE>();
-            match (<&mut [_; DEPTHS * NR]>::try_from(&mut *lines), row[block * DEPTHS..].first_chunk::<DEPTHS>()) {
-                (Ok(lines), Some(values)) if j < NR => (0..DEPTHS).for_each(|i| lines[i * NR + j] = values[i]),
-                _ => lines.chunks_exact_mut(NR).zip(&row[block * DEPTHS..]).for_each(|(line, value)| line[j] = *value),
-            }
-        }
-    }
+/// Panics unless the view holds `n` columns of depth `k`.
+fn check_bytes(w: WeightView<'_>, n: usize, k: usize) {
+    let expected = n.checked_mul(k).and_then(|elements| elements.checked_mul(w.dtype.size()));
+    assert_eq!(Some(w.bytes.len()), expected, "weight bytes do not match {n}x{k}");
 }
 
 /// The bytes of f32 values.

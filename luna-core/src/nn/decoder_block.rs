@@ -91,9 +91,9 @@ impl DecoderBlock {
     ) -> Result<Tensor> {
         let normed = self.norm.forward(&x, pass)?;
         let rows = normed.dim(0)? * normed.dim(1)?;
-        let keys = || self.k.turned(&normed, call.rotary, pass);
-        let keys_and_values = || pass.both(rows, keys, || self.v.forward(&normed, pass));
-        let (q, (k, v)) = pass.both(rows, || self.q.turned(&normed, call.rotary, pass), keys_and_values)?;
+        let [q, k] = [&self.q, &self.k].map(|heads| || heads.turned(&normed, call.rotary, pass));
+        let v = || self.v.forward(&normed, pass);
+        let (q, (k, v)) = pass.both(rows, q, || pass.both(rows, k, v))?;
         pass.recycle(normed);
         let how = AttentionCall { heads: self.q.heads, kv_heads: self.k.heads, scale: None, mask: call.mask };
         let mixed = match cache {

@@ -62,8 +62,9 @@ impl EncoderBlock {
     /// `[b, tokens, width]` → the same; counts one step.
     pub(crate) fn forward(&self, x: Tensor, call: EncoderBlockCall, pass: &Pass) -> Result<Tensor> {
         let normed = self.norm.forward(&x, pass)?;
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| linear.forward(&normed, pass));
-        let (mut q, mut k, v) = (q?, k?, v?);
+        let rows = normed.dim(0)? * normed.dim(1)?;
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| || linear.forward(&normed, pass));
+        let (mut q, (mut k, v)) = pass.both(rows, q, || pass.both(rows, k, v))?;
         pass.recycle(normed);
         if let Some(rotary) = call.rotary {
             q = rotary.rotate(q, self.heads)?;

@@ -129,14 +129,16 @@ impl<'a> Pass<'a> {
     }
 
     /// Runs two parts of a layer that do not need each other. Threads wait for each other at the end of a product, which
-    /// counts where there is but one row: there the parts run at once, unless each one's time is wanted.
+    /// counts where there are few rows: there the parts run at once, unless each one's time is wanted.
     pub(super) fn both<A: Send, B: Send>(
         &self,
         rows: usize,
         first: impl FnOnce() -> Result<A> + Send,
         second: impl FnOnce() -> Result<B> + Send,
     ) -> Result<(A, B)> {
-        if rows > 1 || self.call.times().is_some() || !self.runtime.handle().is_cpu() {
+        /// A chunk of a prompt.
+        const FEW: usize = 80;
+        if rows > FEW || self.call.times().is_some() || !self.runtime.handle().is_cpu() {
             return Ok((first()?, second()?));
         }
         let (first, second) = rayon::join(first, second);

@@ -86,8 +86,7 @@ impl PackedConv {
         assert!(!w.dtype.is_quantised(), "convolution weights are not stored in blocks");
         let taps = kh * kw;
         // Depth runs over taps, then channels, as the channels-last image does.
-        let panels =
-            PackedPanels::pack(w, cout, taps * cin, |column, depth| (column * cin + depth % cin) * taps + depth / cin);
+        let panels = PackedPanels::pack_taps(w, cout, cin, taps);
         Self { shape, panels }
     }
 

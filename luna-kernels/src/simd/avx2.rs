@@ -115,6 +115,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: *const u8, from_step: usize, to: *mut u8, to_step: usize) {
+        // SAFETY: the token exists only where AVX2 does; the caller gives valid memory.
+        unsafe { transpose(from, from_step, to, to_step) }
+    }
+
+    #[inline(always)]
     unsafe fn stream(self, p: *mut f32, v: __m256) {
         // SAFETY: the token exists only where AVX2 does; the caller gives valid, aligned memory.
         unsafe { _mm256_stream_ps(p, v) }
@@ -136,6 +142,37 @@ impl Simd for Avx2 {
     fn prefetch_far(self, p: *const u8) {
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+}
+
+/// Transposes 8 rows of 8 words.
+#[inline(always)]
+pub(super) unsafe fn transpose(from: *const u8, from_step: usize, to: *mut u8, to_step: usize) {
+    // SAFETY: the caller holds the AVX2 token and gives eight valid rows on both sides.
+    unsafe {
+        let (first, second) = (columns_of_four(from, from_step), columns_of_four(from.add(4 * from_step), from_step));
+        for i in 0..4 {
+            _mm256_storeu_ps(to.add(i * to_step).cast(), _mm256_permute2f128_ps::<0x20>(first[i], second[i]));
+            _mm256_storeu_ps(to.add((i + 4) * to_step).cast(), _mm256_permute2f128_ps::<0x31>(first[i], second[i]));
+        }
+    }
+}
+
+/// Columns `i` and `i + 4` of four rows, in the halves of vector `i`.
+#[inline(always)]
+unsafe fn columns_of_four(from: *const u8, step: usize) -> [__m256; 4] {
+    // SAFETY: as above.
+    unsafe {
+        let (a, b) = (_mm256_loadu_ps(from.cast()), _mm256_loadu_ps(from.add(step).cast()));
+        let (c, d) = (_mm256_loadu_ps(from.add(2 * step).cast()), _mm256_loadu_ps(from.add(3 * step).cast()));
+        let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0x44>(low, low2),
+            _mm256_shuffle_ps::<0xee>(low, low2),
+            _mm256_shuffle_ps::<0x44>(high, high2),
+            _mm256_shuffle_ps::<0xee>(high, high2),
+        ]
     }
 }
 

@@ -130,6 +130,16 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: *const u8, from_step: usize, to: *mut u8, to_step: usize) {
+        for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: AVX-512 machines have AVX2; a quarter lies within what the caller gives.
+            unsafe {
+                super::avx2::transpose(from.add(j * from_step + i * 4), from_step, to.add(i * to_step + j * 4), to_step)
+            };
+        }
+    }
+
+    #[inline(always)]
     fn fence(self) {
         // SAFETY: SSE is part of x86-64.
         unsafe { _mm_sfence() }

@@ -128,6 +128,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// As `load`.
     unsafe fn load_e5m2(self, p: *const u8) -> Self::V;
+    /// Writes the transpose of `LANES` rows of `LANES` words of four bytes, whatever they are. Rows lie `from_step` and `to_step` bytes
+    /// apart.
+    ///
+    /// # Safety
+    /// All rows are valid, for reading and for writing; no alignment is needed.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const u8, from_step: usize, to: *mut u8, to_step: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: word `i` of row `j`, and word `j` of row `i`.
+                unsafe {
+                    let word = from.add(j * from_step).cast::<[u8; 4]>().add(i).read();
+                    to.add(i * to_step).cast::<[u8; 4]>().add(j).write(word);
+                }
+            }
+        }
+    }
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);
     /// The same for what is wanted later: no nearer than the second-level cache, where the instruction set can say so.
