@@ -91,3 +91,26 @@ pub(super) fn by_tap<const SIZE: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+
+    #[test]
+    fn words_lie_as_single_elements_do() {
+        for isa in Isa::available() {
+            for (columns, depth) in [(32, 1), (32, 15), (32, 16), (32, 77), (32, 160), (5, 48), (31, 16)] {
+                let stored: Vec<u8> = (0..columns * depth * 4).map(|i| (i * 31 % 251) as u8).collect();
+                let (mut expected, mut got) = (vec![1; depth * NR * 4], vec![2; depth * NR * 4]);
+                across::<4>(&stored, depth, &mut expected);
+                isa.run(AcrossWords { columns: &stored, depth, panel: &mut got });
+                assert_eq!(got, expected, "{columns} columns of {depth}, {}", isa.name());
+                if columns == NR {
+                    let (word, place) = (stored.as_chunks::<4>().0, got.as_chunks::<4>().0);
+                    assert_eq!(place[(depth - 1) * NR + 3], word[3 * depth + depth - 1]);
+                }
+            }
+        }
+    }
+}
