@@ -100,6 +100,34 @@ fn sizes_come_from_the_weights() {
     assert_eq!((info.kind, info.embedding, info.pooled), (VisionKind::Siglip, None, true));
 }
 
+/// As SigLIP so400m does, of whose 384 pixels a side 27 patches of 14 leave 6.
+#[test]
+fn pixels_beyond_the_last_whole_patch_count_nothing() {
+    let mut case = ModelCase::read(&fixture("siglip"));
+    let (exact, all) = (load(&case, &case.model()).unwrap(), pixels(&case));
+    let (info, [batch, _, height, width]) = (exact.info(), all.shape());
+    let side = info.image_size + info.patch_size - 1;
+    let mut state = |side: usize| {
+        let config = case.config.as_mut().unwrap();
+        let config = if config["vision_config"].is_object() { &mut config["vision_config"] } else { config };
+        config["image_size"] = side.into();
+        load(&case, &case.model())
+    };
+    refused(ErrorKind::InvalidFile, "image_size", state(side + 1));
+    refused(ErrorKind::InvalidFile, "image_size", state(info.image_size - 1));
+    let model = state(side).unwrap();
+    assert_eq!((model.info().image_size, model.info().tokens), (side, info.tokens));
+    let mut larger = vec![9.0; batch * 3 * side * side];
+    for (row, values) in all.data().chunks_exact(width).enumerate() {
+        let (plane, y) = (row / height, row % height);
+        larger[(plane * side + y) * side..][..width].copy_from_slice(values);
+    }
+    let larger = PixelValues::new([batch, 3, side, side], larger).unwrap();
+    let [ours, expected] = [(&model, &larger), (&exact, &all)]
+        .map(|(model, pixels)| model.encode_pixels(pixels, &VisionOptions::default()).unwrap().last_hidden_state);
+    assert_eq!(ours.data(), expected.data());
+}
+
 /// As `picture` in make.py.
 fn picture(name: &str, [height, width, channels]: [usize; 3]) -> Vec<u8> {
     let noise: Vec<f64> = uniform(name, height * width * channels).collect();

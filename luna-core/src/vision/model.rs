@@ -108,8 +108,8 @@ impl VisionModel {
         let preprocessing = match &options.preprocessing {
             Some(stated) => stated.clone(),
             None => match checkpoint.processor(&options.limits)? {
-                Some(config) => Preprocessing::stated(&config, size.kind, size.side())?,
-                None => Preprocessing::of(size.kind, size.side()),
+                Some(config) => Preprocessing::stated(&config, size.kind, size.side)?,
+                None => Preprocessing::of(size.kind, size.side),
             },
         };
         let roots = component.roots();
@@ -123,7 +123,7 @@ impl VisionModel {
         let size = &self.network.size;
         VisionInfo {
             kind: size.kind,
-            image_size: size.side(),
+            image_size: size.side,
             patch_size: size.patch,
             layers: size.layers,
             channels: size.width,
@@ -194,7 +194,7 @@ impl VisionModel {
     }
 
     fn check(&self, pixels: &PixelValues) -> Result<()> {
-        let side = self.network.size.side();
+        let side = self.network.size.side;
         let [_, _, height, width] = pixels.shape();
         if [height, width] == [side, side] {
             return Ok(());
@@ -227,6 +227,6 @@ impl VisionModel {
 impl std::fmt::Debug for VisionModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let size = &self.network.size;
-        write!(f, "VisionModel({}, {} layers, {} pixels)", size.kind, size.layers, size.side())
+        write!(f, "VisionModel({}, {} layers, {} pixels)", size.kind, size.layers, size.side)
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Size {
     pub(crate) patch: usize,
     /// Patches along a side of a picture.
     pub(crate) grid: usize,
+    /// Side of the pictures it takes, in pixels: what is left of the last whole patch counts nothing.
+    pub(crate) side: usize,
     pub(crate) eps: f32,
     pub(crate) activation: VisionActivation,
 }
@@ -32,11 +34,14 @@ impl Size {
         let stated = Stated(
             config.map(|config| if config["vision_config"].is_object() { &config["vision_config"] } else { config }),
         );
-        for (name, found) in
-            [("hidden_size", width), ("patch_size", patch), ("image_size", grid * patch), ("num_hidden_layers", layers)]
-        {
+        for (name, found) in [("hidden_size", width), ("patch_size", patch), ("num_hidden_layers", layers)] {
             stated.check(name, found)?;
         }
+        let side = match stated.number("image_size")? {
+            Some(side) if side / patch == grid => side,
+            Some(side) => return Err(disagreement("image_size", side, grid * patch)),
+            None => usual_side(kind, grid, patch),
+        };
         if layers < 2 {
             return Err(Error::new(ErrorKind::InvalidFile, "this vision encoder has too few layers")
                 .expected("at least 2, numbered from 0")
@@ -58,12 +63,7 @@ impl Size {
         };
         let usual_eps = if kind == VisionKind::Clip { 1e-5 } else { 1e-6 };
         let eps = stated.0.and_then(|config| config["layer_norm_eps"].as_f64()).map_or(usual_eps, |eps| eps as f32);
-        Ok(Self { kind, width, heads, layers, patch, grid, eps, activation })
-    }
-
-    /// Side of the pictures it takes, in pixels.
-    pub(crate) fn side(&self) -> usize {
-        self.grid * self.patch
+        Ok(Self { kind, width, heads, layers, patch, grid, side, eps, activation })
     }
 
     /// Tokens of a picture.
@@ -97,6 +97,15 @@ fn grid(patches: usize) -> Result<usize> {
         .found(patches.to_string()))
 }
 
+/// Side of the pictures, where nothing states it.
+fn usual_side(kind: VisionKind, grid: usize, patch: usize) -> usize {
+    match (kind, grid, patch) {
+        // SigLIP so400m at 384 pixels, of which its patches of 14 leave 6.
+        (VisionKind::Siglip, 27, 14) => 384,
+        _ => grid * patch,
+    }
+}
+
 /// Heads of the known encoders, where nothing states them: 64 wide but for the largest.
 fn usual_heads(width: usize) -> usize {
     match width {
@@ -113,6 +122,13 @@ fn usual_activation(kind: VisionKind, width: usize) -> VisionActivation {
         (VisionKind::Clip, 1280..) => VisionActivation::Gelu,
         (VisionKind::Clip, _) => VisionActivation::QuickGelu,
     }
+}
+
+fn disagreement(name: &str, stated: usize, found: usize) -> Error {
+    Error::new(ErrorKind::InvalidFile, format!("config.json and the weights disagree on `{name}`"))
+        .expected(format!("{stated}, as config.json states"))
+        .found(format!("{found} in the weights"))
+        .remedy("put the config.json of this very model beside its weights")
 }
 
 /// What `config.json` states, where there is one.
@@ -133,12 +149,7 @@ impl Stated<'_> {
 
     fn check(&self, name: &str, found: usize) -> Result<()> {
         match self.number(name)? {
-            Some(stated) if stated != found => {
-                Err(Error::new(ErrorKind::InvalidFile, format!("config.json and the weights disagree on `{name}`"))
-                    .expected(format!("{stated}, as config.json states"))
-                    .found(format!("{found} in the weights"))
-                    .remedy("put the config.json of this very model beside its weights"))
-            }
+            Some(stated) if stated != found => Err(disagreement(name, stated, found)),
             _ => Ok(()),
         }
     }

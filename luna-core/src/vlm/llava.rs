@@ -36,8 +36,8 @@ impl Llava {
         let (up, down) = (projector.at("linear_1"), projector.at("linear_2"));
         let [hidden, outputs] = [up.shape("weight")?[0], down.shape("weight")?[0]];
         let preprocessing = match processor {
-            Some(config) => Preprocessing::stated(config, size.kind, size.side())?,
-            None => Preprocessing::of(size.kind, size.side()),
+            Some(config) => Preprocessing::stated(config, size.kind, size.side)?,
+            None => Preprocessing::of(size.kind, size.side),
         };
         Ok(Self {
             up: Linear::load(&up, size.width, hidden)?,
@@ -77,9 +77,9 @@ impl Llava {
     /// Appends the patches of pictures that are prepared.
     pub(super) fn cut(&self, pixels: &PixelValues, out: &mut Vec<f32>) -> Result<()> {
         let size = &self.vision.size;
-        if pixels.shape()[2..] != [size.side(), size.side()] {
+        if pixels.shape()[2..] != [size.side, size.side] {
             return Err(Error::new(ErrorKind::InvalidInput, "the pictures are not of the size this model takes")
-                .expected(format!("{0}x{0}", size.side()))
+                .expected(format!("{0}x{0}", size.side))
                 .found(format!("{:?}", &pixels.shape()[2..]))
                 .remedy("put the preprocessor_config.json of the model beside its weights"));
         }
