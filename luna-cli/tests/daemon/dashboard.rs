@@ -1,5 +1,5 @@
 //! The page's own script, run by a JavaScript engine on what a live daemon says. A browser is not needed; what one makes of
-//! the page is looked at by `tests/dashboard/browser.py`.
+//! the page is looked at in `browser.rs`.
 
 use super::{
     Server,

@@ -1,5 +1,6 @@
 //! A live daemon as its clients meet it: the built program, on a port of its own.
 
+mod browser;
 mod commands;
 mod dashboard;
 mod forward;
