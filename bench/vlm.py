@@ -2,7 +2,7 @@
 
     pip install torch transformers safetensors numpy gguf llama-cpp-python
     cargo build --release -p luna-cli
-    python bench/vlm.py [--layers 28] [--prompt 1000] [--tokens 32] [--threads N] [--precision f32 bf16] [--storage bf16 q8_0] [--json FILE]
+    python bench/vlm.py [--layers 28] [--prompt 1000] [--tokens 32] [--runs 5] [--prompt-runs 1] [--threads N] [--precision f32 bf16] [--storage bf16 q8_0] [--json FILE]
 
 The model has the shape of Qwen3-VL-2B's language model (1.7 billion parameters, tied embeddings) with random weights in bf16 and a small
 vision part. Each measurement is a process of its own, one after the other in one run on one machine: a figure is worth something only as

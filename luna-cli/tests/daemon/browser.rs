@@ -1,6 +1,6 @@
 //! The page in a real browser, which not every machine has: named in `LUNA_TEST_BROWSER`, or `chromium` on the path.
 //!
-//! `cargo test -p luna-cli --test daemon -- --ignored browser`
+//! `cargo test --workspace --test daemon -- --ignored browser`
 
 use super::{Server, watch::work};
 use luna_core::{Limits, picture::read_picture};
