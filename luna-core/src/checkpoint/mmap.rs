@@ -113,15 +113,15 @@ impl SharedMap {
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(part.start), part.len()) }
     }
 
-    /// Writes from a place on.
+    /// Writes from a place on, past this core's caches: another process will read it.
     ///
     /// # Panics
     /// If they do not fit.
     pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
         assert!(at <= self.len() && bytes.len() <= self.len() - at);
-        // SAFETY: the place lies within the map. The sender of a segment writes only while nobody reads it; a process
-        // that lies about that reads a mixture of numbers.
-        unsafe { std::ptr::copy(bytes.as_ptr(), self.0.as_mut_ptr().add(at), bytes.len()) }
+        // SAFETY: the place lies within the map, of which the caller holds no part as bytes. The sender of a segment
+        // writes only while nobody reads it; a process that lies about that reads a mixture of numbers.
+        unsafe { luna_kernels::copy_far(bytes, self.0.as_mut_ptr().add(at)) }
     }
 
     /// The first word, in which the processes tell each other who may write.

@@ -3,8 +3,8 @@
 use crate::{Error, ErrorKind, Result};
 use std::{
     collections::VecDeque,
-    io::{self, Write},
-    net::Shutdown,
+    io::{self, Read, Write},
+    net::{Shutdown, TcpStream},
     ops::Range,
     sync::atomic::AtomicU32,
     time::Duration,
@@ -24,6 +24,11 @@ pub(super) fn connect(_name: &str) -> io::Result<Local> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Reads from a TCP socket. Not all of these systems can do so without waiting, so that it always waits.
+pub(super) fn receive(mut stream: &TcpStream, buffer: &mut [u8], _waits: bool) -> io::Result<usize> {
+    stream.read(buffer)
+}
+
 impl Local {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         match *self {}
@@ -41,7 +46,12 @@ impl Local {
         match *self {}
     }
 
-    pub(super) fn receive(&self, _buffer: &mut [u8], _descriptors: &mut VecDeque<Descriptor>) -> io::Result<usize> {
+    pub(super) fn receive(
+        &self,
+        _buffer: &mut [u8],
+        _descriptors: &mut VecDeque<Descriptor>,
+        _waits: bool,
+    ) -> io::Result<usize> {
         match *self {}
     }
 

@@ -6,7 +6,7 @@ use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create},
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-        recvmsg, sendmsg,
+        recv, recvmsg, sendmsg,
     },
 };
 use std::{
@@ -14,7 +14,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     ops::Range,
     os::{
         fd::{AsFd, OwnedFd},
@@ -48,6 +48,15 @@ pub(super) fn connect(name: &str) -> io::Result<Local> {
     UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?).map(Local)
 }
 
+/// Reads from a TCP socket.
+pub(super) fn receive(stream: &TcpStream, buffer: &mut [u8], waits: bool) -> io::Result<usize> {
+    Ok(recv(stream, buffer, flags(waits))?.0)
+}
+
+fn flags(waits: bool) -> RecvFlags {
+    if waits { RecvFlags::empty() } else { RecvFlags::DONTWAIT }
+}
+
 impl Local {
     #[cfg(test)]
     pub(super) fn pair() -> io::Result<(Self, Self)> {
@@ -70,10 +79,16 @@ impl Local {
         self.0.set_write_timeout(time)
     }
 
-    pub(super) fn receive(&self, buffer: &mut [u8], descriptors: &mut VecDeque<Descriptor>) -> io::Result<usize> {
+    pub(super) fn receive(
+        &self,
+        buffer: &mut [u8],
+        descriptors: &mut VecDeque<Descriptor>,
+        waits: bool,
+    ) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let got =
+            recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, flags(waits) | RecvFlags::CMSG_CLOEXEC)?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(came) = message {
                 descriptors.extend(came);

@@ -6,6 +6,7 @@
 //! `FREE`; the other side sets that word when it needs the tensors no more. Segments are anonymous: when both sides
 //! have closed them, or died, nothing of them is left.
 
+mod eager;
 mod receiver;
 mod sender;
 mod stream;

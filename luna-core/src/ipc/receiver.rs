@@ -3,6 +3,7 @@
 
 use super::{
     FREE, HEAD, MOST, SEGMENTS, Stream,
+    eager::Eager,
     system::{Descriptor, Memory},
 };
 use crate::{
@@ -24,6 +25,7 @@ pub struct Receiver {
     stream: Stream,
     descriptors: VecDeque<Descriptor>,
     known: HashMap<u32, Arc<Memory>>,
+    eager: Eager,
 }
 
 /// Tensors' bytes in a segment, which is its maker's again when this is dropped.
@@ -47,7 +49,7 @@ impl Drop for Borrowed {
 impl Receiver {
     /// Reads from this connection.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, descriptors: VecDeque::new(), known: HashMap::new() }
+        Self { stream, descriptors: VecDeque::new(), known: HashMap::new(), eager: Eager::default() }
     }
 
     /// Checks a body that was read from here.
@@ -84,7 +86,8 @@ impl Receiver {
 
 impl Read for Receiver {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.stream.receive(buffer, &mut self.descriptors);
+        let Self { stream, descriptors, eager, .. } = self;
+        let read = eager.read(|waits| stream.receive(buffer, descriptors, waits));
         if self.descriptors.len() > AHEAD {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
         }

@@ -7,17 +7,23 @@ use crate::{
     limits::check_at_most,
     protocol::{Role, SharedPlace, TensorRef, failed, shared_frame, write_frame},
 };
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
 /// The least capacity of a segment.
 const SMALLEST: usize = 1 << 20;
 /// From so many bytes on a copy is shared by threads.
-const PIECE: usize = 4 << 20;
+const SHARED: usize = 4 << 20;
+/// So much of it a thread copies at a time.
+const PIECE: usize = 256 << 10;
 /// More threads than these do not copy faster.
-const COPIERS: usize = 4;
+const MOST_COPIERS: usize = 4;
 
 /// Writes frames, one at a time, for any number of threads.
 pub struct Sender {
@@ -117,22 +123,29 @@ impl Segments {
     }
 }
 
+/// Threads that do nothing but copy, for all connections: started with the first large tensor, asleep between two.
+static COPIERS: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_COPIERS) - 1;
+    let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "luna-copier".to_owned());
+    // Where there can be none, the caller copies all.
+    (threads > 0).then(|| pool.build().ok()).flatten()
+});
+
 /// Copies into a segment. One thread does not use all of the memory's speed.
 fn copy(memory: &Memory, at: usize, bytes: &[u8]) {
-    let copiers = (bytes.len() / PIECE).min(thread::available_parallelism().map_or(1, usize::from)).min(COPIERS);
-    if copiers < 2 {
-        return memory.write(at, bytes);
-    }
-    let piece = bytes.len().div_ceil(copiers);
-    thread::scope(|scope| {
-        let mut pieces = bytes.chunks(piece).enumerate();
-        let first = pieces.next();
-        for (index, part) in pieces {
-            scope.spawn(move || memory.write(at + index * piece, part));
+    let pool = COPIERS.as_ref().filter(|_| bytes.len() >= SHARED);
+    let Some(pool) = pool else { return memory.write(at, bytes) };
+    // Whoever comes takes the next piece, so that nobody waits for a thread that wakes up late.
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let pieces = std::iter::repeat_with(|| next.fetch_add(PIECE, Ordering::Relaxed));
+        for from in pieces.take_while(|&from| from < bytes.len()) {
+            memory.write(at + from, &bytes[from..bytes.len().min(from + PIECE)]);
         }
-        if let Some((_, part)) = first {
-            memory.write(at, part);
-        }
+    };
+    pool.in_place_scope(|scope| {
+        (0..pool.current_num_threads()).for_each(|_| scope.spawn(|_| work()));
+        work();
     });
 }
 

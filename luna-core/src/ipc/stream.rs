@@ -3,7 +3,7 @@
 use super::system::{self, Descriptor, Local};
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
+    io::{self, Write},
     net::{Shutdown, TcpStream},
     time::Duration,
 };
@@ -92,11 +92,17 @@ impl Stream {
         })
     }
 
-    /// Reads, and keeps the descriptors that come along.
-    pub(super) fn receive(&self, buffer: &mut [u8], descriptors: &mut VecDeque<Descriptor>) -> io::Result<usize> {
+    /// Reads, and keeps the descriptors that come along. If it may not wait and nothing has come, it says
+    /// [`io::ErrorKind::WouldBlock`], where the system can do that.
+    pub(super) fn receive(
+        &self,
+        buffer: &mut [u8],
+        descriptors: &mut VecDeque<Descriptor>,
+        waits: bool,
+    ) -> io::Result<usize> {
         match &self.0 {
-            Kind::Tcp(stream) => (&mut &*stream).read(buffer),
-            Kind::Local(stream) => stream.receive(buffer, descriptors),
+            Kind::Tcp(stream) => system::receive(stream, buffer, waits),
+            Kind::Local(stream) => stream.receive(buffer, descriptors, waits),
         }
     }
 

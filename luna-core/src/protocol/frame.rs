@@ -11,6 +11,9 @@ use std::io::{self, Read, Write};
 /// The most that is allocated before the first byte of a body has come.
 const FIRST_ALLOCATION: usize = 16 << 20;
 
+/// Bytes of a body that are zeroed at a time, to be read into.
+const ZEROED: usize = 256 << 10;
+
 /// Below this a whole frame is written in one piece.
 const ONE_WRITE: usize = 64 << 10;
 
@@ -76,17 +79,32 @@ pub fn read_length(reader: &mut impl Read, limits: &FrameLimits) -> Result<Optio
 /// # Errors
 /// `Io` for a stream that ends too soon or fails, `OutOfMemory`.
 pub fn read_rest(reader: &mut impl Read, length: usize) -> Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while body.len() < length {
-        let step = (length - body.len()).min(body.len().max(FIRST_ALLOCATION));
-        body.try_reserve_exact(step)
-            .map_err(|_| Error::new(ErrorKind::OutOfMemory, format!("no memory for a frame of {length} bytes")))?;
-        let got = reader.take(step as u64).read_to_end(&mut body).map_err(failed)?;
-        if got < step {
-            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+    let (mut body, mut got) = (Vec::new(), 0);
+    while got < length {
+        // Not all at once: what has just been zeroed is still in the caches when it is read into.
+        if body.len() - got < ZEROED / 2 && body.len() < length {
+            grow(&mut body, length)?;
+        }
+        match reader.read(&mut body[got..]) {
+            Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(body)
+}
+
+/// Makes a body some zeros longer, in memory that grows with what has come.
+fn grow(body: &mut Vec<u8>, length: usize) -> Result<()> {
+    let wanted = length.min(body.len() + ZEROED);
+    if wanted > body.capacity() {
+        let step = (length - body.len()).min(body.len().max(FIRST_ALLOCATION));
+        body.try_reserve_exact(step)
+            .map_err(|_| Error::new(ErrorKind::OutOfMemory, format!("no memory for a frame of {length} bytes")))?;
+    }
+    body.resize(wanted, 0);
+    Ok(())
 }
 
 /// Writes a frame.

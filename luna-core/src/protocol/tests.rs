@@ -284,6 +284,32 @@ fn a_length_above_the_limit_is_refused_before_anything_is_read_or_allocated() {
 }
 
 #[test]
+fn a_body_that_comes_in_pieces_is_put_together() {
+    /// Gives a few bytes at a time, and is interrupted now and then.
+    struct Dribble<'a>(&'a [u8], usize);
+    impl Read for Dribble<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            assert!(buffer.len() <= 384 << 10, "so much was made ready before it came");
+            self.1 += 1;
+            if self.1.is_multiple_of(7) {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            let piece = buffer.len().min(1 + self.1 * 7919 % 90_000);
+            self.0.read(&mut buffer[..piece])
+        }
+    }
+    for length in [1, 127 << 10, (256 << 10) + 1, (17 << 20) + 3] {
+        let body: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
+        let mut frame = (length as u32).to_be_bytes().to_vec();
+        frame.extend_from_slice(&body);
+        let got = read_body(&mut Dribble(&frame, 0), &FrameLimits::default()).unwrap();
+        assert!(got.is_some_and(|got| got == body), "{length} bytes");
+        let cut = read_body(&mut Dribble(&frame[..frame.len() - 1], 0), &FrameLimits::default());
+        assert_eq!(cut.unwrap_err().kind(), ErrorKind::Io, "{length} bytes");
+    }
+}
+
+#[test]
 fn every_command_is_told_in_the_protocol() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../PROTOCOL.md");
     let text = std::fs::read_to_string(path).unwrap();

@@ -36,7 +36,7 @@ pub fn run(options: &Options) -> bool {
         sound &= good;
         println!("  {name:<24} {:>7.1} µs {:>19.2} ms", median(pings) * 1e3, transfer);
     }
-    println!("  {:<24} {:>7.1} µs   (what this machine takes)", "bare TCP", bare_ping().expect("a socket") * 1e3);
+    println!("  {:<24} {:>7.1} µs   (between threads that sleep)", "bare TCP", bare_ping().expect("a socket") * 1e3);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/pickle_echo.py");
     match Command::new("python3").args([script, &bytes.to_string()]).output() {
         Ok(output) if output.status.success() => {
@@ -50,7 +50,8 @@ pub fn run(options: &Options) -> bool {
     sound
 }
 
-/// The median time of a few bytes there and back between two threads, with nothing but the system between them.
+/// The median time of a few bytes there and back between two threads, with nothing but the system between them: they
+/// sleep until something comes, as Luna's do only after a moment.
 fn bare_ping() -> std::io::Result<f64> {
     const BYTES: usize = 300;
     let listener = TcpListener::bind("127.0.0.1:0")?;
