@@ -227,8 +227,11 @@ fn convolutions(bench: &Bench<'_>, cx: &Context<'_>, model: &str, layers: &[Laye
         let (x, bias) = (noise(l.size * l.size * l.cin), noise(l.cout));
         let affine = ChannelAffine { scale: vec![1.1; l.cin], shift: vec![0.1; l.cin] };
         let (ho, wo) = shape.output(after, after);
+        // As the models' activations lie.
         let mut out = cx.workspace().take::<f32>(ho * wo * l.cout);
+        want_large_pages(&mut out);
         let mut xa = cx.workspace().take::<f32>(x.len());
+        want_large_pages(&mut xa);
         xa.copy_from_slice(&x);
         let x = xa;
         let activation = if l.norm { Activation::Silu } else { Activation::None };

@@ -2,6 +2,7 @@
 //!
 //! Enters: the shapes of a layer. Leaves: the cheaper algorithm, by counts of work with measured weights.
 
+use super::narrow::Narrow;
 use super::winograd::Winograd;
 use super::{ConvInput, PackedConv};
 use crate::panel::NR;
@@ -14,10 +15,15 @@ pub(super) enum Algorithm {
     Implicit,
     /// Minimal filtering of 3×3 kernels.
     Winograd,
+    /// A dot product for each output, of which there are few to a pixel.
+    Narrow,
 }
 
 /// The cheaper algorithm for a layer.
 pub(super) fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorithm {
+    if Narrow::<T>::applies(w.shape) {
+        return Algorithm::Narrow;
+    }
     if !Winograd::applies(x, w.shape, w.dtype()) {
         return Algorithm::Implicit;
     }

@@ -22,7 +22,7 @@ pub(super) struct Patches<'a, T> {
 impl<T: Scalar> Patches<'_, T> {
     /// Pixel index of the input under tap (`ky`, `kx`) of output (`oy`, `ox`), unless it is padding.
     #[inline(always)]
-    fn source(&self, image: usize, oy: usize, ox: usize, ky: usize, kx: usize) -> Option<usize> {
+    pub(super) fn source(&self, image: usize, oy: usize, ox: usize, ky: usize, kx: usize) -> Option<usize> {
         let (h, w) = self.x.size();
         let y = ((self.first + oy) * self.shape.stride + ky).checked_sub(self.shape.padding[0]).filter(|&y| y < h)?;
         let x = (ox * self.shape.stride + kx).checked_sub(self.shape.padding[2]).filter(|&x| x < w)?;

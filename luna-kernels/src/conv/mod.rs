@@ -5,6 +5,7 @@
 
 mod cost;
 mod implicit;
+mod narrow;
 mod prologue;
 mod winograd;
 
@@ -19,6 +20,7 @@ use crate::simd::math::Activation;
 use crate::weight::{WeightType, WeightView};
 use cost::Algorithm;
 use implicit::Patches;
+use narrow::Narrow;
 use winograd::Winograd;
 
 /// Sizes of a convolution; groups are not supported.
@@ -261,6 +263,10 @@ fn conv2d_by<T: Scalar>(
         Algorithm::Implicit => {
             let rows = Patches { x, shape: w.shape, first, wo, ho };
             Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, branch: None, out, epilogue: *e }.run(cx);
+        }
+        Algorithm::Narrow => {
+            let patches = Patches { x, shape: w.shape, first, wo, ho };
+            Narrow { patches, panels, out, epilogue: *e }.run(cx);
         }
     }
 }

@@ -1,10 +1,19 @@
 use super::conv2d_by;
 use super::cost::Algorithm;
+use super::narrow::Narrow;
 use super::winograd::Winograd;
 use crate::reference::{ACTIVATIONS, Rng, Stored, WEIGHT_TYPES, conv, finish, relative, tolerance};
 use crate::*;
 use half::{bf16, f16};
 use proptest::prelude::*;
+
+/// All algorithms that exist for a convolution.
+fn algorithms<T: Scalar>(x: &ConvInput<'_, T>, shape: ConvShape, dtype: WeightType) -> Vec<Algorithm> {
+    let mut all = vec![Algorithm::Implicit];
+    all.extend(Winograd::applies(x, shape, dtype).then_some(Algorithm::Winograd));
+    all.extend(Narrow::<T>::applies(shape).then_some(Algorithm::Narrow));
+    all
+}
 
 /// A random convolution drawn from a seed, checked on every instruction set.
 fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: bool) {
@@ -21,10 +30,7 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
     packed.unpack_f32(&mut back);
     assert_eq!(back, weights.values);
 
-    let mut algorithms = vec![Algorithm::Implicit];
-    if Winograd::applies(&x, shape, weights.dtype) {
-        algorithms.push(Algorithm::Winograd);
-    }
+    let algorithms = algorithms(&x, shape, weights.dtype);
     let mut want = conv(&x, &weights.values, shape);
     let bias = rng.values(cout);
     let (residual, before): (Vec<T>, Vec<T>) = (rng.scalars(want.len()), rng.scalars(want.len()));
@@ -68,9 +74,9 @@ fn check_rows(seed: u64, shape: ConvShape, size: [usize; 3], upsample: bool) {
     let line = wo * shape.cout;
     let want: Vec<f64> = (0..b).flat_map(|i| want[(i * ho + first) * line..][..count * line].to_vec()).collect();
     let x = ConvInput { rows: Some((first, count)), ..x };
-    let algorithms = if Winograd::applies(&x, shape, WeightType::F32) { 2 } else { 1 };
+    let algorithms = algorithms(&x, shape, WeightType::F32);
     for isa in Isa::available() {
-        for &algorithm in &[Algorithm::Implicit, Algorithm::Winograd][..algorithms] {
+        for &algorithm in &algorithms {
             let (workspace, mut out) = (Workspace::new(), vec![0.0f32; want.len()]);
             conv2d_by(algorithm, &x, &packed, &mut out, &Epilogue::default(), &Context::new(&workspace).with_isa(isa));
             let error = relative(&out, &want);
@@ -151,6 +157,23 @@ fn deep_and_wide_layers_match() {
     check::<f32>(2, ConvShape::same3x3(256, 64), [1, 12, 12], true);
     check::<f32>(3, ConvShape { stride: 2, padding: [1; 4], ..ConvShape::same3x3(160, 96) }, [2, 10, 10], false);
     check::<bf16>(4, ConvShape::same3x3(128, 3), [1, 24, 20], false);
+}
+
+#[test]
+fn few_channels_match_across_blocks() {
+    for seed in 20..32 {
+        let shape = ConvShape::same3x3([64, 130, 7][seed as usize % 3], 1 + seed as usize % 4);
+        check::<f32>(seed, shape, [2, 19, 83], false);
+        check::<f16>(seed, shape, [1, 10, 41], true);
+        check_rows(seed, shape, [2, 21, 77], seed % 2 == 0);
+    }
+    check::<bf16>(
+        32,
+        ConvShape { kh: 1, kw: 5, padding: [0, 0, 3, 1], ..ConvShape::same3x3(48, 2) },
+        [2, 3, 130],
+        false,
+    );
+    check::<f32>(33, ConvShape::pointwise(90, 3), [1, 30, 7], false);
 }
 
 #[test]
