@@ -161,3 +161,40 @@ impl Clients {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::outbox::Outbox;
+    use luna_core::ipc::Stream;
+    use std::{
+        collections::HashSet,
+        net::{TcpListener, TcpStream},
+        thread,
+    };
+
+    /// A client that has ended is nobody's any more: what it has left behind may be forgotten.
+    #[test]
+    fn nobody_joins_a_client_that_has_ended() {
+        const THREADS: usize = 4;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let outbox = Outbox::start(Stream::from(stream)).unwrap();
+        let (clients, ended) = (Clients::new(1 << 20), Mutex::new(HashSet::new()));
+        let come_and_go = || {
+            for _ in 0..2000 {
+                let peer = Arc::new(Peer::new(&clients, outbox.clone()));
+                clients.enter(&peer);
+                let lane = clients.admit(&peer, Some("x")).lane;
+                assert!(!ended.lock().unwrap().contains(&lane), "its last connection has left before");
+                if clients.leave(&peer) {
+                    assert!(ended.lock().unwrap().insert(lane), "it ended twice");
+                }
+            }
+        };
+        thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(come_and_go))));
+        assert_eq!((clients.connections(), clients.named().len()), (0, 0));
+        assert!(ended.into_inner().unwrap().len() > 1);
+        outbox.end();
+    }
+}

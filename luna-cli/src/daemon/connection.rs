@@ -3,7 +3,7 @@
 
 use super::{
     Daemon,
-    clients::{Client, Held},
+    clients::{Client, Clients, Held},
     events::DaemonEvent,
     handlers::{self, Where},
     job::{self, Job, Load},
@@ -44,6 +44,17 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// One that has not yet said who it is.
+    pub fn new(clients: &Clients, outbox: Arc<Outbox>) -> Self {
+        Self {
+            number: clients.number(),
+            outbox,
+            client: OnceLock::new(),
+            nobody: clients.nameless(),
+            jobs: Mutex::default(),
+        }
+    }
+
     /// Whose it is.
     pub fn client(&self) -> &Arc<Client> {
         self.client.get().unwrap_or(&self.nobody)
@@ -95,13 +106,7 @@ pub fn serve(daemon: &Arc<Daemon>, stream: Stream) -> io::Result<()> {
         socket2::SockRef::from(tcp).set_tcp_keepalive(&alive)?;
     }
     let outbox = Outbox::start(stream.try_clone()?)?;
-    let peer = Arc::new(Peer {
-        number: daemon.clients.number(),
-        outbox: outbox.clone(),
-        client: OnceLock::new(),
-        nobody: daemon.clients.nameless(),
-        jobs: Mutex::default(),
-    });
+    let peer = Arc::new(Peer::new(&daemon.clients, outbox.clone()));
     daemon.clients.enter(&peer);
     let reader = BufReader::with_capacity(64 << 10, Patient { receiver: Receiver::new(stream), until: None });
     let mut session = Session { daemon, peer: &peer, reader };

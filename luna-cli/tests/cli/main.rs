@@ -1,5 +1,6 @@
 //! The command line as its users meet it: the built program, its files, its standard streams and its exit status.
 
+mod bench;
 mod config;
 mod documents;
 mod errors;

@@ -302,6 +302,7 @@ struct Product {
     down: Vec<f32>,
     up: Vec<f32>,
     rank: usize,
+    strength: f32,
 }
 
 impl LowRank for Product {
@@ -318,7 +319,7 @@ impl LowRank for Product {
     }
 
     fn strength(&self) -> f32 {
-        1.0
+        self.strength
     }
 }
 
@@ -332,7 +333,7 @@ impl Delta for Product {
     }
 
     fn add_to(&self, sum: &mut [f32], _: &[f32], cx: &luna_kernels::Context) -> Result<()> {
-        add_product(sum, &self.up, &self.down, self.rank, 1.0, cx);
+        add_product(sum, &self.up, &self.down, self.rank, self.strength, cx);
         Ok(())
     }
 
@@ -341,13 +342,21 @@ impl Delta for Product {
     }
 }
 
-/// Two low-rank differences and a bias for the first layer of a model, whose weight is `[outputs, inputs]`.
-fn patches(frozen: &FrozenWeights, [outputs, inputs]: [usize; 2], rule: patch::BranchRule) -> Patches {
+/// Low-rank differences of these ranks and strengths, and a bias, for the first layer of a model, whose weight is
+/// `[outputs, inputs]`.
+fn patches(
+    frozen: &FrozenWeights,
+    [outputs, inputs]: [usize; 2],
+    products: &[(usize, f32)],
+    rule: patch::BranchRule,
+) -> Patches {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let mut values = |count: usize| (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect::<Vec<_>>();
-    let mut product = |rank| Product { down: values(rank * inputs), up: values(outputs * rank), rank };
-    let (one, other) = (product(3), product(5));
-    let deltas: Vec<std::sync::Arc<dyn Delta>> = vec![std::sync::Arc::new(one), std::sync::Arc::new(other)];
+    let mut deltas: Vec<std::sync::Arc<dyn Delta>> = Vec::new();
+    for &(rank, strength) in products {
+        let (down, up) = (values(rank * inputs), values(outputs * rank));
+        deltas.push(std::sync::Arc::new(Product { down, up, rank, strength }));
+    }
     let layer = LayerPatch { deltas, bias: Some(values(outputs)), ..LayerPatch::default() };
     Patches::new([(0, layer)].into(), frozen, blake3::hash(b"test")).with_rule(rule)
 }
@@ -365,15 +374,18 @@ fn compare_rules(
         let pass = Pass::new(&runtime, &call, 0).with_patches(patches);
         runtime.run(|| layer(&pass)).unwrap()
     };
-    let [branch, build] =
-        [patch::BranchRule::Branch, patch::BranchRule::Build].map(|rule| patches(frozen, sides, rule));
-    let merged = runtime.run(|| branch.merged(frozen, &Pass::new(&runtime, &call, 1), ())).unwrap();
-    let built = run(Some(&build));
-    assert_close(&run(Some(&branch)), &built, tolerance);
-    assert_close(&run(Some(&merged)), &built, tolerance);
     let plain = run(None);
-    let apart = (&built - &plain).unwrap().sqr().unwrap().mean_all().unwrap();
-    assert!(apart.to_dtype(DType::F32).unwrap().to_scalar::<f32>().unwrap() > 1e-3, "the patches change nothing");
+    // One file's factors are used as they are stored, those of several side by side.
+    for products in [&[(3, -0.6)][..], &[(3, 1.7), (5, 0.8)]] {
+        let [branch, build] =
+            [patch::BranchRule::Branch, patch::BranchRule::Build].map(|rule| patches(frozen, sides, products, rule));
+        let merged = runtime.run(|| branch.merged(frozen, &Pass::new(&runtime, &call, 1), ())).unwrap();
+        let built = run(Some(&build));
+        assert_close(&run(Some(&branch)), &built, tolerance);
+        assert_close(&run(Some(&merged)), &built, tolerance);
+        let apart = (&built - &plain).unwrap().sqr().unwrap().mean_all().unwrap();
+        assert!(apart.to_dtype(DType::F32).unwrap().to_scalar::<f32>().unwrap() > 1e-3, "the patches change nothing");
+    }
 }
 
 #[test]

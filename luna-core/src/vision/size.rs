@@ -163,3 +163,18 @@ impl Stated<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{VisionKind, usual_side};
+
+    /// google/siglip-so400m-patch14-384 and openai/clip-vit-large-patch14 have patches of one size; only the first
+    /// takes pictures that they do not divide.
+    #[test]
+    fn where_nothing_states_it_only_siglip_so400m_leaves_pixels_over() {
+        assert_eq!(usual_side(VisionKind::Siglip, 27, 14), 384);
+        assert_eq!(usual_side(VisionKind::Clip, 27, 14), 378);
+        assert_eq!(usual_side(VisionKind::Siglip, 16, 14), 224);
+        assert_eq!(usual_side(VisionKind::Clip, 24, 14), 336);
+    }
+}
