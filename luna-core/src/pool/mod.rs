@@ -6,7 +6,7 @@ mod lanes;
 mod policy;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -94,11 +94,15 @@ struct State {
     workers: BTreeSet<usize>,
     closing: bool,
     handles: Vec<JoinHandle<()>>,
+    /// What the listener has not heard yet.
+    untold: VecDeque<Scaled>,
+    /// A thread is telling it.
+    telling: bool,
 }
 
 impl Pool {
     /// Starts the fewest threads, named `name`, and admits at most `most_weight` at once; `listener` hears of
-    /// every thread started or ended later.
+    /// every thread started or ended later, in that order.
     ///
     /// # Errors
     /// `InvalidInput` for impossible limits, `Io` if the system refuses the threads.
@@ -202,12 +206,9 @@ impl Pool {
     fn pushed(&self, mut state: MutexGuard<'_, State>) {
         let shared = &self.shared;
         state.counters.waiting = state.queue.len();
-        let scaled = grow(shared, &mut state);
-        drop(state);
+        grow(shared, &mut state);
         shared.work.notify_all();
-        if let Some(scaled) = scaled {
-            shared.tell(scaled);
-        }
+        shared.tell(state);
     }
 
     /// The numbers of its threads.
@@ -289,9 +290,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, scaled: Scaled) {
-        // A listener's panic is its own affair.
-        let _ = catch_unwind(AssertUnwindSafe(|| (self.listener)(scaled)));
+    /// Tells the listener what it has not heard, in the order in which it happened, without the lock.
+    fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        if state.telling {
+            // Whoever does tells this as well.
+            return;
+        }
+        while let Some(scaled) = state.untold.pop_front() {
+            state.telling = true;
+            drop(state);
+            // A listener's panic is its own affair.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.listener)(scaled)));
+            state = self.lock();
+            state.telling = false;
+        }
     }
 }
 
@@ -300,13 +312,14 @@ fn load(state: &State) -> Load {
 }
 
 /// Starts a thread if the load asks for one. Where the system refuses it, the others do the work.
-fn grow(shared: &Arc<Shared>, state: &mut State) -> Option<Scaled> {
+fn grow(shared: &Arc<Shared>, state: &mut State) {
     let from = state.counters.threads;
     if !shared.scaling.grows(load(state)) || !shared.scaling.fits(memory::available) {
-        return None;
+        return;
     }
-    let worker = start_thread(shared, state).ok()?;
-    Some(Scaled { from, to: from + 1, worker })
+    if let Ok(worker) = start_thread(shared, state) {
+        state.untold.push_back(Scaled { from, to: from + 1, worker });
+    }
 }
 
 fn start_thread(shared: &Arc<Shared>, state: &mut State) -> std::io::Result<usize> {
@@ -338,11 +351,8 @@ fn next_task(shared: &Arc<Shared>, worker: usize) -> Option<Task> {
         if let Some(task) = state.queue.pop() {
             state.counters.busy += 1;
             state.counters.waiting = state.queue.len();
-            let scaled = grow(shared, &mut state);
-            drop(state);
-            if let Some(scaled) = scaled {
-                shared.tell(scaled);
-            }
+            grow(shared, &mut state);
+            shared.tell(state);
             return Some(task);
         }
         let shrinks = shared.scaling.shrinks(load(&state), since.elapsed());
@@ -350,10 +360,10 @@ fn next_task(shared: &Arc<Shared>, worker: usize) -> Option<Task> {
             let from = state.counters.threads;
             state.counters.threads -= 1;
             state.workers.remove(&worker);
-            drop(state);
             if shrinks {
-                shared.tell(Scaled { from, to: from - 1, worker });
+                state.untold.push_back(Scaled { from, to: from - 1, worker });
             }
+            shared.tell(state);
             return None;
         }
         // The fewest threads wait for ever; others look again when their time is over.

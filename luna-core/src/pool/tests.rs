@@ -40,9 +40,29 @@ fn it_grows_under_a_backlog_and_shrinks_when_idle() {
     drop(releases);
     until("shrinking", || pool.counters().threads == 1 && pool.counters().finished == 8);
     until("telling", || seen.lock().unwrap().len() == 4);
-    let mut seen = seen.lock().unwrap().clone();
-    seen.sort_unstable();
-    assert_eq!(seen, [(1, 2), (2, 1), (2, 3), (3, 2)]);
+    assert_eq!(*seen.lock().unwrap(), [(1, 2), (2, 3), (3, 2), (2, 1)]);
+}
+
+#[test]
+fn changes_are_told_in_their_order_even_if_the_listener_is_slow() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let pool = Pool::new("test", scaling(1..=5, Duration::from_millis(5)), 100, move |scaled| {
+        // The first ones take the longest.
+        thread::sleep(Duration::from_millis(8 >> scaled.from.min(4)));
+        told.lock().unwrap().push((scaled.from, scaled.to));
+    })
+    .unwrap();
+    for _ in 0..5 {
+        let (releases, tasks): (Vec<_>, Vec<_>) = (0..9).map(|_| held()).unzip();
+        thread::scope(|scope| tasks.into_iter().for_each(|task| drop(scope.spawn(|| pool.push([task]).unwrap()))));
+        until("growth", || pool.counters().busy == 5);
+        drop(releases);
+        until("shrinking", || pool.counters().threads == 1 && pool.counters().busy == 0);
+    }
+    until("telling", || seen.lock().unwrap().len() == 5 * 8);
+    let seen = seen.lock().unwrap();
+    assert!(seen.windows(2).all(|pair| pair[0].1 == pair[1].0), "{seen:?}");
 }
 
 #[test]
