@@ -34,6 +34,7 @@ fn past_the_bound_a_client_is_told_busy_at_once_and_when_to_come_back() {
     let client = named(&server, "a");
     warm(&client);
     let under_way = [begin(&client, 768), begin(&client, 64)];
+    until("the worker", || pool(&client, "vae")["queue_depth"] == 1);
     let error = client.vae_encode(&picture(16, 16), &moonlet(), &CallOptions::default()).map(drop).unwrap_err();
     // At once: what was there before is there still.
     assert_eq!(pool(&client, "vae")["queue_depth"], 1);
