@@ -388,6 +388,34 @@ fn compare_rules(
     }
 }
 
+/// A block of the tiny autoencoders in bands of any size is the block of whole images.
+#[test]
+fn a_relu_block_in_bands_is_that_of_whole_images() {
+    let runtime = Runtime::cpu().unwrap();
+    let checkpoint = checkpoint(&[
+        ("b.conv.0.weight", &[24, 24, 3, 3]),
+        ("b.conv.0.bias", &[24]),
+        ("b.conv.2.weight", &[24, 24, 3, 3]),
+        ("b.conv.2.bias", &[24]),
+        ("b.conv.4.weight", &[24, 24, 3, 3]),
+        ("b.conv.4.bias", &[24]),
+    ]);
+    let block = ReluBlock::load(&weights(&checkpoint, &runtime).at("b"), 24).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::BF16, 2e-3)] {
+        // Heights that bands of 4, 8 and 12 rows divide, and that leave 1, 2 and 3 rows over; less than a band; one row.
+        for (height, rows) in [(24, 4), (33, 8), (26, 12), (15, 4), (5, 8), (1, 4), (2, 4)] {
+            let x = random(&mut rng, &[2, height, 9, 24]).to_dtype(dtype).unwrap();
+            let band = rows * 9 * 24 * dtype.size_in_bytes();
+            in_pass(|pass| {
+                let run = |least| block.forward_by(relu_block::Rolling { least, band }, x.copy()?, pass);
+                assert_close(&run(0)?, &run(usize::MAX)?, tolerance);
+                Ok(())
+            });
+        }
+    }
+}
+
 #[test]
 fn branches_built_and_merged_weights_agree() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);

@@ -6,57 +6,16 @@
 use crate::{
     Error, ErrorKind, Result,
     limits::check_at_most,
-    nn::{Activation, Conv2d, ConvCall, ConvSpec, Pass, Tensor, Weights},
+    nn::{Activation, Conv2d, ConvCall, ConvSpec, Pass, ReluBlock, Tensor, Weights},
 };
 
 /// Each level halves the picture's sides; known ones have 3.
 const MOST_LEVELS: u64 = 8;
 
-/// `y = relu(conv3(relu(conv2(relu(conv1(x))))) + skip(x))`.
-struct Block {
-    convs: [Conv2d; 3],
-    skip: Option<Conv2d>,
-}
-
-impl Block {
-    /// `inputs` is the number of channels that the layer before gives.
-    fn load(weights: &Weights, mut inputs: usize) -> Result<Self> {
-        let mut conv = |index: usize| {
-            let weights = weights.at("conv").at(index);
-            let outputs = weights.conv_shape("weight")?[0];
-            let spec = ConvSpec::same(inputs, outputs);
-            inputs = outputs;
-            Conv2d::load(&weights, spec)
-        };
-        let convs = [conv(0)?, conv(2)?, conv(4)?];
-        let skip = weights.at("skip");
-        let spec = ConvSpec::pointwise(convs[0].spec.inputs, convs[2].spec.outputs);
-        let needed = spec.inputs != spec.outputs || skip.has("weight");
-        let skip = needed.then(|| Conv2d::load(&skip, spec)).transpose()?;
-        Ok(Self { convs, skip })
-    }
-
-    fn forward(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        let relu = ConvCall { after: Activation::Relu, ..ConvCall::default() };
-        let first = self.convs[0].forward_with(&x, relu, pass)?;
-        let second = self.convs[1].forward_with(&first, relu, pass)?;
-        pass.recycle(first);
-        let residual = match &self.skip {
-            Some(skip) => skip.forward_consuming(x, pass)?,
-            None => x,
-        };
-        let last = ConvCall { residual: Some(&residual), residual_first: true, ..relu };
-        let y = self.convs[2].forward_with(&second, last, pass)?;
-        pass.recycle(second);
-        pass.recycle(residual);
-        Ok(y)
-    }
-}
-
 enum Layer {
     Conv(Conv2d),
     Upsample(Conv2d),
-    Block(Block),
+    Block(ReluBlock),
 }
 
 /// One half: pictures in 0..1 to latents, or latents to pictures in 0..1.
@@ -82,8 +41,8 @@ impl Half {
         for index in 0..64 {
             let place = weights.at(index);
             if place.has("conv.0.weight") {
-                let block = Block::load(&place, width.unwrap_or(0))?;
-                width = Some(block.convs[2].spec.outputs);
+                let block = ReluBlock::load(&place, width.unwrap_or(0))?;
+                width = Some(block.outputs());
                 layers.push(Layer::Block(block));
             } else if place.has("weight") {
                 let [outputs, inputs, ..] = place.conv_shape("weight")?;
