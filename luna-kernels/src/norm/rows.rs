@@ -3,6 +3,7 @@
 //! Enters: rows of activations. Leaves: the rows normalised.
 
 use super::CHUNK;
+use crate::elementwise::{read, write};
 use crate::isa::{Context, Kernel};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
@@ -92,11 +93,16 @@ impl<T: Scalar> Kernel for NormRows<'_, T> {
                 let lanes = S::LANES.min(c - j);
                 // SAFETY: the rows and the weights, where present, hold `lanes` values from `j` on.
                 unsafe {
-                    let v =
-                        s.mul(s.sub(T::load_head(s, x.as_ptr().add(j), lanes), s.splat(mean as f32)), s.splat(inverse));
-                    let gamma = self.norm.gamma.map_or(s.splat(1.0), |w| s.load_head(w.as_ptr().add(j), lanes));
-                    let beta = self.norm.beta.map_or(s.zero(), |w| s.load_head(w.as_ptr().add(j), lanes));
-                    T::store_head(s, out.as_mut_ptr().add(j), s.fma(v, gamma, beta), lanes);
+                    let v = s.mul(s.sub(read(s, x, j, lanes), s.splat(mean as f32)), s.splat(inverse));
+                    let v = match self.norm.gamma {
+                        Some(gamma) => s.mul(v, read(s, gamma, j, lanes)),
+                        None => v,
+                    };
+                    let v = match self.norm.beta {
+                        Some(beta) => s.add(v, read(s, beta, j, lanes)),
+                        None => v,
+                    };
+                    write(s, out, j, lanes, v);
                 }
                 j += S::LANES;
             }
@@ -109,17 +115,18 @@ impl<T: Scalar> Kernel for NormRows<'_, T> {
 fn row_sum<S: Simd, T: Scalar>(s: S, x: &[T], pilot: f32, squared: bool) -> f64 {
     let mut total = 0.0;
     for run in x.chunks(64 * S::LANES) {
-        let mut sum = s.zero();
-        let whole = run.len() / S::LANES * S::LANES;
-        let mut j = 0;
-        while j < whole {
-            // SAFETY: `j + LANES` is within the run.
-            let d = s.sub(unsafe { T::load(s, run.as_ptr().add(j)) }, s.splat(pilot));
-            sum = if squared { s.fma(d, d, sum) } else { s.add(sum, d) };
-            j += S::LANES;
+        // Several sums, as an addition takes longer than until the next could begin.
+        let mut sums = [s.zero(); 4];
+        let mut vectors = run.chunks_exact(S::LANES);
+        while vectors.len() > 0 {
+            for (sum, v) in sums.iter_mut().zip(&mut vectors) {
+                // SAFETY: a chunk holds `LANES` values.
+                let d = s.sub(unsafe { T::load(s, v.as_ptr()) }, s.splat(pilot));
+                *sum = if squared { s.fma(d, d, *sum) } else { s.add(*sum, d) };
+            }
         }
-        total += f64::from(s.sum(sum));
-        for v in &run[whole..] {
+        total += f64::from(s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]))));
+        for v in vectors.remainder() {
             let d = f64::from(v.to_f32() - pilot);
             total += if squared { d * d } else { d };
         }
