@@ -271,9 +271,11 @@ unsafe fn step<S: Simd, O: Accumulate, const R: usize, const C: usize>(
         for (j, w) in w.iter_mut().enumerate() {
             *w = s.load(b.add(j * S::LANES));
         }
-        s.prefetch(b.add(12 * NR).cast());
-        if C * S::LANES > 16 {
-            s.prefetch(b.add(12 * NR + 16).cast());
+        if S::ASKS_AHEAD {
+            s.prefetch(b.add(12 * NR).cast());
+            if C * S::LANES > 16 {
+                s.prefetch(b.add(12 * NR + 16).cast());
+            }
         }
         for (r, row) in sums.iter_mut().enumerate() {
             let x = s.splat(*a.add(r * LINE));

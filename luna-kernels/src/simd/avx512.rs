@@ -59,6 +59,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
     const ROWS: usize = 14;
     const COLS: usize = 2;
+    const ASKS_AHEAD: bool = true;
 
     lanewise! {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
