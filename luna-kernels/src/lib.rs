@@ -60,6 +60,7 @@ mod quantised;
 mod rotary;
 mod scalar;
 mod simd;
+mod tasks;
 mod weight;
 mod workspace;
 

@@ -11,9 +11,11 @@ use crate::isa::Context;
 use crate::matmul::{PackAcross, PackAlong};
 use crate::panel::NR;
 use crate::scalar::Scalar;
+use crate::tasks::in_order;
 use crate::workspace::Buffer;
 use chunk::QueryChunk;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,26 +157,21 @@ pub(crate) fn attention_of<T: Scalar>(x: &AttentionInput<'_, T>, out: &mut [T], 
     if single::serves(x) {
         return single::run(x, OutPtr::new(out), cx);
     }
-    let (queries, keys) = chunk_sizes(x);
-    let packed = pack_keys_and_values(x, cx);
-    let chunks = tokens_q.div_ceil(queries);
+    let (queries, keys_at_once) = chunk_sizes(x);
+    let (chunks, group) = (tokens_q.div_ceil(queries), heads / kv_heads);
+    // Keys that serve one task are packed by it, lest threads wait for each other once more.
+    let all = (chunks * group > 1).then(|| PackedHeads::pack(x, 0..b * kv_heads, cx));
     let out = OutPtr::new(out);
-    (0..b * heads * chunks).into_par_iter().with_max_len(1).for_each(|task| {
-        let (i, head, first) = (task / chunks / heads, task / chunks % heads, task % chunks * queries);
-        let at = (i * kv_heads + head / (heads / kv_heads)) * packed.head_len;
-        let chunk = QueryChunk {
-            x,
-            sequence: i,
-            head,
-            first,
-            count: queries.min(tokens_q - first),
-            keys_at_once: keys,
-            keys: &packed.keys[at..at + packed.head_len],
-            values: &packed.values[i * kv_heads * packed.value_len..][head / (heads / kv_heads) * packed.value_len..]
-                [..packed.value_len],
-        };
-        chunk.run(out, cx);
-    });
+    let run = |task: usize| {
+        let (sequence, head, first) = (task / chunks / heads, task / chunks % heads, task % chunks * queries);
+        let kv_head = sequence * kv_heads + head / group;
+        let own = all.is_none().then(|| PackedHeads::pack(x, kv_head..kv_head + 1, cx));
+        let packed = all.as_ref().or(own.as_ref()).expect("heads packed before or just now");
+        let (keys, values) = packed.head(kv_head);
+        let count = queries.min(tokens_q - first);
+        QueryChunk { x, sequence, head, first, count, keys_at_once, keys, values }.run(out, cx);
+    };
+    in_order(b * heads * chunks, || (), |(), task| run(task));
 }
 
 fn check_mask<T>(x: &AttentionInput<'_, T>) {
@@ -206,33 +203,44 @@ fn chunk_sizes<T>(x: &AttentionInput<'_, T>) -> (usize, usize) {
     }
 }
 
-/// All heads' keys as panels of 32 keys (`[dim][32]` each) and values as panels of 32 columns (`[tokens][32]` each).
+/// Some heads' keys as panels of 32 keys (`[dim][32]` each) and values as panels of 32 columns (`[tokens][32]` each).
 struct PackedHeads {
+    /// Number of the first head, counted over all sequences.
+    first: usize,
     keys: Buffer<f32>,
     values: Buffer<f32>,
-    head_len: usize,
+    key_len: usize,
     value_len: usize,
 }
 
-fn pack_keys_and_values<T: Scalar>(x: &AttentionInput<'_, T>, cx: &Context<'_>) -> PackedHeads {
-    let AttentionShape { b, kv_heads, tokens_kv, dim, .. } = x.shape;
-    let (head_len, value_len) = (tokens_kv.div_ceil(NR) * dim * NR, dim.div_ceil(NR) * tokens_kv * NR);
-    let mut keys = cx.workspace().take::<f32>(b * kv_heads * head_len);
-    let mut values = cx.workspace().take::<f32>(b * kv_heads * value_len);
-    let head_of = |tokens: &Tokens<'_, T>, head: usize| head / kv_heads * tokens.batch_stride + head % kv_heads * dim;
-    let key_panels = tokens_kv.div_ceil(NR);
-    keys.par_chunks_exact_mut(dim * NR).enumerate().for_each(|(at, panel)| {
-        let (head, first) = (at / key_panels, at % key_panels * NR);
-        let data = &x.k.data[head_of(&x.k, head) + first * x.k.row_stride..];
-        cx.isa().run(PackAcross { data, stride: x.k.row_stride, columns: NR.min(tokens_kv - first), panel });
-    });
-    let value_panels = dim.div_ceil(NR);
-    values.par_chunks_exact_mut(tokens_kv * NR).enumerate().for_each(|(at, panel)| {
-        let (head, first) = (at / value_panels, at % value_panels * NR);
-        let data = &x.v.data[head_of(&x.v, head) + first..];
-        cx.isa().run(PackAlong { data, stride: x.v.row_stride, columns: NR.min(dim - first), panel });
-    });
-    PackedHeads { keys, values, head_len, value_len }
+impl PackedHeads {
+    fn pack<T: Scalar>(x: &AttentionInput<'_, T>, heads: Range<usize>, cx: &Context<'_>) -> Self {
+        let AttentionShape { kv_heads, tokens_kv, dim, .. } = x.shape;
+        let (key_panels, value_panels) = (tokens_kv.div_ceil(NR), dim.div_ceil(NR));
+        let (key_len, value_len) = (key_panels * dim * NR, value_panels * tokens_kv * NR);
+        let mut keys = cx.workspace().take::<f32>(heads.len() * key_len);
+        let mut values = cx.workspace().take::<f32>(heads.len() * value_len);
+        let start = |tokens: &Tokens<'_, T>, head: usize| head / kv_heads * tokens.batch_stride + head % kv_heads * dim;
+        // One head is packed by the task that wants it.
+        let least = if heads.len() == 1 { usize::MAX } else { 1 };
+        keys.par_chunks_exact_mut(dim * NR).with_min_len(least).enumerate().for_each(|(at, panel)| {
+            let (head, first) = (heads.start + at / key_panels, at % key_panels * NR);
+            let data = &x.k.data[start(&x.k, head) + first * x.k.row_stride..];
+            cx.isa().run(PackAcross { data, stride: x.k.row_stride, columns: NR.min(tokens_kv - first), panel });
+        });
+        values.par_chunks_exact_mut(tokens_kv * NR).with_min_len(least).enumerate().for_each(|(at, panel)| {
+            let (head, first) = (heads.start + at / value_panels, at % value_panels * NR);
+            let data = &x.v.data[start(&x.v, head) + first..];
+            cx.isa().run(PackAlong { data, stride: x.v.row_stride, columns: NR.min(dim - first), panel });
+        });
+        Self { first: heads.start, keys, values, key_len, value_len }
+    }
+
+    /// Keys and values of one head.
+    fn head(&self, head: usize) -> (&[f32], &[f32]) {
+        let at = head - self.first;
+        (&self.keys[at * self.key_len..][..self.key_len], &self.values[at * self.value_len..][..self.value_len])
+    }
 }
 
 #[cfg(test)]

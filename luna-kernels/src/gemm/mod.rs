@@ -13,6 +13,7 @@ use crate::isa::{Context, Isa, Kernel};
 use crate::panel::{NR, Panels};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
+use crate::tasks::in_order;
 use crate::workspace::Buffer;
 pub(crate) use branch::Branch;
 use epilogue::{Finish, OutPtr};
@@ -105,7 +106,8 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 return;
             }
             let block = PackedRows { first: rows.start, packed: &packed, groups };
-            self.some_panels(cx.isa(), p..self.panels.count().min(p + together), block, &mut scratch);
+            let end = self.panels.count().min(p + together);
+            self.some_panels(cx.isa(), (p..end, end), block, &mut scratch);
         }
     }
 
@@ -121,22 +123,24 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                 self.pack_into(cx.isa(), chunk.start + group.start, group.len(), packed);
             });
         });
-        let together = self.together(chunks.len());
-        let tasks = self.panels.count().div_ceil(together) * chunks.len();
-        (0..tasks).into_par_iter().with_max_len(1).for_each_init(
-            || self.scratch(cx, chunks[0].len(), together),
-            |scratch, task| {
-                if cx.interrupted() {
-                    return;
-                }
-                let (p, chunk) = (task / chunks.len() * together, task % chunks.len());
-                let (panels, rows) = (p..self.panels.count().min(p + together), &chunks[chunk]);
-                let groups = Groups::new(cx.isa(), rows.len());
+        let spans = self.spans(chunks.len());
+        let scratch = || (None, self.scratch(cx, chunks[0].len(), spans[0].len()));
+        in_order(spans.len() * chunks.len(), scratch, |(branch_of, scratch), task| {
+            if cx.interrupted() {
+                return;
+            }
+            let (panels, chunk) = (spans[task / chunks.len()].clone(), task % chunks.len());
+            let rows = &chunks[chunk];
+            let groups = Groups::new(cx.isa(), rows.len());
+            if branch_of.replace(chunk) != Some(chunk) {
                 self.pack_branch(cx.isa(), rows.start, groups, scratch);
-                let block = PackedRows { first: rows.start, packed: &packed[chunk * block * depth..], groups };
-                self.some_panels(cx.isa(), panels, block, scratch);
-            },
-        );
+            }
+            let block = PackedRows { first: rows.start, packed: &packed[chunk * block * depth..], groups };
+            // While the others take the tasks in between.
+            let next = spans.get((task + rayon::current_num_threads()) / chunks.len());
+            let next = next.map_or(self.panels.count(), |span| span.start);
+            self.some_panels(cx.isa(), (panels, next), block, scratch);
+        });
     }
 
     fn pack(&self, isa: Isa, first: usize, group: Range<usize>, packed: &mut [f32]) {
@@ -148,13 +152,22 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         isa.run(Pack { rows: self.rows, first, count, depth: self.panels.k, packed });
     }
 
-    /// Panels of one task where there are `chunks` of rows: no more than leave each thread several tasks.
+    /// Panels that go through a pass together where there are `chunks` of rows: no more than leave each thread several tasks.
     fn together(&self, chunks: usize) -> usize {
         if self.panels.k <= DEPTH {
             return 1;
         }
         let tasks = self.panels.count().saturating_mul(chunks);
         (tasks / (4 * rayon::current_num_threads())).clamp(1, TOGETHER)
+    }
+
+    /// The panels of each task where there are `chunks` of rows. The last ones come one by one, so that threads end together.
+    fn spans(&self, chunks: usize) -> Vec<Range<usize>> {
+        let (together, count) = (self.together(chunks), self.panels.count());
+        let single = (2 * rayon::current_num_threads() * together).div_ceil(chunks).min(count);
+        let whole = (count - single) / together * together;
+        let spans = (0..whole).step_by(together).map(|first| first..first + together);
+        spans.chain((whole..count).map(|p| p..p + 1)).collect()
     }
 
     fn scratch(&self, cx: &Context<'_>, rows: usize, panels: usize) -> Scratch {
@@ -174,8 +187,15 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         }
     }
 
-    /// Some panels of one block: products into scratch, epilogue to the output.
-    fn some_panels(&self, isa: Isa, panels: Range<usize>, rows: PackedRows<'_>, scratch: &mut Scratch) {
+    /// Some panels of one block: products into scratch, epilogue to the output. `next` is the panel that this thread is likely to read
+    /// after them.
+    fn some_panels(
+        &self,
+        isa: Isa,
+        (panels, next): (Range<usize>, usize),
+        rows: PackedRows<'_>,
+        scratch: &mut Scratch,
+    ) {
         let PackedRows { first, packed, groups } = rows;
         let widened = self.panels.dtype() != crate::WeightType::F32;
         let step = if widened && groups.rows() <= FEW_ROWS { FEW_ROWS_DEPTH } else { DEPTH };
@@ -189,7 +209,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
         for k0 in (0..self.panels.k).step_by(step) {
             let k = step.min(self.panels.k - k0);
             for (p, sums) in panels.clone().zip(scratch.sums.chunks_exact_mut(size)) {
-                let next = if p + 1 < panels.end { (p + 1, k0) } else { (panels.start, k0 + step) };
+                let after = if p + 1 < panels.end { (p + 1, k0) } else { (panels.start, k0 + step) };
                 let multiply = Multiply {
                     a: packed,
                     depth: self.depth(),
@@ -200,7 +220,7 @@ impl<T: Scalar, R: Rows> Product<'_, T, R> {
                     groups,
                     columns: self.panels.columns(p),
                     accumulate: k0 > 0,
-                    ahead: self.panels.some_of(next, step, panels.end),
+                    ahead: self.panels.some_of(after, step, next),
                 };
                 if self.pairs {
                     isa.run_dot_bf16(MultiplyPairs(multiply));
