@@ -3,7 +3,7 @@
 //! Enters: the shapes of a layer. Leaves: the cheaper algorithm, by counts of work with measured weights.
 
 use super::narrow::Narrow;
-use super::winograd::Winograd;
+use super::winograd::{Winograd, keeps_weights};
 use super::{ConvInput, PackedConv};
 use crate::panel::NR;
 use crate::scalar::Scalar;
@@ -13,8 +13,10 @@ use crate::scalar::Scalar;
 pub(super) enum Algorithm {
     /// A matrix product over patches gathered as it goes.
     Implicit,
-    /// Minimal filtering of 3×3 kernels.
+    /// Minimal filtering of 3×3 kernels, in tiles of 4×4 outputs.
     Winograd,
+    /// The same in tiles of 6×6.
+    LargeWinograd,
     /// A dot product for each output, of which there are few to a pixel.
     Narrow,
 }
@@ -39,5 +41,13 @@ pub(super) fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorit
     };
     let transforms = tiles * (channels * 25.0 + panels * 200.0) + (tiles / 84.0).ceil() * panels * channels * 150.0;
     let winograd = tiles * positions * channels * panels + transforms;
-    if winograd < implicit { Algorithm::Winograd } else { Algorithm::Implicit }
+    if winograd > implicit {
+        return Algorithm::Implicit;
+    }
+    // Where weights are transformed again and again, the large tiles' work on those is what they save.
+    let large_tiles = x.b * ho.div_ceil(6) * wo.div_ceil(6);
+    let large = Winograd::has_large(x)
+        && keeps_weights(w.shape, 64, large_tiles)
+        && (large_tiles * 64) as f64 <= 0.95 * tiles * positions;
+    if large { Algorithm::LargeWinograd } else { Algorithm::Winograd }
 }

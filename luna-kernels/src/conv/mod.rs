@@ -259,7 +259,10 @@ fn conv2d_by<T: Scalar>(
     }
     let (panels, out) = (w.panels.view(), OutPtr::new(out));
     match algorithm {
-        Algorithm::Winograd => Winograd { x, shape: w.shape, panels, out, epilogue: *e, first, size: (ho, wo) }.run(cx),
+        Algorithm::Winograd | Algorithm::LargeWinograd => {
+            let large = algorithm == Algorithm::LargeWinograd;
+            Winograd { x, shape: w.shape, panels, out, epilogue: *e, first, size: (ho, wo), large }.run(cx)
+        }
         Algorithm::Implicit => {
             let rows = Patches { x, shape: w.shape, first, wo, ho };
             Product { rows: &rows, m: x.b * ho * wo, panels, pairs: false, branch: None, out, epilogue: *e }.run(cx);

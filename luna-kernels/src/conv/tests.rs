@@ -10,9 +10,18 @@ use proptest::prelude::*;
 /// All algorithms that exist for a convolution.
 fn algorithms<T: Scalar>(x: &ConvInput<'_, T>, shape: ConvShape, dtype: WeightType) -> Vec<Algorithm> {
     let mut all = vec![Algorithm::Implicit];
-    all.extend(Winograd::applies(x, shape, dtype).then_some(Algorithm::Winograd));
+    if Winograd::applies(x, shape, dtype) {
+        all.push(Algorithm::Winograd);
+        all.extend(Winograd::has_large(x).then_some(Algorithm::LargeWinograd));
+    }
     all.extend(Narrow::<T>::applies(shape).then_some(Algorithm::Narrow));
     all
+}
+
+/// What the worst output in f32 may be off, of what outputs are on the average. Random weights of a few bits have outliers that those of a
+/// model have not; usual errors are in `algorithms_keep_their_error_bounds_on_realistic_activations`.
+fn worst_error(algorithm: Algorithm) -> f64 {
+    if algorithm == Algorithm::LargeWinograd { 2.5e-4 } else { 5e-5 }
 }
 
 /// A random convolution drawn from a seed, checked on every instruction set.
@@ -50,7 +59,7 @@ fn check<T: Scalar>(seed: u64, shape: ConvShape, size: [usize; 3], upsample: boo
             conv2d_by(algorithm, &x, &packed, &mut out, &e, &Context::new(&workspace).with_isa(isa));
             let error = relative(&out, &want);
             assert!(
-                error < tolerance::<T>(5e-5),
+                error < tolerance::<T>(worst_error(algorithm)),
                 "{} {algorithm:?} seed {seed} {shape:?} {size:?} up {upsample} {:?}: {error:e}",
                 isa.name(),
                 weights.dtype
@@ -81,7 +90,7 @@ fn check_rows(seed: u64, shape: ConvShape, size: [usize; 3], upsample: bool) {
             conv2d_by(algorithm, &x, &packed, &mut out, &Epilogue::default(), &Context::new(&workspace).with_isa(isa));
             let error = relative(&out, &want);
             assert!(
-                error < 5e-5,
+                error < worst_error(algorithm),
                 "{} {algorithm:?} seed {seed} {shape:?} {size:?} {:?}: {error:e}",
                 isa.name(),
                 x.rows
@@ -210,7 +219,7 @@ fn realistic(rng: &mut Rng, size: usize, c: usize) -> (Vec<f32>, ChannelAffine) 
 }
 
 #[test]
-fn winograd_keeps_its_error_bound_on_realistic_activations() {
+fn algorithms_keep_their_error_bounds_on_realistic_activations() {
     for (cin, upsample) in [(512, false), (128, false), (512, true), (128, true)] {
         let rng = &mut Rng::new(cin as u64);
         let (x, affine) = realistic(rng, 16, cin);
@@ -220,19 +229,22 @@ fn winograd_keeps_its_error_bound_on_realistic_activations() {
         let x =
             ConvInput { norm: Some(&affine), activation: Activation::Silu, upsample, ..ConvInput::new(&x, 1, 16, 16) };
         let want = conv(&x, &weights, shape);
-        for isa in Isa::available() {
+        for (isa, algorithm) in Isa::available()
+            .into_iter()
+            .flat_map(|isa| algorithms(&x, shape, WeightType::F32).into_iter().map(move |a| (isa, a)))
+        {
             let (workspace, mut out) = (Workspace::new(), vec![0.0f32; want.len()]);
             let cx = Context::new(&workspace).with_isa(isa);
-            conv2d_by(Algorithm::Winograd, &x, &packed, &mut out, &Epilogue::default(), &cx);
+            conv2d_by(algorithm, &x, &packed, &mut out, &Epilogue::default(), &cx);
             let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
             let error =
                 norm(&mut out.iter().zip(&want).map(|(g, w)| f64::from(*g) - w)) / norm(&mut want.iter().copied());
             let worst = relative(&out, &want);
-            println!(
-                "{} {cin} channels, doubled {upsample}: error {error:.1e} of the norm, {worst:.1e} at worst",
-                isa.name()
-            );
-            assert!(error < 5e-6 && worst < 2e-5, "{} {cin} {upsample}: {error:e}, worst {worst:e}", isa.name());
+            let of = format!("{} {algorithm:?}, {cin} channels, doubled {upsample}", isa.name());
+            println!("{of}: error {error:.1e} of the norm, {worst:.1e} at worst");
+            let (error_bound, worst_bound) =
+                if algorithm == Algorithm::LargeWinograd { (1e-5, 6e-5) } else { (5e-6, 2e-5) };
+            assert!(error < error_bound && worst < worst_bound, "{of}: {error:e}, worst {worst:e}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Enters: a group of tiles of the image. Leaves: for each of the `A²` positions a packed group of rows, ready for the register tile.
 //! Norm and activation are applied here, once per pixel that a run of neighbouring tiles shares.
 
-use super::{Grid, tile::Tile};
+use super::{grid::Grid, tile::Tile};
 use crate::conv::ConvInput;
 use crate::conv::prologue::{NormSilu, Plain, Prologue};
 use crate::gemm::epilogue::OutPtr;

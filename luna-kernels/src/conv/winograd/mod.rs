@@ -7,6 +7,7 @@
 //! Weights are transformed for each block and panel instead of once at load: it costs about one part in thirty of the products of a block
 //! and saves the fourfold memory that transformed weights would take, for all weight types alike.
 
+mod grid;
 mod input;
 mod output;
 mod tile;
@@ -21,12 +22,13 @@ use crate::panel::{NR, Panels, as_bytes};
 use crate::scalar::Scalar;
 use crate::weight::WeightType;
 use crate::workspace::Buffer;
+use grid::Grid;
 use input::InputGroup;
 use output::OutputTiles;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
-use tile::{Doubled, Same, Tile};
+use tile::{Doubled, Large, Same, Tile};
 use weights::WeightRows;
 
 /// Channels whose transformed weights exist at a time.
@@ -34,52 +36,16 @@ const CHANNELS: usize = 256;
 /// Most tiles multiplied together: their sums of all positions, 384 KiB, stay in the second-level cache.
 const CHUNK: usize = 84;
 /// The same where the weights are kept: fewer, as transforms of weights are not to be spread over many tiles, so that what a chunk
-/// touches comes nearer to fitting the second-level cache.
-const KEPT_CHUNK: usize = 48;
-/// Transformed weights (in f32 elements) up to which they are kept: 12 MiB, which the last-level cache can hold.
-const KEPT_ELEMENTS: usize = 3 << 20;
+/// touches comes nearer to fitting the second-level cache, and that each thread has several chunks.
+const KEPT_CHUNK: Range<usize> = 24..48;
+/// Transformed weights (in f32 elements) up to which they are kept: 24 MiB, which the last-level cache can hold.
+const KEPT_ELEMENTS: usize = 6 << 20;
 /// Channels whose taps are widened at a time, where they are not f32.
 const WIDENED: usize = 32;
 /// Transformed inputs (in f32 elements) up to which each task keeps its own: 6 MiB.
 const OWN_ELEMENTS: usize = 3 << 19;
 /// Transformed inputs (in f32 elements) that all tasks share: 16 MiB.
 const SHARED_ELEMENTS: usize = 4 << 20;
-
-/// How the output is cut into tiles.
-pub(super) struct Grid {
-    /// Tiles in a row of the image.
-    across: usize,
-    /// Tiles in a column of the image.
-    down: usize,
-    images: usize,
-    /// Input pixel (y, x) of the first tile's first input; negative where there is padding.
-    origin: (isize, isize),
-    /// Output pixels from one output of a tile to the next.
-    step: usize,
-    /// Output pixel (y, x) of the first tile's first output.
-    phase: (usize, usize),
-    ho: usize,
-    wo: usize,
-}
-
-/// Where a tile lies.
-pub(super) struct Place {
-    image: usize,
-    ty: usize,
-    tx: usize,
-}
-
-impl Grid {
-    #[inline(always)]
-    fn place(&self, tile: usize) -> Place {
-        let row = tile / self.across;
-        Place { image: row / self.down, ty: row % self.down, tx: tile % self.across }
-    }
-
-    fn tiles(&self) -> usize {
-        self.images * self.down * self.across
-    }
-}
 
 /// A convolution in this form.
 pub(super) struct Winograd<'a, T> {
@@ -92,6 +58,8 @@ pub(super) struct Winograd<'a, T> {
     pub(super) first: usize,
     /// Height and width of what is computed.
     pub(super) size: (usize, usize),
+    /// In tiles of 6×6 outputs instead of 4×4.
+    pub(super) large: bool,
 }
 
 impl<T: Scalar> Winograd<'_, T> {
@@ -104,23 +72,33 @@ impl<T: Scalar> Winograd<'_, T> {
             && (!x.upsample || padding == [1; 4])
     }
 
+    /// Whether large tiles exist for it as well.
+    pub(super) fn has_large(x: &ConvInput<'_, T>) -> bool {
+        !x.upsample
+    }
+
     /// Computes the convolution on the ambient threads.
     pub(super) fn run(&self, cx: &Context<'_>) {
-        let [top, _, left, _] = self.shape.padding;
-        let (ho, wo) = self.size;
-        if !self.x.upsample {
-            let (down, across) = (ho.div_ceil(4), wo.div_ceil(4));
-            let origin = (self.first as isize - top as isize, -(left as isize));
-            let grid = Grid { across, down, images: self.x.b, origin, step: 1, phase: (0, 0), ho, wo };
-            return Pass::<T, Same, 6, 4> { job: self, grid, tile: PhantomData }.run(cx);
-        }
-        for phase in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let (down, across) = (ho.div_ceil(2).div_ceil(4), self.x.w.div_ceil(4));
-            let origin = ((self.first / 2 + phase.0) as isize - 1, phase.1 as isize - 1);
-            let grid = Grid { across, down, images: self.x.b, origin, step: 2, phase, ho, wo };
-            Pass::<T, Doubled, 5, 4> { job: self, grid, tile: PhantomData }.run(cx);
+        let Self { x, first, size, .. } = *self;
+        if x.upsample {
+            for phase in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let grid = Grid::doubled(x, phase, first, size, 4);
+                Pass::<T, Doubled, 5, 4> { job: self, grid, tile: PhantomData }.run(cx);
+            }
+        } else if self.large {
+            let grid = Grid::same(x, self.shape.padding, first, size, 6);
+            Pass::<T, Large, 8, 6> { job: self, grid, tile: PhantomData }.run(cx);
+        } else {
+            let grid = Grid::same(x, self.shape.padding, first, size, 4);
+            Pass::<T, Same, 6, 4> { job: self, grid, tile: PhantomData }.run(cx);
         }
     }
+}
+
+/// Whether the transformed weights of a whole convolution are kept, of so many positions, for so many tiles.
+pub(super) fn keeps_weights(shape: ConvShape, positions: usize, tiles: usize) -> bool {
+    let elements = positions * shape.cin.next_multiple_of(LINE) * shape.cout.next_multiple_of(NR);
+    elements <= KEPT_ELEMENTS && tiles >= 4 * KEPT_CHUNK.start
 }
 
 /// All tiles of one grid.
@@ -182,12 +160,13 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
 
     /// Tiles multiplied together.
     fn chunk_tiles(&self) -> usize {
-        if self.weights_are_kept() { KEPT_CHUNK } else { CHUNK }
+        let each = self.grid.tiles() / (8 * rayon::current_num_threads());
+        if self.weights_are_kept() { each.clamp(KEPT_CHUNK.start, KEPT_CHUNK.end) } else { CHUNK }
     }
 
     /// Whether the transformed weights of all panels are kept for the whole pass.
     fn weights_are_kept(&self) -> bool {
-        A * A * self.depth() * NR * self.job.panels.count() <= KEPT_ELEMENTS && self.grid.tiles() > 2 * CHUNK
+        keeps_weights(self.job.shape, A * A, self.grid.tiles())
     }
 
     fn depth(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! Enters: the sums of all positions for one panel of channels. Leaves: output pixels, through the epilogue.
 
-use super::{Grid, tile::Tile};
+use super::{grid::Grid, tile::Tile};
 use crate::gemm::epilogue::{Epilogue, OutPtr};
 use crate::isa::Kernel;
 use crate::panel::NR;
