@@ -2,13 +2,13 @@
 
     pip install torch diffusers safetensors openvino numpy
     cargo build --release -p luna-cli
-    python bench/vae.py [--sizes 256 512 1024] [--runs 3] [--precision f32] [--threads N] [--json FILE]
+    python bench/vae.py [--sizes 256 512 1024] [--runs 3] [--precision f32] [--threads N] [--peers torch openvino] [--json FILE]
 
 The model has the shape of SDXL's VAE (83.7 million parameters) with random weights. Each measurement is a process of its
 own, so that peak memory is its own too, and all happen in one run on one machine, one after the other: a figure is worth
 something only as a ratio to its neighbour's. Times are of the fastest counted run after one that warms up; for Luna
 `luna-cli bench` takes them. Outputs are compared through files that `luna-cli decode` and `encode` write and that torch computes in f32.
-A torch f32 decode of 1024² needs about 6 GB.
+A torch f32 decode of 1024² needs about 6 GB; torch in bf16 takes minutes on a processor without AVX-512: `--peers openvino` leaves it out.
 """
 import argparse, json, os, pathlib, resource, subprocess, sys, tempfile, time
 
@@ -123,22 +123,24 @@ def luna(folder, direction, size, a):
 def compare(folder, a):
     rows = []
     print(f"{a.precision}, {a.threads or os.cpu_count()} threads; seconds (× Luna's), peak memory in GiB (× Luna's)\n")
-    print(f"{'':16}{'Luna':>20}{'torch':>26}{'OpenVINO':>26}   relative error, share of peak")
+    peers = "".join(f"{name:>28}" for name in a.peers)
+    print(f"{'':16}{'Luna':>20}{peers}   relative error, share of peak")
     for size in a.sizes:
         for direction in ("decode", "encode"):
             row = {"direction": direction, "size": size, "luna": luna(folder, direction, size, a)}
-            for name in ("torch", "openvino"):
+            for name in a.peers:
                 command = [sys.executable, __file__, "--peer", name, "--folder", folder, "--sizes", size, "--direction", direction]
                 row[name] = run([*command, "--precision", a.precision, "--runs", a.runs, "--threads", a.threads])
             rows.append(row)
             mine = row["luna"]
             cells = [f"{mine['seconds']:.2f} s, {mine['peak_bytes'] / 2**30:.2f}"]
-            for name in ("torch", "openvino"):
+            for name in a.peers:
                 theirs = row[name]
                 time_ratio, memory_ratio = theirs["seconds"] / mine["seconds"], theirs["peak_bytes"] / mine["peak_bytes"]
                 cells.append(f"{theirs['seconds']:.2f} s (×{time_ratio:.2f}), {theirs['peak_bytes'] / 2**30:.2f} (×{memory_ratio:.1f})")
             share = f"{mine['share_of_peak']:.0%}" if mine["share_of_peak"] else "-"
-            print(f"{direction} {size:>5}²   {cells[0]:>20}{cells[1]:>26}{cells[2]:>26}   {mine['relative_error']:.1e}, {share}", flush=True)
+            others = "".join(f"{cell:>28}" for cell in cells[1:])
+            print(f"{direction} {size:>5}²   {cells[0]:>20}{others}   {mine['relative_error']:.1e}, {share}", flush=True)
     if a.json:
         pathlib.Path(a.json).write_text(json.dumps(rows, indent=1))
 
@@ -148,6 +150,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--precision", choices=["f32", "bf16", "f16"], default="f32")
+    parser.add_argument("--peers", choices=["torch", "openvino"], nargs="+", default=["torch", "openvino"])
     parser.add_argument("--threads", type=int, default=0, help="0: each one's default")
     parser.add_argument("--json", help="write the rows to this file too")
     parser.add_argument("--folder", type=pathlib.Path, help="keep weights and inputs here and use them again")
