@@ -2,6 +2,7 @@
 //!
 //! Enters: a size in bytes. Leaves: slices of plain numbers over that memory. It must not know what the numbers mean.
 
+use crate::pages::want_large_pages;
 use memmap2::MmapMut;
 use std::alloc::{Layout, handle_alloc_error};
 
@@ -61,12 +62,8 @@ impl Block {
     /// The same for memory that will be written whole and kept: in large pages where the system has them, so that the
     /// first touch of gigabytes is no fault for every 4 KiB.
     pub(crate) fn zeroed_for_weights(bytes: usize) -> Self {
-        let block = Self::zeroed(bytes);
-        #[cfg(target_os = "linux")]
-        if let Memory::Mapped(pages) = &block.memory {
-            // A wish: where there are none, small pages do.
-            let _ = pages.advise(memmap2::Advice::HugePage);
-        }
+        let mut block = Self::zeroed(bytes);
+        want_large_pages(block.as_mut_slice::<u8>(bytes));
         block
     }
 

@@ -38,7 +38,7 @@ impl ConvSpec {
         Self { stride: 2, padding: [0, 1, 0, 1], ..Self::same(channels, channels) }
     }
 
-    fn shape(self) -> ConvShape {
+    pub(super) fn shape(self) -> ConvShape {
         ConvShape {
             cin: self.inputs,
             cout: self.outputs,

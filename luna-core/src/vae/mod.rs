@@ -101,8 +101,8 @@ impl Vae {
         let component = found.component(ComponentKind::Vae).ok_or_else(|| {
             found.lacks("VAE", "an AutoencoderKL (ldm or diffusers names) or a TAESD").at(checkpoint.path().display())
         })?;
-        let (network, frozen) = Network::load(checkpoint, component, runtime, halves)
-            .map_err(|error| error.at(checkpoint.path().display()))?;
+        let loaded = runtime.run(|| Network::load(checkpoint, component, runtime, halves));
+        let (network, frozen) = loaded.map_err(|error| error.at(checkpoint.path().display()))?;
         Ok(Self {
             scale: scale::of(checkpoint, &found, component),
             family: component.family,

@@ -4,7 +4,7 @@ use super::{Halves, kl, taesd};
 use crate::{
     Error, ErrorKind, Precision, Result, Runtime,
     checkpoint::{Checkpoint, Component, Family, dialect},
-    nn::{BandSizes, FrozenWeights, Pass, Tensor, Weights},
+    nn::{BandSizes, Chain, FrozenWeights, Pass, Tensor, Weights},
 };
 use serde_json::Value;
 
@@ -175,7 +175,8 @@ impl Network {
     ///
     /// At the finest level of a KL VAE a residual block holds its input, into which it adds, and one tensor more, or half
     /// of one where it is spared; the decoder's first block also holds the doubled image, or, where that is made in bands,
-    /// the coarser one that it doubles.
+    /// the coarser one that it doubles. A large TAESD holds no image of the finest level, but the coarser one, the picture
+    /// and what lies between its layers.
     pub(super) fn peak_bytes(&self, latent_pixels: u64, precision: Precision, bands: &BandSizes) -> u64 {
         let pixel_bytes = latent_pixels * (self.factor() as u64).pow(2) * precision.bytes() as u64;
         match self {
@@ -188,7 +189,8 @@ impl Network {
                 fine + second.max(first)
             }
             Self::Taesd { encoder: Some(half), .. } | Self::Taesd { decoder: Some(half), .. } => {
-                3 * half.channels as u64 * pixel_bytes
+                let fine = half.channels as u64 * pixel_bytes;
+                (3 * fine).min(fine / 2 + Chain::WINDOWS)
             }
             _ => 0,
         }

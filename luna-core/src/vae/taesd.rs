@@ -6,11 +6,13 @@
 use crate::{
     Error, ErrorKind, Result,
     limits::check_at_most,
-    nn::{Activation, Conv2d, ConvCall, ConvSpec, Pass, ReluBlock, Tensor, Weights},
+    nn::{Activation, Chain, Chained, Conv2d, ConvCall, ConvSpec, Pass, ReluBlock, Tensor, Weights},
 };
 
 /// Each level halves the picture's sides; known ones have 3.
 const MOST_LEVELS: u64 = 8;
+/// Bytes of an image from which on layers are computed band by band. The system clears memory more slowly than a layer writes it.
+const CHAINED: usize = 32 << 20;
 
 enum Layer {
     Conv(Conv2d),
@@ -84,20 +86,59 @@ impl Half {
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         // The decoder clamps softly to ±3, as it was trained.
         let mut x = if self.decoder { ((x / 3.0)?.tanh()? * 3.0)? } else { x.copy()? };
-        for (index, layer) in self.layers.iter().enumerate() {
-            let after = if self.decoder && index == 0 { Activation::Relu } else { Activation::None };
-            let call = ConvCall { after, upsample: matches!(layer, Layer::Upsample(_)), ..ConvCall::default() };
-            x = match layer {
-                Layer::Conv(conv) | Layer::Upsample(conv) => {
-                    let y = conv.forward_with(&x, call, pass)?;
-                    pass.recycle(x);
-                    y
-                }
-                Layer::Block(block) => block.forward(x, pass)?,
+        let mut index = 0;
+        while index < self.layers.len() {
+            let (chain, count) = self.chain(index);
+            let large = chain.largest_image(&x)? >= CHAINED;
+            let chained = if large { chain.forward(x, pass)? } else { Chained::Unfit(x) };
+            let (y, count) = match chained {
+                Chained::Done(y) => (y, count),
+                Chained::Unfit(x) => (self.layer(index, x, pass)?, 1),
             };
-            pass.step()?;
+            x = y;
+            (0..count).try_for_each(|_| pass.step())?;
+            index += count;
         }
         Ok(x)
+    }
+
+    /// Layers from `index` on that are computed together where their images are large, and how many. At the picture's end these are all
+    /// of its size, with the one that leads to it or away from it.
+    fn chain(&self, index: usize) -> (Chain<'_>, usize) {
+        let doubles = |layer: &Layer| matches!(layer, Layer::Upsample(_));
+        let halves = |layer: &Layer| matches!(layer, Layer::Conv(conv) if conv.spec.stride == 2);
+        let rest = &self.layers[index..];
+        let count = if self.decoder && doubles(&rest[0]) && !rest[1..].iter().any(doubles) {
+            rest.len()
+        } else if !self.decoder && index == 0 {
+            rest.iter().position(halves).map_or(1, |last| last + 1)
+        } else {
+            1
+        };
+        let chain = (index..).zip(&rest[..count]).fold(Chain::default(), |chain, (at, layer)| match layer {
+            Layer::Conv(conv) => chain.conv(conv, false, self.after(at)),
+            Layer::Upsample(conv) => chain.conv(conv, true, self.after(at)),
+            Layer::Block(block) => chain.block(block),
+        });
+        (chain, count)
+    }
+
+    /// The activation of a convolution's output.
+    fn after(&self, index: usize) -> Activation {
+        if self.decoder && index == 0 { Activation::Relu } else { Activation::None }
+    }
+
+    fn layer(&self, index: usize, x: Tensor, pass: &Pass) -> Result<Tensor> {
+        match &self.layers[index] {
+            Layer::Block(block) => block.forward(x, pass),
+            layer @ (Layer::Conv(conv) | Layer::Upsample(conv)) => {
+                let upsample = matches!(layer, Layer::Upsample(_));
+                let call = ConvCall { after: self.after(index), upsample, ..ConvCall::default() };
+                let y = conv.forward_with(&x, call, pass)?;
+                pass.recycle(x);
+                Ok(y)
+            }
+        }
     }
 
     pub(super) fn steps(&self) -> usize {
