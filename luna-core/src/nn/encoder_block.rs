@@ -62,17 +62,45 @@ impl EncoderBlock {
     /// `[b, tokens, width]` → the same; counts one step.
     pub(crate) fn forward(&self, x: Tensor, call: EncoderBlockCall, pass: &Pass) -> Result<Tensor> {
         let normed = self.norm.forward(&x, pass)?;
-        let rows = normed.dim(0)? * normed.dim(1)?;
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| || linear.forward(&normed, pass));
-        let (mut q, (mut k, v)) = pass.both(rows, q, || pass.both(rows, k, v))?;
+        let (mut q, mut k, v) = self.queries_keys_values(&normed, &normed, pass)?;
         pass.recycle(normed);
         if let Some(rotary) = call.rotary {
             q = rotary.rotate(q, self.heads)?;
             k = rotary.rotate(k, self.heads)?;
         }
-        let how = AttentionCall { scale: self.scale, mask: call.mask, ..AttentionCall::heads(self.heads) };
+        self.mix(x, [q, k, v], call.mask, pass)
+    }
+
+    /// The output of one token of each sequence, which sees those up to itself: `[b, tokens, width]` → `[b, 1, width]`, as the
+    /// rows of `places` in [`EncoderBlock::forward`] with a causal mask. Counts one step.
+    pub(crate) fn forward_tokens(&self, x: Tensor, places: &[usize], pass: &Pass) -> Result<Tensor> {
+        let normed = self.norm.forward(&x, pass)?;
+        let (q, k, v) = self.queries_keys_values(&tokens_at(&normed, places)?, &normed, pass)?;
+        pass.recycle(normed);
+        let own = tokens_at(&x, places)?;
+        pass.recycle(x);
+        let seen: Vec<usize> = places.iter().map(|place| place + 1).collect();
+        self.mix(own, [q, k, v], AttentionMask::KeyLengths(&seen), pass)
+    }
+
+    fn queries_keys_values(&self, own: &Tensor, all: &Tensor, pass: &Pass) -> Result<(Tensor, Tensor, Tensor)> {
+        let rows = all.dim(0)? * all.dim(1)?;
+        let [k, v] = [&self.k, &self.v].map(|linear| || linear.forward(all, pass));
+        let (q, (k, v)) = pass.both(rows, || self.q.forward(own, pass), || pass.both(rows, k, v))?;
+        Ok((q, k, v))
+    }
+
+    fn mix(&self, x: Tensor, [q, k, v]: [Tensor; 3], mask: AttentionMask, pass: &Pass) -> Result<Tensor> {
+        let how = AttentionCall { scale: self.scale, mask, ..AttentionCall::heads(self.heads) };
         let mixed = attention(&q, &k, &v, how, pass)?;
         [q, k, v].into_iter().for_each(|tensor| pass.recycle(tensor));
         self.tail.forward(x, mixed, pass)
     }
+}
+
+/// One token of each sequence: `[b, tokens, width]` → `[b, 1, width]`, in memory of its own.
+pub(crate) fn tokens_at(x: &Tensor, places: &[usize]) -> Result<Tensor> {
+    let rows = places.iter().enumerate().map(|(index, &place)| x.narrow(0, index, 1)?.narrow(1, place, 1));
+    // A single one would be a view.
+    Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?.copy()?)
 }

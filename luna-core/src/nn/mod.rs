@@ -42,7 +42,7 @@ pub(crate) use chain::{Chain, Chained};
 pub(crate) use conv::{Conv2d, ConvCall, ConvSpec};
 pub(crate) use decoder_block::{DecoderBlock, DecoderBlockCall, DecoderBlockSpec};
 pub(crate) use embedding::Embedding;
-pub(crate) use encoder_block::{EncoderBlock, EncoderBlockCall, EncoderBlockSpec};
+pub(crate) use encoder_block::{EncoderBlock, EncoderBlockCall, EncoderBlockSpec, tokens_at};
 pub(crate) use frozen::{FrozenLayer, FrozenWeights, Identity, LayerRole};
 pub(crate) use gated_mlp::GatedMlp;
 pub(crate) use geglu::geglu;

@@ -388,6 +388,37 @@ fn compare_rules(
     }
 }
 
+/// A block for one token of each sequence gives the rows of the whole block.
+#[test]
+fn a_block_for_some_tokens_is_the_whole_block_there() {
+    let runtime = Runtime::cpu().unwrap();
+    let square = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"];
+    let layers = square.map(|name| (name, 64, 64)).into_iter().chain([("mlp.fc1", 96, 64), ("mlp.fc2", 64, 96)]);
+    let layers: Vec<_> = layers
+        .flat_map(|(name, n, k)| [(format!("{name}.weight"), vec![n, k]), (format!("{name}.bias"), vec![n])])
+        .chain(
+            ["layer_norm1", "layer_norm2"]
+                .iter()
+                .flat_map(|norm| ["weight", "bias"].map(|part| (format!("{norm}.{part}"), vec![64]))),
+        )
+        .collect();
+    let checkpoint = checkpoint(&layers.iter().map(|(name, shape)| (&**name, &**shape)).collect::<Vec<_>>());
+    let spec = EncoderBlockSpec { width: 64, heads: 2, eps: 1e-5, activation: Activation::Gelu };
+    let block = EncoderBlock::load(&weights(&checkpoint, &runtime), spec).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::BF16, 1e-2)] {
+        for places in [&[8][..], &[0, 4], &[6, 8, 0]] {
+            let x = random(&mut rng, &[places.len(), 9, 64]).to_dtype(dtype).unwrap();
+            in_pass(|pass| {
+                let call = EncoderBlockCall { mask: AttentionMask::Causal, rotary: None };
+                let whole = tokens_at(&block.forward(x.copy()?, call, pass)?, places)?;
+                assert_close(&block.forward_tokens(x.copy()?, places, pass)?, &whole, tolerance);
+                Ok(())
+            });
+        }
+    }
+}
+
 /// Layers of the tiny autoencoders in bands of any size are those of whole images.
 #[test]
 fn a_chain_in_bands_is_that_of_whole_images() {

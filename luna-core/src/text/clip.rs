@@ -3,11 +3,12 @@
 //!
 //! Source: openai/CLIP, open_clip.
 
-use super::wish::{Batch, Hidden, Wish};
+use super::wish::{Batch, Hidden, Pooling, Wish};
 use crate::{
     Error, ErrorKind, Result,
     nn::{
-        Activation, Embedding, EncoderBlock, EncoderBlockCall, EncoderBlockSpec, Linear, Pass, RowNorm, Tensor, Weights,
+        Activation, Embedding, EncoderBlock, EncoderBlockCall, EncoderBlockSpec, Linear, Pass, RowNorm, Tensor,
+        Weights, tokens_at,
     },
 };
 use luna_kernels::AttentionMask;
@@ -105,28 +106,24 @@ impl Clip {
 
     /// `batch` is causal, so padding at its end changes nothing before it.
     pub(super) fn forward(&self, batch: Batch, wish: Wish, pass: &Pass) -> Result<Hidden> {
-        let (run, kept) = wish.layers(self.blocks.len());
-        let mut x = batch.x;
-        let mut inner = None;
+        let (run, inner) = wish.layers(self.blocks.len());
+        let kept = inner.unwrap_or(run);
         let call = EncoderBlockCall { mask: AttentionMask::Causal, rotary: None };
-        for (done, block) in (1..).zip(&self.blocks[..run]) {
-            x = block.forward(x, call, pass)?;
-            if kept == Some(done) && done < run {
-                inner = Some(x.copy()?);
+        let forward = |x: Tensor, block: &EncoderBlock| block.forward(x, call, pass);
+        let x = self.blocks[..kept].iter().try_fold(batch.x, forward)?;
+        let norm = |x: &Tensor| self.final_norm.forward(x, pass);
+        let pooled = match self.blocks[kept..run].split_last() {
+            // Of the last layer only the tokens that stand for their sequences are wanted.
+            Some((last, between)) => {
+                let y = between.iter().try_fold(x.copy()?, forward)?;
+                Some(last.forward_tokens(y, &batch.pooled, pass)?)
             }
-        }
-        let (inner, last) = match (kept, inner) {
-            (Some(_), Some(inner)) => (Some(inner), Some(self.final_norm.forward(&x, pass)?)),
-            (Some(_), None) => (Some(x.clone()), Some(self.final_norm.forward(&x, pass)?)),
-            (None, _) => (None, Some(self.final_norm.forward(&x, pass)?)),
+            None if wish.pooling == Pooling::None => None,
+            None => Some(tokens_at(&x, &batch.pooled)?),
         };
-        let encoding = match (inner, &last) {
-            (Some(inner), _) if wish.norm_inner => self.final_norm.forward(&inner, pass)?,
-            (Some(inner), _) => inner,
-            (None, Some(last)) => last.clone(),
-            (None, None) => unreachable!("one of the two is always there"),
-        };
-        Ok(Hidden { encoding, last })
+        let pooled = pooled.map(|rows| Ok::<_, Error>(norm(&rows)?.squeeze(1)?)).transpose()?;
+        let encoding = if inner.is_none() || wish.norm_inner { norm(&x)? } else { x };
+        Ok(Hidden { encoding, pooled })
     }
 }
 

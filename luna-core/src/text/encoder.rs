@@ -8,7 +8,7 @@ use super::{
     qwen3::Qwen3,
     sequence::{Piece, Sequence},
     t5::T5,
-    wish::{Batch, Hidden, Pooling, Wish},
+    wish::{Batch, Pooling, Wish},
 };
 use crate::{
     AttentionMode, Call, Error, ErrorKind, PatchedRuns, Patches, Precision, Result, Runtime,
@@ -193,13 +193,14 @@ impl Encoder {
         let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or_default();
         let x = self.embed(sequences, longest, run, pass)?;
         let lengths = sequences.iter().map(|sequence| sequence.len()).collect();
-        let batch = Batch { x, lengths, visible: run.masked.then(|| visible(sequences, longest)).flatten() };
+        let pooled = sequences.iter().map(|sequence| sequence.pooled).collect();
+        let batch = Batch { x, lengths, pooled, visible: run.masked.then(|| visible(sequences, longest)).flatten() };
         let hidden = match &self.network {
             Network::Clip(clip) => clip.forward(batch, run.wish, pass)?,
             Network::T5(t5) => t5.forward(batch, run.wish, pass)?,
             Network::Qwen3(qwen3) => qwen3.forward(batch, run.wish, pass)?,
         };
-        let pooled = self.pool(sequences, &hidden, run.wish.pooling, pass)?;
+        let pooled = self.pool(sequences.len(), hidden.pooled, run.wish.pooling, pass)?;
         let channels = self.channels();
         let values: Vec<f32> = to_f32(&hidden.encoding)?;
         let of = |index: usize| values[index * longest * channels..][..sequences[index].len() * channels].to_vec();
@@ -240,22 +241,14 @@ impl Encoder {
     /// The pooled output of each sequence.
     fn pool(
         &self,
-        sequences: &[&Sequence],
-        hidden: &Hidden,
+        sequences: usize,
+        pooled: Option<Tensor>,
         pooling: Pooling,
         pass: &Pass,
     ) -> Result<Vec<Option<Vec<f32>>>> {
-        let (Network::Clip(clip), Some(last)) = (&self.network, &hidden.last) else {
-            return Ok(vec![None; sequences.len()]);
+        let (Network::Clip(clip), Some(mut rows)) = (&self.network, pooled) else {
+            return Ok(vec![None; sequences]);
         };
-        if pooling == Pooling::None {
-            return Ok(vec![None; sequences.len()]);
-        }
-        let places = sequences.iter().enumerate();
-        let rows: Vec<Tensor> = places
-            .map(|(index, sequence)| Ok(last.get(index)?.narrow(0, sequence.pooled, 1)?))
-            .collect::<Result<_>>()?;
-        let mut rows = Tensor::cat(&rows, 0)?;
         if pooling == Pooling::Projected {
             let projection = clip.projection.as_ref().ok_or_else(|| {
                 Error::new(ErrorKind::InvalidFile, format!("this {} has no text projection", self.kind))

@@ -72,7 +72,7 @@ impl Qwen3 {
             Some(norm) if kept.is_none() || wish.norm_inner => norm.forward(&x, pass)?,
             _ => x,
         };
-        Ok(Hidden { encoding, last: None })
+        Ok(Hidden { encoding, pooled: None })
     }
 }
 

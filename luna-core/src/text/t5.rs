@@ -80,7 +80,7 @@ impl T5 {
             x = block.forward(x, EncoderBlockCall { mask, rotary: None }, pass)?;
         }
         let encoding = if kept.is_none() || wish.norm_inner { self.final_norm.forward(&x, pass)? } else { x };
-        Ok(Hidden { encoding, last: None })
+        Ok(Hidden { encoding, pooled: None })
     }
 
     fn heads(&self) -> usize {

@@ -49,6 +49,8 @@ pub(super) struct Batch {
     pub(super) x: Tensor,
     /// Tokens of each sequence without padding.
     pub(super) lengths: Vec<usize>,
+    /// The token of each sequence that stands for all of it.
+    pub(super) pooled: Vec<usize>,
     /// Which tokens may be looked at, `[sequences, tokens]`; all where there is none.
     pub(super) visible: Option<Vec<bool>>,
 }
@@ -57,8 +59,9 @@ pub(super) struct Batch {
 pub(super) struct Hidden {
     /// The encoding, `[sequences, tokens, channels]`.
     pub(super) encoding: Tensor,
-    /// The last layer's output after the final norm, where pooling needs it.
-    pub(super) last: Option<Tensor>,
+    /// What the last layer and the final norm make of the tokens that stand for their sequences, `[sequences, channels]`, where that is
+    /// wanted.
+    pub(super) pooled: Option<Tensor>,
 }
 
 #[cfg(test)]
