@@ -8,10 +8,10 @@ use crate::gemm::epilogue::OutPtr;
 use crate::gemm::micro::{Groups, Multiply};
 use crate::gemm::rows::{LINE, Matrix, Rows};
 use crate::isa::{Context, Isa, Kernel};
-use crate::panel::NR;
+use crate::panel::{NR, as_bytes};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
-use crate::simd::math::exp;
+use crate::simd::math::{exp, exps};
 use crate::workspace::Buffer;
 
 /// The task: queries `first..first + count` of `head` in `sequence`.
@@ -126,43 +126,46 @@ impl<T: Scalar> QueryChunk<'_, T> {
     fn key_chunk(&self, isa: Isa, state: &mut State, first: usize, keys: usize) {
         let (dim, tokens, groups) = (self.x.shape.dim, self.x.shape.tokens_kv, Groups::new(isa, self.count));
         let depth = dim.next_multiple_of(LINE);
-        for p in 0..keys.div_ceil(NR) {
-            let b = &self.keys[(first / NR + p) * dim * NR..][..dim * NR];
-            let c = &mut state.scores[p * self.count * NR..][..self.count * NR];
-            let columns = NR.min(keys - p * NR);
+        let (key_panels, value_panels) = (keys.div_ceil(NR), dim.div_ceil(NR));
+        let key_panel = |p: usize| self.keys.get((first / NR + p) * dim * NR..).map_or(&[][..], |rest| head(rest, dim));
+        let value_panel = |p: usize| &self.values[(p * tokens + first) * NR..][..keys * NR];
+        for p in 0..key_panels {
             isa.run(Multiply {
                 a: &state.queries,
                 depth,
                 k0: 0,
-                b,
+                b: key_panel(p),
                 k: dim,
-                c,
+                c: &mut state.scores[p * self.count * NR..][..self.count * NR],
                 groups,
-                columns,
+                columns: NR.min(keys - p * NR),
                 accumulate: false,
-                ahead: &[],
+                ahead: as_bytes(if p + 1 < key_panels { key_panel(p + 1) } else { value_panel(0) }),
             });
         }
         isa.run(Weigh { chunk: self, state: &mut *state, groups, first, keys });
         let depth = keys.next_multiple_of(LINE);
-        for p in 0..dim.div_ceil(NR) {
-            let b = &self.values[(p * tokens + first) * NR..][..keys * NR];
-            let c = &mut state.sums[p * self.count * NR..][..self.count * NR];
-            let columns = NR.min(dim - p * NR);
+        for p in 0..value_panels {
             isa.run(Multiply {
                 a: &state.weights,
                 depth,
                 k0: 0,
-                b,
+                b: value_panel(p),
                 k: keys,
-                c,
+                c: &mut state.sums[p * self.count * NR..][..self.count * NR],
                 groups,
-                columns,
+                columns: NR.min(dim - p * NR),
                 accumulate: first > 0,
-                ahead: &[],
+                // After the last come the next keys, if any.
+                ahead: as_bytes(if p + 1 < value_panels { value_panel(p + 1) } else { key_panel(key_panels) }),
             });
         }
     }
+}
+
+/// The first panel of depth `k`, or what there is of it.
+fn head(panels: &[f32], k: usize) -> &[f32] {
+    &panels[..panels.len().min(k * NR)]
 }
 
 struct PackQueries<'a, T> {
@@ -259,32 +262,52 @@ fn row_top<S: Simd>(s: S, row: &ScoreRow<'_>, scale: f32, summands: Option<&[f32
     s.top(top).max(last)
 }
 
+/// Vectors of scores that are turned into weights side by side.
+const ABREAST: usize = 4;
+
 /// Writes `exp(score - reference)` as packed weights, zeros for unseen keys, and gives their sum.
 #[inline(always)]
 fn row_weights<S: Simd>(s: S, row: ScoreRow<'_>, reference: f32, seen: usize, target: &mut [f32], step: usize) -> f32 {
     let reference = s.splat(reference);
-    let mut total = s.zero();
+    let mut totals = [s.zero(); ABREAST];
+    let (from, to) = (row.scores.as_ptr(), target.as_mut_ptr());
     let mut j = 0;
+    while j + ABREAST * S::LANES <= seen {
+        let mut v = [s.zero(); ABREAST];
+        for (i, v) in v.iter_mut().enumerate() {
+            let j = j + i * S::LANES;
+            // SAFETY: the score row holds 32 values every `step`.
+            *v = s.sub(unsafe { s.load(from.add(j / NR * row.step + j % NR)) }, reference);
+        }
+        let v = exps(s, v);
+        for (i, (v, total)) in v.into_iter().zip(&mut totals).enumerate() {
+            let j = j + i * S::LANES;
+            // SAFETY: the packed row holds 16 values every `step` of its own.
+            unsafe { s.store(to.add(j / LINE * step + j % LINE), v) };
+            *total = s.add(*total, v);
+        }
+        j += ABREAST * S::LANES;
+    }
     while j < row.keys.next_multiple_of(LINE) {
         let lanes = seen.saturating_sub(j).min(S::LANES);
-        // SAFETY: the score row holds 32 values every `step`, the packed row 16 values every `step` of its own.
+        // SAFETY: as above.
         unsafe {
-            let to = target.as_mut_ptr().add(j / LINE * step + j % LINE);
             let mut v = s.zero();
             if lanes > 0 {
-                v = exp(s, s.sub(s.load(row.scores.as_ptr().add(j / NR * row.step + j % NR)), reference));
+                v = exp(s, s.sub(s.load(from.add(j / NR * row.step + j % NR)), reference));
                 if lanes < S::LANES {
                     let mut keep = [0.0f32; LINE];
                     s.store(keep.as_mut_ptr(), v);
                     v = s.load_head(keep.as_ptr(), lanes);
                 }
             }
-            s.store(to, v);
-            total = s.add(total, v);
+            s.store(to.add(j / LINE * step + j % LINE), v);
+            totals[0] = s.add(totals[0], v);
         }
         j += S::LANES;
     }
-    s.sum(total)
+    let [a, b, c, d] = totals;
+    s.sum(s.add(s.add(a, b), s.add(c, d)))
 }
 
 /// Divides by the total weight and writes the rows of the output.

@@ -6,15 +6,15 @@
 use super::ConvInput;
 use crate::scalar::Scalar;
 use crate::simd::Simd;
-use crate::simd::math::Activation;
+use crate::simd::math::{Activation, silus};
 use std::marker::PhantomData;
 
 /// Prepares `LANES` channels of one image, the same channels for every pixel.
 pub(super) trait Prologue<S: Simd>: Copy {
     /// For channels `c..c + lanes` of image `image`.
     fn new<T: Scalar>(s: S, x: &ConvInput<'_, T>, image: usize, c: usize, lanes: usize) -> Self;
-    /// Applies norm and activation.
-    fn apply(self, s: S, v: S::V) -> S::V;
+    /// Applies norm and activation to the channels of some pixels.
+    fn apply<const N: usize>(self, s: S, v: [S::V; N]) -> [S::V; N];
 }
 
 /// Nothing.
@@ -27,7 +27,7 @@ impl<S: Simd> Prologue<S> for Plain<S> {
         Self(PhantomData)
     }
     #[inline(always)]
-    fn apply(self, _: S, v: S::V) -> S::V {
+    fn apply<const N: usize>(self, _: S, v: [S::V; N]) -> [S::V; N] {
         v
     }
 }
@@ -54,8 +54,11 @@ impl<S: Simd> Prologue<S> for NormSilu<S> {
         Self { scale, shift }
     }
     #[inline(always)]
-    fn apply(self, s: S, v: S::V) -> S::V {
-        Activation::Silu.apply(s, s.fma(v, self.scale, self.shift))
+    fn apply<const N: usize>(self, s: S, mut v: [S::V; N]) -> [S::V; N] {
+        for v in &mut v {
+            *v = s.fma(*v, self.scale, self.shift);
+        }
+        silus(s, v)
     }
 }
 
@@ -96,7 +99,8 @@ impl<T: Scalar> ConvInput<'_, T> {
         // SAFETY: the caller's promise.
         unsafe {
             let at = self.data.as_ptr().add(pixel * cin + c);
-            prologue.apply(s, if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) })
+            let v = if lanes == S::LANES { T::load(s, at) } else { T::load_head(s, at, lanes) };
+            prologue.apply(s, [v])[0]
         }
     }
 }

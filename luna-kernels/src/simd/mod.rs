@@ -26,8 +26,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const ROWS: usize;
     /// Vectors across the register tile; `LANES * COLS` divides 32.
     const COLS: usize;
-    /// Whether products ask for lines of weights just before they read them. Processors with AVX2 read ahead well enough by themselves,
-    /// and there it costs up to a hundredth.
+    /// Whether products ask for lines of weights just before they read them. Processors with AVX2 read ahead well enough by themselves.
     const ASKS_AHEAD: bool = false;
 
     /// The same value in each lane.

@@ -149,13 +149,14 @@ impl<T: Scalar, R> Column<'_, T, R> {
         let pixel = |i: usize| (self.top + i as isize) as usize * self.x.w + x as usize;
         if self.rows == (0..A) && self.lanes == S::LANES {
             for (i, d) in d.iter_mut().enumerate() {
+                let at = self.x.data.as_ptr().wrapping_add(pixel(i) * self.cin + self.c);
                 if self.c.is_multiple_of(LINE) {
-                    let at = self.x.data.as_ptr().wrapping_add(pixel(i) * self.cin + self.c);
                     s.prefetch(at.wrapping_offset(self.next).cast());
                 }
                 // SAFETY: see above.
-                *d = unsafe { self.x.prepared(s, self.prologue, pixel(i), self.cin, self.c, S::LANES) };
+                *d = unsafe { T::load(s, at) };
             }
+            d = self.prologue.apply(s, d);
         } else {
             for (i, d) in d.iter_mut().enumerate() {
                 if self.rows.contains(&i) {
