@@ -11,7 +11,7 @@ use crate::{
 
 /// Each level halves the picture's sides; known ones have 3.
 const MOST_LEVELS: u64 = 8;
-/// Bytes of an image from which on layers are computed band by band. The system clears memory more slowly than a layer writes it.
+/// Bytes of an image from which on layers are computed band by band: smaller ones are not much to hold, nor for the system to clear.
 const CHAINED: usize = 32 << 20;
 
 enum Layer {
