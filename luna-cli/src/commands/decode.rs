@@ -89,6 +89,8 @@ fn here(settings: &settings::Decode, file: &mut LatentFile, token: &CancelToken,
     };
     let decoded = named.vae.decode(&file.latent, &options)?;
     let (vae, call) = (VaeOutcome::of(&named), CallOutcome::of(&decoded.report, &named.vae));
+    // The process ends soon, when the system takes all of it back at once.
+    std::mem::forget(named);
     Ok(Made { image: decoded.image, vae, call })
 }
 

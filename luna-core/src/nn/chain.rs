@@ -89,14 +89,18 @@ impl<'a> Chain<'a> {
         let shape = (batch, last.h, last.w, last.channels);
         dispatch!(x, T => {
             let mut data = into_buffer::<T>(&x)?;
+            // Before a small output, for which larger buffers that fit a window would be freed.
+            let mut windows: Vec<Window<T>> = (1..rolling.stages.len()).map(|i| rolling.window(i)).collect();
             if rolling.in_place() {
-                data.chunks_exact_mut(last.elements()).try_for_each(|image| rolling.run(Place::Onto(image)))?;
+                let images = data.chunks_exact_mut(last.elements());
+                images.into_iter().try_for_each(|image| rolling.run(Place::Onto(image), &mut windows))?;
             } else {
                 let mut outputs = pass.buffers().take::<T>(batch * last.elements());
                 let images = data.chunks_exact(rolling.images[0].elements()).zip(outputs.chunks_exact_mut(last.elements()));
-                images.into_iter().try_for_each(|(x, y)| rolling.run(Place::Apart(x, y)))?;
+                images.into_iter().try_for_each(|(x, y)| rolling.run(Place::Apart(x, y), &mut windows))?;
                 pass.buffers().give(std::mem::replace(&mut data, outputs));
             }
+            windows.into_iter().for_each(|window| pass.buffers().give(window.data));
             Ok(Chained::Done(Tensor::from_vec(data, shape, &Device::Cpu)?))
         })
     }
@@ -276,10 +280,10 @@ impl Rolling<'_> {
     }
 
     /// One image, band by band.
-    fn run<T: Element>(&self, mut place: Place<T>) -> Result<()> {
+    fn run<T: Element>(&self, mut place: Place<T>, windows: &mut [Window<T>]) -> Result<()> {
         let last = self.stages.len() - 1;
         let line = |i: usize| self.images[i].line();
-        let mut windows: Vec<Window<T>> = (1..=last).map(|i| self.window(i)).collect();
+        windows.iter_mut().for_each(|window| window.rows = 0..0);
         for band in &self.bands {
             for i in 0..last {
                 let (windows, window) = windows.split_at_mut(i);
@@ -298,7 +302,6 @@ impl Rolling<'_> {
             let out = &mut out[rows.start * line(last + 1)..rows.end * line(last + 1)];
             self.compute(last, &Held { input, windows }, rows, out)?;
         }
-        windows.into_iter().for_each(|window| self.pass.buffers().give(window.data));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use super::{DecodeOptions, Fallback, Report, Tiling, Vae, encode::to_values, ref
 use crate::{
     Error, ErrorKind, Image, LatentScale, LatentView, Precision, Result,
     checkpoint::Family,
+    memory,
     nn::{Pass, Tensor},
 };
 use candle_core::Device;
@@ -33,17 +34,18 @@ impl Vae {
         let [batch, _, height, width] = latent.shape();
         let latent = LatentView::new(latent.shape(), &own)?;
         let size = [height, width];
-        let (tiling, fallback) = self.choose_tiles(options.tiles, size, options.precision, options.memory_limit)?;
+        let available = options.memory_limit.or_else(memory::available);
+        let (tiling, fallback) = self.choose_tiles(options.tiles, size, options.precision, available)?;
         let mut fallbacks: Vec<_> = fallback.into_iter().collect();
 
         let mut precision = options.precision;
-        let mut values = self.decode_all(&latent, tiling, precision, options)?;
+        let mut values = self.decode_all(&latent, tiling, precision, available, options)?;
         if precision != Precision::F32 {
             let non_finite = values.iter().filter(|value| !value.is_finite()).count();
             if non_finite > 0 {
                 fallbacks.push(Fallback::Widened { from: precision, non_finite });
                 precision = Precision::F32;
-                values = self.decode_all(&latent, tiling, precision, options)?;
+                values = self.decode_all(&latent, tiling, precision, available, options)?;
             }
         }
         refuse_non_finite("the decoded image", &values)?;
@@ -82,6 +84,7 @@ impl Vae {
         latent: &LatentView,
         tiling: Option<Tiling>,
         precision: Precision,
+        available: Option<u64>,
         options: &DecodeOptions,
     ) -> Result<Vec<f32>> {
         let [batch, channels, height, width] = latent.shape();
@@ -89,7 +92,7 @@ impl Vae {
         let tiles = tiling.map(|tiling| tiling.tiles(height, width));
         let passes = batch * tiles.as_ref().map_or(1, Vec::len);
         let piece = tiling.map_or([height, width], |tiling| [height, width].map(|side| side.min(tiling.tile)));
-        let bands = self.choose_bands(piece, precision, options.memory_limit);
+        let bands = self.choose_bands(piece, precision, available);
         let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(true)).with_bands(bands);
         let mut pictures = Vec::new();
         for index in 0..batch {

@@ -7,7 +7,7 @@ use super::{
     tiling::{Mosaic, Tile},
 };
 use crate::{
-    Error, ErrorKind, ImageView, Latent, Precision, Result,
+    Error, ErrorKind, ImageView, Latent, Precision, Result, memory,
     nn::{Pass, Tensor},
 };
 use candle_core::{DType, Device};
@@ -40,18 +40,18 @@ impl Vae {
         let frame = Frame::fit(image, self.factor(), options.sizes)?;
         let size = frame.size;
         let latent_size = size.map(|side| side / self.factor());
-        let (tiling, fallback) =
-            self.choose_tiles(options.tiles, latent_size, options.precision, options.memory_limit)?;
+        let available = options.memory_limit.or_else(memory::available);
+        let (tiling, fallback) = self.choose_tiles(options.tiles, latent_size, options.precision, available)?;
         let mut fallbacks: Vec<_> = fallback.into_iter().collect();
 
         let mut precision = options.precision;
-        let mut values = self.encode_all(&frame, tiling, precision, options)?;
+        let mut values = self.encode_all(&frame, tiling, precision, available, options)?;
         if precision != Precision::F32 {
             let non_finite = values.iter().filter(|value| !value.is_finite()).count();
             if non_finite > 0 {
                 fallbacks.push(Fallback::Widened { from: precision, non_finite });
                 precision = Precision::F32;
-                values = self.encode_all(&frame, tiling, precision, options)?;
+                values = self.encode_all(&frame, tiling, precision, available, options)?;
             }
         }
         refuse_non_finite("the latent", &values)?;
@@ -67,6 +67,7 @@ impl Vae {
         frame: &Frame,
         tiling: Option<Tiling>,
         precision: Precision,
+        available: Option<u64>,
         options: &EncodeOptions,
     ) -> Result<Vec<f32>> {
         let factor = self.factor();
@@ -75,7 +76,7 @@ impl Vae {
         let tiles = tiling.map(|tiling| tiling.tiles(height, width));
         let passes = batch * tiles.as_ref().map_or(1, Vec::len);
         let piece = tiling.map_or([height, width], |tiling| [height, width].map(|side| side.min(tiling.tile)));
-        let bands = self.choose_bands(piece, precision, options.memory_limit);
+        let bands = self.choose_bands(piece, precision, available);
         let pass = Pass::new(&self.runtime, &options.call, passes * self.network.steps(false)).with_bands(bands);
         let mut noise = Noise::new(options.posterior);
         let mut latents = Vec::with_capacity(batch * height * width * channels);

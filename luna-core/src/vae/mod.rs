@@ -18,7 +18,6 @@ pub use tiling::Tiling;
 use crate::{
     Error, ErrorKind, LatentScale, Limits, Precision, Result, Runtime,
     checkpoint::{Checkpoint, ComponentKind, Family},
-    memory,
     nn::{BandSizes, FrozenWeights},
 };
 use network::Network;
@@ -168,8 +167,8 @@ impl Vae {
     }
 
     /// The fastest way to make a piece of this size in the memory that there is.
-    fn choose_bands(&self, piece: [usize; 2], precision: Precision, limit: Option<u64>) -> BandSizes {
-        let available = limit.or_else(memory::available).unwrap_or(u64::MAX);
+    fn choose_bands(&self, piece: [usize; 2], precision: Precision, available: Option<u64>) -> BandSizes {
+        let available = available.unwrap_or(u64::MAX);
         let fits = |bands: &BandSizes| self.memory_by(bands, piece, precision) <= available;
         BandSizes::ALL.into_iter().find(fits).unwrap_or(BandSizes::SPARED)
     }
@@ -180,14 +179,14 @@ impl Vae {
         choice: TileChoice,
         [height, width]: [usize; 2],
         precision: Precision,
-        limit: Option<u64>,
+        available: Option<u64>,
     ) -> Result<(Option<Tiling>, Option<Fallback>)> {
         if let TileChoice::Tiles(tiling) = choice {
             let fits = tiling.check()?.tile >= height.max(width);
             return Ok(((!fits).then_some(tiling), None));
         }
         let needed = self.memory_for(height, width, precision);
-        let Some(available) = limit.or_else(memory::available).filter(|&available| available < needed) else {
+        let Some(available) = available.filter(|&available| available < needed) else {
             return Ok((None, None));
         };
         let too_little = |needed: u64| {

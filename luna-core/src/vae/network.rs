@@ -111,7 +111,7 @@ impl Network {
         match self {
             // The tiny encoder takes pictures in 0..1, the big one in −1..1.
             Self::Taesd { encoder: Some(encoder), .. } => {
-                let mean = encoder.forward(&((x + 1.0)? * 0.5)?, pass)?;
+                let mean = encoder.forward(&x.affine(0.5, 0.5)?, pass)?;
                 Ok(Moments { mean, log_variance: None })
             }
             Self::Kl { encoder: Some(encoder), .. } => {
@@ -127,7 +127,7 @@ impl Network {
     /// Latents to pictures in −1..1.
     pub(super) fn decode(&self, z: &Tensor, pass: &Pass) -> Result<Tensor> {
         match self {
-            Self::Taesd { decoder: Some(decoder), .. } => Ok(((decoder.forward(z, pass)? * 2.0)? - 1.0)?),
+            Self::Taesd { decoder: Some(decoder), .. } => Ok(decoder.forward(z, pass)?.affine(2.0, -1.0)?),
             Self::Kl { decoder: Some(decoder), .. } => decoder.forward(z, pass),
             _ => Err(lacks("decoder")),
         }

@@ -38,6 +38,8 @@ const CHUNK: usize = 84;
 /// The same where the weights are kept: fewer, as transforms of weights are not to be spread over many tiles, so that what a chunk
 /// touches comes nearer to fitting the second-level cache, and that each thread has several chunks.
 const KEPT_CHUNK: Range<usize> = 24..48;
+/// Transformed inputs (in f32 elements) that stay in the second-level cache, 384 KiB: where the fewest tiles have no more, a chunk is those.
+const NEAR_ELEMENTS: usize = 96 << 10;
 /// Transformed weights (in f32 elements) up to which they are kept: 24 MiB, which the last-level cache can hold.
 const KEPT_ELEMENTS: usize = 6 << 20;
 /// Channels whose taps are widened at a time, where they are not f32.
@@ -160,8 +162,14 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
 
     /// Tiles multiplied together.
     fn chunk_tiles(&self) -> usize {
-        let each = self.grid.tiles() / (8 * rayon::current_num_threads());
-        if self.weights_are_kept() { each.clamp(KEPT_CHUNK.start, KEPT_CHUNK.end) } else { CHUNK }
+        let Range { start: fewest, end: most } = KEPT_CHUNK;
+        if !self.weights_are_kept() {
+            CHUNK
+        } else if fewest * A * A * self.depth() <= NEAR_ELEMENTS {
+            fewest
+        } else {
+            (self.grid.tiles() / (8 * rayon::current_num_threads())).clamp(fewest, most)
+        }
     }
 
     /// Whether the transformed weights of all panels are kept for the whole pass.
