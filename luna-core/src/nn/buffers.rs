@@ -29,14 +29,16 @@ macro_rules! recycled {
 }
 recycled!(f32, bf16, f16);
 
-/// Smaller buffers are the allocator's business.
-const WORTH_KEEPING: usize = 1 << 16;
+/// Smaller buffers are the allocator's business: for larger ones it goes to the system each time.
+const WORTH_KEEPING: usize = 1 << 14;
+/// For smaller ones no memory is freed that may serve again.
+const WORTH_FREEING: usize = 1 << 16;
 
 impl Buffers {
     /// A buffer of `len` elements with unspecified contents.
     ///
-    /// One that is kept serves if it wastes no more than half. If none does, all are freed before a new one is
-    /// asked for, so that a pass never holds more than what is alive plus what fits again.
+    /// One that is kept serves if it wastes no more than half. If none does, all are freed before a large new one
+    /// is asked for, so that a pass never holds more than what is alive plus what fits again.
     pub(super) fn take<T: Recycled>(&self, len: usize) -> Vec<T> {
         let mut shelf = lock(T::shelf(self));
         // By capacity: a buffer that served a smaller image still takes all its memory.
@@ -46,7 +48,7 @@ impl Buffers {
             buffer.resize(len, T::default());
             return buffer;
         }
-        if len >= WORTH_KEEPING {
+        if len >= WORTH_FREEING {
             shelf.clear();
         }
         drop(shelf);

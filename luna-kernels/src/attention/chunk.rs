@@ -13,6 +13,7 @@ use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::simd::math::{exp, exps};
 use crate::workspace::Buffer;
+use std::ops::Range;
 
 /// The task: queries `first..first + count` of `head` in `sequence`.
 pub(super) struct QueryChunk<'a, T> {
@@ -122,6 +123,20 @@ impl<T: Scalar> QueryChunk<'_, T> {
         Some(&data[row + first..row + self.x.shape.tokens_kv])
     }
 
+    /// Groups of queries, and how many of the keys `first..first + keys` the last query of each sees: neighbours that see equally many
+    /// are one. With a causal mask half of the work on the diagonal is spared.
+    fn seen(&self, groups: Groups, first: usize, keys: usize) -> Vec<(Range<usize>, usize)> {
+        let mut parts: Vec<(Range<usize>, usize)> = Vec::new();
+        for (i, group) in groups.iter().enumerate() {
+            let seen = self.visible(group.end - 1).saturating_sub(first).min(keys);
+            match parts.last_mut() {
+                Some((part, same)) if *same == seen => part.end = i + 1,
+                _ => parts.push((i..i + 1, seen)),
+            }
+        }
+        parts
+    }
+
     /// Scores, weights and weighted values of keys `first..first + keys`.
     fn key_chunk(&self, isa: Isa, state: &mut State, first: usize, keys: usize) {
         let (dim, tokens, groups) = (self.x.shape.dim, self.x.shape.tokens_kv, Groups::new(isa, self.count));
@@ -129,14 +144,18 @@ impl<T: Scalar> QueryChunk<'_, T> {
         let (key_panels, value_panels) = (keys.div_ceil(NR), dim.div_ceil(NR));
         let key_panel = |p: usize| self.keys.get((first / NR + p) * dim * NR..).map_or(&[][..], |rest| head(rest, dim));
         let value_panel = |p: usize| &self.values[(p * tokens + first) * NR..][..keys * NR];
+        let parts = self.seen(groups, first, keys);
         for p in 0..key_panels {
+            // With a causal mask the first queries see nothing of it, and all after them do.
+            let Some((part, _)) = parts.iter().find(|(_, seen)| *seen > p * NR) else { break };
+            let (row, groups) = groups.some(part.start..groups.count());
             isa.run(Multiply {
-                a: &state.queries,
+                a: &state.queries[row * depth..],
                 depth,
                 k0: 0,
                 b: key_panel(p),
                 k: dim,
-                c: &mut state.scores[p * self.count * NR..][..self.count * NR],
+                c: &mut state.scores[(p * self.count + row) * NR..][..groups.rows() * NR],
                 groups,
                 columns: NR.min(keys - p * NR),
                 accumulate: false,
@@ -146,19 +165,23 @@ impl<T: Scalar> QueryChunk<'_, T> {
         isa.run(Weigh { chunk: self, state: &mut *state, groups, first, keys });
         let depth = keys.next_multiple_of(LINE);
         for p in 0..value_panels {
-            isa.run(Multiply {
-                a: &state.weights,
-                depth,
-                k0: 0,
-                b: value_panel(p),
-                k: keys,
-                c: &mut state.sums[p * self.count * NR..][..self.count * NR],
-                groups,
-                columns: NR.min(dim - p * NR),
-                accumulate: first > 0,
-                // After the last come the next keys, if any.
-                ahead: as_bytes(if p + 1 < value_panels { value_panel(p + 1) } else { key_panel(key_panels) }),
-            });
+            // After the last come the next keys, if any.
+            let mut ahead = as_bytes(if p + 1 < value_panels { value_panel(p + 1) } else { key_panel(key_panels) });
+            for (part, seen) in &parts {
+                let (row, groups) = groups.some(part.clone());
+                isa.run(Multiply {
+                    a: &state.weights[row * depth..],
+                    depth,
+                    k0: 0,
+                    b: value_panel(p),
+                    k: *seen,
+                    c: &mut state.sums[(p * self.count + row) * NR..][..groups.rows() * NR],
+                    groups,
+                    columns: NR.min(dim - p * NR),
+                    accumulate: first > 0,
+                    ahead: std::mem::take(&mut ahead),
+                });
+            }
         }
     }
 }

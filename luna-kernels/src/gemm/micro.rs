@@ -33,12 +33,23 @@ impl Groups {
         self.rows
     }
 
+    pub(crate) fn count(self) -> usize {
+        self.count
+    }
+
     /// Rows of group `i`.
     #[inline(always)]
     pub(crate) fn range(self, i: usize) -> Range<usize> {
         let (base, extra) = (self.rows / self.count, self.rows % self.count);
         let start = i * base + i.min(extra);
         start..start + base + usize::from(i < extra)
+    }
+
+    /// Some of the groups, as if there were no others, and the row that they begin with.
+    pub(crate) fn some(self, groups: Range<usize>) -> (usize, Self) {
+        let start = |i: usize| if i < self.count { self.range(i).start } else { self.rows };
+        let (first, end) = (start(groups.start), start(groups.end));
+        (first, Self { rows: end - first, count: groups.len() })
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> {
