@@ -1,7 +1,7 @@
 //! CLIP-L, CLIP-G, CLIP-H and SDXL's pair against ComfyUI.
 
 use luna_core::{
-    Precision,
+    Call, LayerTimes, Precision,
     text::{
         Conditioner, EmbeddingFolders, EmbeddingProblem, EncoderKind, Prompt, Recipe, TextLoadOptions, TextModel,
         TextOptions,
@@ -61,6 +61,24 @@ fn sdxl_equals_comfyui_at_both_clip_skips() {
     assert_eq!(compare("sdxl", &sdxl, &TextOptions::default(), 1e-5), 6);
     assert_eq!(compare("sdxl", &sdxl, &skipping(2), 1e-5), 6);
     assert_eq!(compare("sdxl_skip1", &sdxl, &skipping(1), 1e-5), 3);
+}
+
+#[test]
+fn of_a_last_layer_that_is_not_taken_only_the_pooled_token_is_computed() {
+    let g = clip_model(&CLIP_G);
+    let conditioner = Conditioner::new(&[&g]).unwrap();
+    let single_tokens = |clip_skip: usize| {
+        let times = LayerTimes::new();
+        let options = TextOptions { call: Call::default().timed_by(&times), ..skipping(clip_skip) };
+        conditioner.encode(&["a cat".into()], &options).unwrap();
+        times
+            .layers()
+            .iter()
+            .filter(|layer| layer.name.ends_with(", 1 over 77 tokens"))
+            .map(|layer| layer.calls)
+            .sum::<u64>()
+    };
+    assert_eq!((single_tokens(1), single_tokens(2)), (0, 1));
 }
 
 #[test]
