@@ -156,6 +156,29 @@ fn products_of_many_blocks_match() {
 }
 
 #[test]
+fn a_row_has_the_same_digits_whatever_rows_lie_beside_it() {
+    let (m, n, k) = (77, 96, 1000);
+    let rng = &mut Rng::new(5);
+    let mut a: Vec<f32> = rng.values(m * k);
+    // What another row's sums had of these would be seen, even if it is taken off again.
+    a.chunks_exact_mut(k).step_by(3).flatten().for_each(|value| *value *= 1e6);
+    for dtype in WEIGHT_TYPES {
+        let w = PackedMatrix::pack(Stored::random(rng, dtype, n * k).view(), n, k);
+        for isa in Isa::available() {
+            let workspace = Workspace::new();
+            let cx = Context::new(&workspace).with_isa(isa);
+            let (mut all, mut two) = (vec![0.0; m * n], vec![0.0; 2 * n]);
+            linear(&a, m, &w, &mut all, &Epilogue::default(), &cx);
+            for row in [0, 1, 38, 76] {
+                let pair = [&a[row * k..][..k], &vec![0.0; k][..]].concat();
+                linear(&pair, 2, &w, &mut two, &Epilogue::default(), &cx);
+                assert!(all[row * n..][..n] == two[..n], "{} {dtype:?}: row {row}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn empty_operands_are_no_exception() {
     let workspace = Workspace::new();
     let cx = Context::new(&workspace);
