@@ -75,7 +75,7 @@ impl<'a> Stage<'a> {
         luna_kernels::GroupNorm { groups: *groups, eps: *eps, gamma, beta }
     }
 
-    /// Writes the rows to `out`, or adds them to it. Those of a doubled image begin with an even one.
+    /// Writes the rows to `out`, or adds them to it.
     pub(super) fn write<T: Element>(&self, band: Band<T>, out: &mut [T], onto: bool, pass: &Pass) -> Result<()> {
         let height = band.data.len() / (band.width * self.conv.shape().cin);
         let input = ConvInput {

@@ -191,9 +191,9 @@ fn bands(stages: &[Stage], images: &[Image], step: usize) -> Vec<Vec<Extent>> {
         let mut keep: Vec<usize> = images.iter().map(|image| image.h).collect();
         for (i, stage) in stages.iter().enumerate().rev() {
             let (done, height) = (ends[i + 1], images[i].h);
-            // Rows of a doubled image come in pairs.
-            let pairs = if stage.geometry.upsample { 2 } else { 1 };
-            needed[i + 1] = needed[i + 1].max(done).next_multiple_of(pairs).min(images[i + 1].h);
+            // Tiles of a doubled image begin with an odd row.
+            let odd = usize::from(stage.geometry.upsample);
+            needed[i + 1] = (needed[i + 1].max(done) | odd).min(images[i + 1].h);
             if done < images[i + 1].h {
                 keep[i] = keep[i].min(stage.geometry.reads(done..done + 1, height).start);
                 needed[i] = needed[i].max(stage.geometry.reads(0..needed[i + 1], height).end);

@@ -52,7 +52,7 @@ impl ResnetBlock {
             doubling: Stage::of(doubling_packed, None, pass)?,
             stages: [Stage::of(conv1, Some(&self.norm1), pass)?, Stage::of(conv2, Some(&self.norm2), pass)?],
             shortcut: (shortcut.layer, shortcut.weight, shortcut.bias.map(values).transpose()?),
-            step: (sizes.band / line).max(2) / 2 * 2,
+            step: ((sizes.band / line + 2) / TILE).max(1) * TILE - 2,
             pass,
         };
         let outputs = self.conv1.spec.outputs;
@@ -68,6 +68,9 @@ impl ResnetBlock {
     }
 }
 
+/// Rows of a tile of a convolution that doubles; the first ones begin a row above the image.
+const TILE: usize = 6;
+
 /// The layers that see the doubled image.
 struct Bands<'a> {
     /// Height and width of the image before it is doubled.
@@ -76,7 +79,7 @@ struct Bands<'a> {
     doubling: Stage<'a>,
     stages: [Stage<'a>; 2],
     shortcut: (&'a FrozenLayer, &'a PackedMatrix, Option<Vec<f32>>),
-    /// Rows of a band, an even number.
+    /// Rows of a band: with the one above and the one below, whole tiles of the doubling.
     step: usize,
     pass: &'a Pass<'a>,
 }
@@ -135,12 +138,12 @@ impl Bands<'_> {
         hidden: &mut [T],
         mut double: impl FnMut(&mut [T], Range<usize>, usize) -> Result<()>,
     ) -> Result<GroupMoments> {
-        // A row above and below for the convolution; the one above begins a pair.
-        let mut band = vec![T::default(); (self.step + 3).min(self.rows()) * self.line()];
+        // A row above and below for the convolution.
+        let mut band = vec![T::default(); (self.step + 2).min(self.rows()) * self.line()];
         let mut moments = GroupMoments::default();
         for first in (0..self.rows()).step_by(self.step).rev() {
             let end = self.rows().min(first + self.step);
-            let (top, bottom) = (first.saturating_sub(2), self.rows().min(end + 1));
+            let (top, bottom) = (first.saturating_sub(1), self.rows().min(end + 1));
             let band = &mut band[..(bottom - top) * self.line()];
             double(band, top..bottom, first)?;
             let band = Band { data: band, width: 2 * self.w, affine: Some(affine), rows: first - top..end - top };
@@ -177,7 +180,7 @@ impl Bands<'_> {
         Ok(())
     }
 
-    /// Rows of the doubled, convolved image; the first is even.
+    /// Rows of the doubled, convolved image.
     fn double<T: Element>(&self, x: &[T], rows: Range<usize>, out: &mut [T]) -> Result<()> {
         let line = self.w * self.doubling.conv.shape().cin;
         let (top, bottom) = ((rows.start / 2).saturating_sub(1), (rows.end.div_ceil(2) + 1).min(self.h));

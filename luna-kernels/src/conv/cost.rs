@@ -35,7 +35,7 @@ pub(super) fn choose<T: Scalar>(x: &ConvInput<'_, T>, w: &PackedConv) -> Algorit
     let pixels = (x.b * ho * wo) as f64;
     let implicit = pixels * 9.0 * channels * (panels + 0.5);
     let (tiles, positions) = if x.upsample {
-        ((x.b * ho.div_ceil(8) * x.w.div_ceil(4) * 4) as f64, 25.0)
+        ((x.b * (ho + 1).div_ceil(6) * (wo + 1).div_ceil(6)) as f64, 49.0)
     } else {
         ((x.b * ho.div_ceil(4) * wo.div_ceil(4)) as f64, 36.0)
     };

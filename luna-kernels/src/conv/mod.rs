@@ -158,8 +158,6 @@ pub struct ConvInput<'a, T> {
     pub upsample: bool,
     /// The first of the output rows that are computed, and how many; all where there is `None`. With rows of an image as `data` and the
     /// inner rows of the output this is a band of a larger convolution, since padding stands only at the ends of `data`.
-    ///
-    /// With `upsample` the first row is even.
     pub rows: Option<(usize, usize)>,
 }
 
@@ -184,7 +182,6 @@ impl<'a, T> ConvInput<'a, T> {
         let (ho, wo) = shape.output(h, w);
         let (first, count) = self.rows.unwrap_or((0, ho));
         assert!(first <= ho && count <= ho - first, "rows {first}.. ({count}) of an output of {ho}");
-        assert!(!self.upsample || first.is_multiple_of(2), "rows of a doubled image begin with an even one");
         (first, count, wo)
     }
 }

@@ -13,10 +13,8 @@ pub(super) struct Grid {
     pub(super) images: usize,
     /// Input pixel (y, x) of the first tile's first input; negative where there is padding.
     pub(super) origin: (isize, isize),
-    /// Output pixels from one output of a tile to the next.
-    pub(super) step: usize,
-    /// Output pixel (y, x) of the first tile's first output.
-    pub(super) phase: (usize, usize),
+    /// How many (rows, columns) of the first tiles' outputs lie before those that are computed.
+    pub(super) before: (usize, usize),
     pub(super) ho: usize,
     pub(super) wo: usize,
 }
@@ -38,20 +36,15 @@ impl Grid {
         m: usize,
     ) -> Self {
         let origin = (first as isize - top as isize, -(left as isize));
-        Self { across: wo.div_ceil(m), down: ho.div_ceil(m), images: x.b, origin, step: 1, phase: (0, 0), ho, wo }
+        Self { across: wo.div_ceil(m), down: ho.div_ceil(m), images: x.b, origin, before: (0, 0), ho, wo }
     }
 
-    /// The same of a doubled image: the outputs of one phase, which are even or odd rows and columns.
-    pub(super) fn doubled<T>(
-        x: &ConvInput<'_, T>,
-        phase: (usize, usize),
-        first: usize,
-        (ho, wo): (usize, usize),
-        m: usize,
-    ) -> Self {
-        let (down, across) = (ho.div_ceil(2).div_ceil(m), x.w.div_ceil(m));
-        let origin = ((first / 2 + phase.0) as isize - 1, phase.1 as isize - 1);
-        Self { across, down, images: x.b, origin, step: 2, phase, ho, wo }
+    /// The same of a doubled image, whose tiles begin with an odd row and column.
+    pub(super) fn doubled<T>(x: &ConvInput<'_, T>, first: usize, (ho, wo): (usize, usize), m: usize) -> Self {
+        let before = (usize::from(first.is_multiple_of(2)), 1);
+        let (down, across) = ((ho + before.0).div_ceil(m), (wo + before.1).div_ceil(m));
+        let origin = (first.div_ceil(2) as isize - 1, -1);
+        Self { across, down, images: x.b, origin, before, ho, wo }
     }
 
     #[inline(always)]

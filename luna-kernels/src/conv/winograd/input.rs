@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Transforms the tiles `tiles`, one group of the product, into `packed`.
-pub(super) struct InputGroup<'a, T, P, const A: usize, const M: usize> {
+pub(super) struct InputGroup<'a, T, P, const A: usize, const Q: usize, const M: usize> {
     pub(super) x: &'a ConvInput<'a, T>,
     pub(super) cin: usize,
     pub(super) grid: &'a Grid,
@@ -29,7 +29,9 @@ pub(super) struct InputGroup<'a, T, P, const A: usize, const M: usize> {
     pub(super) tile: PhantomData<P>,
 }
 
-impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for InputGroup<'_, T, P, A, M> {
+impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize> Kernel
+    for InputGroup<'_, T, P, A, Q, M>
+{
     type Out = ();
 
     #[inline(always)]
@@ -48,22 +50,22 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for InputG
     }
 }
 
-impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> InputGroup<'_, T, P, A, M> {
+impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize> InputGroup<'_, T, P, A, Q, M> {
     /// Tiles `first..first + run` of one tile row, a cache line of channels after the other.
     #[inline(always)]
     fn channels<S: Simd, R: Prologue<S>>(&self, s: S, first: usize, run: usize) {
         let place = self.grid.place(first);
-        let y = place.ty as isize * M as isize + self.grid.origin.0;
-        let x = place.tx as isize * M as isize + self.grid.origin.1;
+        let y = place.ty as isize * P::STEP as isize + self.grid.origin.0;
+        let x = place.tx as isize * P::STEP as isize + self.grid.origin.1;
         // Rows of the image that the tiles cover; the others are padding.
         let rows = (-y).clamp(0, A as isize) as usize..(self.x.h as isize - y).clamp(0, A as isize) as usize;
         let top = place.image as isize * self.x.h as isize + y;
-        // Vertical transforms of the `A` columns of a tile, for each vector of a line; neighbouring tiles share `A - M` of them.
+        // Vertical transforms of the `A` columns of a tile, for each vector of a line; neighbouring tiles share `A - STEP` of them.
         let mut transformed = [[[s.zero(); A]; A]; MOST_PARTS];
         for line in (0..self.cin).step_by(LINE) {
             // What is wanted next: the following channels of these pixels, or the first channels of the following tiles.
             let last = line + LINE >= self.cin;
-            let next = if last { (run * M * self.cin) as isize - line as isize } else { LINE as isize };
+            let next = if last { (run * P::STEP * self.cin) as isize - line as isize } else { LINE as isize };
             let parts: [Column<'_, T, R>; MOST_PARTS] = std::array::from_fn(|i| {
                 let c = (line + i * S::LANES).min(self.cin);
                 let lanes = S::LANES.min(self.cin - c);
@@ -72,14 +74,14 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> InputGroup<'_, T,
             });
             let parts = &parts[..LINE.min(self.cin - line).div_ceil(S::LANES)];
             for (part, transformed) in parts.iter().zip(&mut transformed) {
-                for (i, at) in transformed.iter_mut().take(A - M).enumerate() {
+                for (i, at) in transformed.iter_mut().take(A - P::STEP).enumerate() {
                     *at = P::input(s, part.read::<S, A>(s, x + i as isize));
                 }
             }
             for t in 0..run {
                 let at = line * self.tiles.len() + (first + t - self.tiles.start) * LINE;
                 for (i, (part, transformed)) in parts.iter().zip(&mut transformed).enumerate() {
-                    self.tile(s, part, transformed, x + (t * M + A - M) as isize, at + i * S::LANES);
+                    self.tile(s, part, transformed, x + (t * P::STEP + A - P::STEP) as isize, at + i * S::LANES);
                 }
             }
         }
@@ -95,7 +97,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> InputGroup<'_, T,
         x: isize,
         at: usize,
     ) {
-        for (i, column) in transformed.iter_mut().skip(A - M).enumerate() {
+        for (i, column) in transformed.iter_mut().skip(A - P::STEP).enumerate() {
             *column = P::input(s, part.read::<S, A>(s, x + i as isize));
         }
         // SAFETY: this task alone writes this group's rows, and a row holds a vector at every multiple of `LANES` below its depth.
@@ -110,8 +112,8 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> InputGroup<'_, T,
                 unsafe { s.store(to.add((i * A + j) * self.stride), value) };
             }
         }
-        for j in 0..A - M {
-            transformed[j] = transformed[M + j];
+        for j in 0..A - P::STEP {
+            transformed[j] = transformed[P::STEP + j];
         }
     }
 }

@@ -83,16 +83,14 @@ impl<T: Scalar> Winograd<'_, T> {
     pub(super) fn run(&self, cx: &Context<'_>) {
         let Self { x, first, size, .. } = *self;
         if x.upsample {
-            for phase in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                let grid = Grid::doubled(x, phase, first, size, 4);
-                Pass::<T, Doubled, 5, 4> { job: self, grid, tile: PhantomData }.run(cx);
-            }
+            let grid = Grid::doubled(x, first, size, 6);
+            Pass::<T, Doubled, 4, 7, 6> { job: self, grid, tile: PhantomData }.run(cx);
         } else if self.large {
             let grid = Grid::same(x, self.shape.padding, first, size, 6);
-            Pass::<T, Large, 8, 6> { job: self, grid, tile: PhantomData }.run(cx);
+            Pass::<T, Large, 8, 8, 6> { job: self, grid, tile: PhantomData }.run(cx);
         } else {
             let grid = Grid::same(x, self.shape.padding, first, size, 4);
-            Pass::<T, Same, 6, 4> { job: self, grid, tile: PhantomData }.run(cx);
+            Pass::<T, Same, 6, 6, 4> { job: self, grid, tile: PhantomData }.run(cx);
         }
     }
 }
@@ -104,7 +102,7 @@ pub(super) fn keeps_weights(shape: ConvShape, positions: usize, tiles: usize) ->
 }
 
 /// All tiles of one grid.
-struct Pass<'a, T, P, const A: usize, const M: usize> {
+struct Pass<'a, T, P, const A: usize, const Q: usize, const M: usize> {
     job: &'a Winograd<'a, T>,
     grid: Grid,
     tile: PhantomData<P>,
@@ -119,7 +117,7 @@ struct Chunk {
     stride: usize,
 }
 
-impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A, M> {
+impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize> Pass<'_, T, P, A, Q, M> {
     fn run(&self, cx: &Context<'_>) {
         let chunks = self.chunks(cx);
         let packed_len = A * A * chunks[0].stride;
@@ -136,11 +134,11 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         }
     }
 
-    /// The transformed weights of all panels, `[panel][A²][channels][32]`.
+    /// The transformed weights of all panels, `[panel][Q²][channels][32]`.
     fn kept_weights(&self, cx: &Context<'_>) -> Buffer<f32> {
         let (cin, panels) = (self.job.shape.cin, self.job.panels.count());
-        let mut kept = cx.workspace().take::<f32>(panels * A * A * weights_stride(cin));
-        kept.par_chunks_exact_mut(A * A * weights_stride(cin)).enumerate().for_each(|(p, weights)| {
+        let mut kept = cx.workspace().take::<f32>(panels * Q * Q * weights_stride(cin));
+        kept.par_chunks_exact_mut(Q * Q * weights_stride(cin)).enumerate().for_each(|(p, weights)| {
             let mut taps = taps(cx, self.job.panels.dtype());
             self.transform_weights(cx, p, 0..cin, weights, &mut taps);
         });
@@ -174,7 +172,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
 
     /// Whether the transformed weights of all panels are kept for the whole pass.
     fn weights_are_kept(&self) -> bool {
-        keeps_weights(self.job.shape, A * A, self.grid.tiles())
+        keeps_weights(self.job.shape, Q * Q, self.grid.tiles())
     }
 
     fn depth(&self) -> usize {
@@ -212,7 +210,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         if cx.interrupted() {
             return;
         }
-        cx.isa().run(InputGroup::<T, P, A, M> {
+        cx.isa().run(InputGroup::<T, P, A, Q, M> {
             x: self.job.x,
             cin: self.job.shape.cin,
             grid: &self.grid,
@@ -244,18 +242,19 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
             let k = pass.min(cin - k0);
             let stride = weights_stride(pass);
             let weights = match kept {
-                Some(kept) => &kept[p * A * A * stride..],
+                Some(kept) => &kept[p * Q * Q * stride..],
                 None => {
                     self.transform_weights(cx, p, k0..k0 + k, &mut scratch.weights, &mut scratch.taps);
                     &*scratch.weights
                 }
             };
-            for position in 0..A * A {
+            for position in 0..Q * Q {
+                let factor = P::factor(position / Q) * A + P::factor(position % Q);
                 // Beyond the last position come, for kept weights, those of the next panel.
                 let next =
                     weights.get((position + 1) * stride..).map_or(&[][..], |rest| &rest[..rest.len().min(k * NR)]);
                 cx.isa().run(Multiply {
-                    a: &packed[position * chunk.stride..],
+                    a: &packed[factor * chunk.stride..],
                     depth: self.depth(),
                     k0,
                     b: &weights[position * stride..],
@@ -268,7 +267,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
                 });
             }
         }
-        cx.isa().run(OutputTiles::<T, P, A, M> {
+        cx.isa().run(OutputTiles::<T, P, A, Q, M> {
             sums: &scratch.sums,
             stride: sums_stride,
             grid: &self.grid,
@@ -291,7 +290,7 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
         weights: &mut [f32],
         taps: &mut [f32],
     ) {
-        let stride = weights.len() / (A * A);
+        let stride = weights.len() / (Q * Q);
         for c in channels.clone().step_by(WIDENED) {
             let count = WIDENED.min(channels.end - c);
             let mut parts = taps.chunks_mut(WIDENED * NR);
@@ -299,10 +298,9 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
                 let scratch = parts.next().unwrap_or_default();
                 self.job.panels.widened(cx.isa(), p, tap * self.job.shape.cin + c, count, scratch)
             });
-            cx.isa().run(WeightRows::<P, A, M> {
+            cx.isa().run(WeightRows::<P, A, Q, M> {
                 taps: wide,
                 channels: count,
-                phase: self.grid.phase,
                 out: &mut weights[(c - channels.start) * NR..],
                 stride,
                 tile: PhantomData,
@@ -311,10 +309,10 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Pass<'_, T, P, A,
     }
 
     fn scratch(&self, cx: &Context<'_>, rows: usize, kept: bool) -> Scratch {
-        let weights = if kept { 0 } else { A * A * weights_stride(CHANNELS) };
+        let weights = if kept { 0 } else { Q * Q * weights_stride(CHANNELS) };
         Scratch {
             weights: cx.workspace().take(weights),
-            sums: cx.workspace().take(A * A * (rows * NR + LINE)),
+            sums: cx.workspace().take(Q * Q * (rows * NR + LINE)),
             taps: taps(cx, self.job.panels.dtype()),
         }
     }
@@ -332,9 +330,9 @@ fn taps(cx: &Context<'_>, dtype: WeightType) -> Buffer<f32> {
 
 /// What one task needs for itself.
 struct Scratch {
-    /// `[A²][channels][32]`; empty where the weights are kept.
+    /// `[Q²][channels][32]`; empty where the weights are kept.
     weights: Buffer<f32>,
-    /// `[A²][tiles][32]`.
+    /// `[Q²][tiles][32]`.
     sums: Buffer<f32>,
     /// Widened taps.
     taps: Buffer<f32>,

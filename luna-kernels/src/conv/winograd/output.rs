@@ -12,8 +12,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Transforms the tiles `tiles` of one panel.
-pub(super) struct OutputTiles<'a, T, P, const A: usize, const M: usize> {
-    /// `[A²][tiles][32]`.
+pub(super) struct OutputTiles<'a, T, P, const A: usize, const Q: usize, const M: usize> {
+    /// `[Q²][tiles][32]`.
     pub(super) sums: &'a [f32],
     /// Elements from one position to the next.
     pub(super) stride: usize,
@@ -27,12 +27,14 @@ pub(super) struct OutputTiles<'a, T, P, const A: usize, const M: usize> {
     pub(super) tile: PhantomData<P>,
 }
 
-impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for OutputTiles<'_, T, P, A, M> {
+impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize> Kernel
+    for OutputTiles<'_, T, P, A, Q, M>
+{
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        assert!(self.sums.len() >= (A * A - 1) * self.stride + self.tiles.len() * NR);
+        assert!(self.sums.len() >= (Q * Q - 1) * self.stride + self.tiles.len() * NR);
         // By way of memory, so that a pixel's channels are written together.
         let mut pixels = [[[0.0; NR]; M]; M];
         for (row, tile) in self.tiles.clone().enumerate() {
@@ -47,16 +49,16 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> Kernel for Output
     }
 }
 
-impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> OutputTiles<'_, T, P, A, M> {
+impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize> OutputTiles<'_, T, P, A, Q, M> {
     /// `LANES` channels from `j` on of one tile, whose sums lie at `at` of each position.
     #[inline(always)]
     fn transform<S: Simd>(&self, s: S, at: usize, pixels: &mut [[[f32; NR]; M]; M], j: usize) {
-        let mut rows = [[s.zero(); A]; M];
-        for x in 0..A {
-            let mut m = [s.zero(); A];
+        let mut rows = [[s.zero(); Q]; M];
+        for x in 0..Q {
+            let mut m = [s.zero(); Q];
             for (y, m) in m.iter_mut().enumerate() {
                 // SAFETY: each position holds 32 sums for each tile, by the assertion in `run`.
-                *m = unsafe { s.load(self.sums.as_ptr().add((y * A + x) * self.stride + at)) };
+                *m = unsafe { s.load(self.sums.as_ptr().add((y * Q + x) * self.stride + at)) };
             }
             for (row, value) in rows.iter_mut().zip(P::output(s, m)) {
                 row[x] = value;
@@ -74,13 +76,13 @@ impl<T: Scalar, P: Tile<A, M>, const A: usize, const M: usize> OutputTiles<'_, T
     #[inline(always)]
     fn write<S: Simd>(&self, s: S, tile: usize, pixels: &[[[f32; NR]; M]; M]) {
         let place = self.grid.place(tile);
-        let (step, phase) = (self.grid.step, self.grid.phase);
-        let (y0, x0) = (place.ty * M * step + phase.0, place.tx * M * step + phase.1);
-        let left = |end: usize, at: usize| end.saturating_sub(at).div_ceil(step).min(M);
-        let (down, across) = (left(self.grid.ho, y0), left(self.grid.wo, x0));
-        for (i, pixels) in pixels.iter().enumerate().take(down) {
-            for (k, pixel) in pixels.iter().enumerate().take(across) {
-                let (y, x) = (y0 + i * step, x0 + k * step);
+        let before = self.grid.before;
+        // Of the first tiles' outputs some lie before the image, of the last ones' some behind it.
+        let inside = |t: usize, before: usize, end: usize| before.saturating_sub(t * M)..M.min(end + before - t * M);
+        let (down, across) = (inside(place.ty, before.0, self.grid.ho), inside(place.tx, before.1, self.grid.wo));
+        for i in down {
+            for k in across.clone() {
+                let (y, x, pixel) = (place.ty * M + i - before.0, place.tx * M + k - before.1, &pixels[i][k]);
                 let at = ((place.image * self.grid.ho + y) * self.grid.wo + x) * self.cout + self.column;
                 // SAFETY: this task alone writes these channels of this tile's pixels; residual and bias have been checked against the
                 // output's shape where the convolution began.

@@ -1,18 +1,25 @@
 //! The arithmetic of Winograd tiles, in one dimension.
 //!
-//! Enters: lanes of inputs, weights or products. Leaves: lanes of their transforms. A tile of `M` outputs needs `A` products instead of
+//! Enters: lanes of inputs, weights or products. Leaves: lanes of their transforms. A tile of `M` outputs needs `Q` products instead of
 //! `M` times the taps; the transforms are applied along rows, then along columns.
 
 use crate::simd::Simd;
 
-/// Transforms of a tile with `A` products and `M` outputs per dimension.
-pub(super) trait Tile<const A: usize, const M: usize>: Copy + Send + Sync {
+/// Transforms of a tile with `A` inputs, `Q` products and `M` outputs per dimension.
+pub(super) trait Tile<const A: usize, const Q: usize, const M: usize>: Copy + Send + Sync {
+    /// Input pixels from one tile to the next.
+    const STEP: usize = M;
     /// From `A` neighbouring inputs.
     fn input<S: Simd>(s: S, d: [S::V; A]) -> [S::V; A];
-    /// From the three taps of the convolution; `phase` tells even from odd outputs where they differ.
-    fn weights<S: Simd>(s: S, phase: usize, g: [S::V; 3]) -> [S::V; A];
+    /// From the three taps of the convolution.
+    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; Q];
+    /// Which of the transformed inputs is a factor of a product.
+    #[inline(always)]
+    fn factor(product: usize) -> usize {
+        product
+    }
     /// To `M` neighbouring outputs.
-    fn output<S: Simd>(s: S, m: [S::V; A]) -> [S::V; M];
+    fn output<S: Simd>(s: S, m: [S::V; Q]) -> [S::V; M];
 }
 
 /// F(4, 3): 36 products give 4×4 outputs of a 3×3 convolution, a quarter of the direct 144.
@@ -24,7 +31,7 @@ pub(super) struct Same;
 const A: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const B: f32 = std::f32::consts::SQRT_2;
 
-impl Tile<6, 4> for Same {
+impl Tile<6, 6, 4> for Same {
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 6]) -> [S::V; 6] {
         let (a, b, two, half, mid) = (s.splat(A), s.splat(B), s.splat(2.0), s.splat(0.5), s.splat(2.5));
@@ -43,7 +50,7 @@ impl Tile<6, 4> for Same {
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 6] {
+    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 6] {
         let even_a = s.fma(g[2], s.splat(-1.0 / 3.0), s.mul(g[0], s.splat(-2.0 / 3.0)));
         let odd_a = s.mul(g[1], s.splat(-A / 1.5));
         let even_b = s.fma(g[2], s.splat(1.0 / 3.0), s.mul(g[0], s.splat(1.0 / 6.0)));
@@ -70,7 +77,7 @@ impl Tile<6, 4> for Same {
 #[derive(Clone, Copy)]
 pub(super) struct Large;
 
-impl Tile<8, 6> for Large {
+impl Tile<8, 8, 6> for Large {
     #[inline(always)]
     fn input<S: Simd>(s: S, d: [S::V; 8]) -> [S::V; 8] {
         let (two, half, four, quarter) = (s.splat(2.0), s.splat(0.5), s.splat(4.0), s.splat(0.25));
@@ -94,7 +101,7 @@ impl Tile<8, 6> for Large {
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, _: usize, g: [S::V; 3]) -> [S::V; 8] {
+    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 8] {
         let (plus_1, minus_1) = at_both(s, g, 1.0, -4.5);
         let (plus_2, minus_2) = at_both(s, g, 2.0, 90.0);
         let (plus_half, minus_half) = at_both(s, g, 0.5, 1.40625);
@@ -125,47 +132,44 @@ fn at_both<S: Simd>(s: S, g: [S::V; 3], p: f32, size: f32) -> (S::V, S::V) {
     (s.add(even, odd), s.sub(even, odd))
 }
 
-/// F(4, 2) for a 3×3 convolution of a doubled image.
+/// A 3×3 convolution of an image doubled by nearest neighbour: 49 products give 6×6 outputs, where F(6, 3) on the doubled image takes 64 and
+/// the direct way 324.
 ///
-/// Each output sees two source pixels per dimension only: even outputs `w₀ x₋₁ + (w₁+w₂) x₀`, odd ones `(w₀+w₁) x₀ + w₂ x₁`. So each of the
-/// four phases is a 2×2 convolution of the small image, and 25 products give 4×4 outputs of it: 100 products for 64 outputs, where F(4, 3)
-/// on the doubled image takes 144 and the direct way 576. Points 0, ±¾, 2, ∞.
+/// Each output sees two source pixels per dimension only: even outputs `w₀ x₋₁ + (w₁+w₂) x₀`, odd ones `(w₀+w₁) x₀ + w₂ x₁`, so that three
+/// neighbours of each kind are F(3, 2) of the same four pixels, if those that begin with an odd one are taken together. The two kinds
+/// share the inputs' transforms and the product at the point 1, where both have the weight `w₀+w₁+w₂`. Points 0, ±1, ∞.
 #[derive(Clone, Copy)]
 pub(super) struct Doubled;
 
-const P: f32 = 0.75;
-const Q: f32 = 2.0;
+impl Tile<4, 7, 6> for Doubled {
+    const STEP: usize = 3;
 
-impl Tile<5, 4> for Doubled {
     #[inline(always)]
-    fn input<S: Simd>(s: S, d: [S::V; 5]) -> [S::V; 5] {
-        let (p, pp, q) = (s.splat(P), s.splat(P * P), s.splat(Q));
-        let step = |low: S::V, high: S::V| s.nfma(q, low, high);
-        let (s0, s1, s2, s3) = (step(d[0], d[1]), step(d[1], d[2]), step(d[2], d[3]), step(d[3], d[4]));
-        [s.nfma(pp, s0, s2), s.fma(p, s1, s2), s.nfma(p, s1, s2), s.nfma(pp, d[1], d[3]), s.nfma(pp, s1, s3)]
+    fn input<S: Simd>(s: S, d: [S::V; 4]) -> [S::V; 4] {
+        [s.sub(d[0], d[2]), s.add(d[1], d[2]), s.sub(d[2], d[1]), s.sub(d[3], d[1])]
     }
 
     #[inline(always)]
-    fn weights<S: Simd>(s: S, phase: usize, g: [S::V; 3]) -> [S::V; 5] {
-        let (low, high) = if phase == 0 { (g[0], s.add(g[1], g[2])) } else { (s.add(g[0], g[1]), g[2]) };
-        let at = |point: f32, size: f32| s.fma(high, s.splat(point / size), s.mul(low, s.splat(1.0 / size)));
-        [
-            s.mul(low, s.splat(1.0 / (P * P * Q))),
-            at(P, 2.0 * P * P * (P - Q)),
-            at(-P, -2.0 * P * P * (P + Q)),
-            at(Q, Q * (Q * Q - P * P)),
-            high,
-        ]
+    fn weights<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 7] {
+        let (odd, even) = ([s.add(g[0], g[1]), g[2]], [g[0], s.add(g[1], g[2])]);
+        let half = |v: S::V| s.mul(v, s.splat(0.5));
+        let both = half(s.add(even[0], even[1]));
+        let [odd_less, even_less] = [odd, even].map(|[low, high]| half(s.sub(low, high)));
+        [odd[0], even[0], both, odd_less, even_less, odd[1], even[1]]
     }
 
     #[inline(always)]
-    fn output<S: Simd>(s: S, m: [S::V; 5]) -> [S::V; 4] {
-        let (even, odd) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
-        [
-            s.add(m[0], s.add(even, m[3])),
-            s.fma(odd, s.splat(P), s.mul(m[3], s.splat(Q))),
-            s.fma(even, s.splat(P * P), s.mul(m[3], s.splat(Q * Q))),
-            s.fma(odd, s.splat(P * P * P), s.fma(m[3], s.splat(Q * Q * Q), m[4])),
-        ]
+    fn factor(product: usize) -> usize {
+        [0, 0, 1, 2, 2, 3, 3][product]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::V; 7]) -> [S::V; 6] {
+        let kind = |low: S::V, less: S::V, high: S::V| {
+            let sum = s.add(m[2], less);
+            [s.add(low, sum), s.sub(m[2], less), s.add(high, sum)]
+        };
+        let (odd, even) = (kind(m[0], m[3], m[5]), kind(m[1], m[4], m[6]));
+        [odd[0], even[0], odd[1], even[1], odd[2], even[2]]
     }
 }
