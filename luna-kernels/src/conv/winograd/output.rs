@@ -36,11 +36,11 @@ impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize
     fn run<S: Simd>(self, s: S) {
         assert!(self.sums.len() >= (Q * Q - 1) * self.stride + self.tiles.len() * NR);
         // By way of memory, so that a pixel's channels are written together.
-        let mut pixels = [[[0.0; NR]; M]; M];
+        let (mut columns, mut pixels) = ([[s.zero(); M]; Q], [[[0.0; NR]; M]; M]);
         for (row, tile) in self.tiles.clone().enumerate() {
             let mut j = 0;
             while j < self.columns {
-                self.transform(s, row * NR + j, &mut pixels, j);
+                self.transform(s, row * NR + j, &mut columns, &mut pixels, j);
                 j += S::LANES;
             }
             self.write(s, tile, &pixels);
@@ -50,21 +50,30 @@ impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize
 }
 
 impl<T: Scalar, P: Tile<A, Q, M>, const A: usize, const Q: usize, const M: usize> OutputTiles<'_, T, P, A, Q, M> {
-    /// `LANES` channels from `j` on of one tile, whose sums lie at `at` of each position.
+    /// `LANES` channels from `j` on of one tile, whose sums lie at `at` of each position. `columns` is its scratch memory, which would
+    /// be filled with zeros each time if it were its own.
     #[inline(always)]
-    fn transform<S: Simd>(&self, s: S, at: usize, pixels: &mut [[[f32; NR]; M]; M], j: usize) {
-        let mut rows = [[s.zero(); Q]; M];
-        for x in 0..Q {
+    fn transform<S: Simd>(
+        &self,
+        s: S,
+        at: usize,
+        columns: &mut [[S::V; M]; Q],
+        pixels: &mut [[[f32; NR]; M]; M],
+        j: usize,
+    ) {
+        for (x, column) in columns.iter_mut().enumerate() {
             let mut m = [s.zero(); Q];
             for (y, m) in m.iter_mut().enumerate() {
                 // SAFETY: each position holds 32 sums for each tile, by the assertion in `run`.
                 *m = unsafe { s.load(self.sums.as_ptr().add((y * Q + x) * self.stride + at)) };
             }
-            for (row, value) in rows.iter_mut().zip(P::output(s, m)) {
-                row[x] = value;
-            }
+            *column = P::output(s, m);
         }
-        for (row, pixels) in rows.into_iter().zip(pixels) {
+        for (i, pixels) in pixels.iter_mut().enumerate() {
+            let mut row = [s.zero(); Q];
+            for (value, column) in row.iter_mut().zip(&*columns) {
+                *value = column[i];
+            }
             for (value, pixel) in P::output(s, row).into_iter().zip(pixels) {
                 // SAFETY: `j + LANES <= 32`.
                 unsafe { s.store(pixel.as_mut_ptr().add(j), value) };
