@@ -49,7 +49,8 @@ impl Vae {
             }
         }
         refuse_non_finite("the decoded image", &values)?;
-        values.iter_mut().for_each(|value| *value = (0.5 * *value + 0.5).clamp(0.0, 1.0));
+        let (scale, shift) = self.network.to_unit_range();
+        values.iter_mut().for_each(|value| *value = (scale * *value + shift).clamp(0.0, 1.0));
         let [height, width] = size.map(|side| side * self.factor());
         let image = Image::new([batch, height, width, self.picture_channels()], values)?;
         let tiles = tiling.map(|tiling| (tiling, tiling.tiles(size[0], size[1]).len()));
@@ -78,7 +79,7 @@ impl Vae {
         }
     }
 
-    /// All latents of the batch, one after the other, to `[batch, height, width, 3]` in −1..1.
+    /// All latents of the batch, one after the other, to `[batch, height, width, 3]` in the network's range.
     fn decode_all(
         &self,
         latent: &LatentView,

@@ -124,12 +124,20 @@ impl Network {
         }
     }
 
-    /// Latents to pictures in −1..1.
+    /// Latents to pictures, in the range that [`Network::to_unit_range`] is for.
     pub(super) fn decode(&self, z: &Tensor, pass: &Pass) -> Result<Tensor> {
         match self {
-            Self::Taesd { decoder: Some(decoder), .. } => Ok(decoder.forward(z, pass)?.affine(2.0, -1.0)?),
+            Self::Taesd { decoder: Some(decoder), .. } => decoder.forward(z, pass),
             Self::Kl { decoder: Some(decoder), .. } => decoder.forward(z, pass),
             _ => Err(lacks("decoder")),
+        }
+    }
+
+    /// The factor and what is then added to bring a decoded picture to 0..1.
+    pub(super) fn to_unit_range(&self) -> (f32, f32) {
+        match self {
+            Self::Taesd { .. } => (1.0, 0.0),
+            Self::Kl { .. } => (0.5, 0.5),
         }
     }
 
