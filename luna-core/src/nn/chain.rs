@@ -7,11 +7,11 @@
 use super::{
     Activation, Conv2d, Pass, ReluBlock, Tensor,
     bands::values,
+    buffers::Buffer,
     conv::Packed,
     cpu::{Element, dispatch, into_buffer},
 };
 use crate::Result;
-use candle_core::Device;
 use luna_kernels::{ConvInput, ConvShape, Epilogue};
 use std::ops::Range;
 
@@ -101,7 +101,7 @@ impl<'a> Chain<'a> {
                 pass.buffers().give(std::mem::replace(&mut data, outputs));
             }
             windows.into_iter().for_each(|window| pass.buffers().give(window.data));
-            Ok(Chained::Done(Tensor::from_vec(data, shape, &Device::Cpu)?))
+            Ok(Chained::Done(data.into_tensor(shape)?))
         })
     }
 }
@@ -237,7 +237,7 @@ enum Place<'a, T> {
 
 /// Rows of an image between two links.
 struct Window<T> {
-    data: Vec<T>,
+    data: Buffer<T>,
     rows: Range<usize>,
 }
 

@@ -3,14 +3,14 @@
 use super::{
     Activation, GroupNorm, Pass, Tensor,
     attention::AttentionCall,
-    buffers::{Buffers, Recycled},
+    buffers::{Buffer, Buffers, Recycled},
     conv::ConvCall,
     linear::{Affine, LinearCall},
     norm::RowNorm,
     rotary::RotaryTable,
 };
 use crate::{Error, ErrorKind, Result};
-use candle_core::{CpuStorage, D, Device, InplaceOp1, Layout, Storage};
+use candle_core::{CpuStorage, D, InplaceOp1, Layout, Storage};
 use half::{bf16, f16};
 use luna_kernels::{
     AttentionInput, AttentionShape, ChannelAffine, ConvInput, Epilogue, LowRankBranch, PackedConv, PackedMatrix,
@@ -84,16 +84,17 @@ pub(super) fn optional<T: Element>(x: Option<&Tensor>) -> Result<Option<View<'_,
     x.map(View::of).transpose()
 }
 
-/// The buffer of a tensor that nothing else uses; its storage is left empty.
-pub(super) fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
-    struct Take<T>(Mutex<Vec<T>>);
+/// The buffer of a contiguous tensor that nothing else uses; its storage is left empty.
+pub(super) fn into_buffer<T: Element>(tensor: &Tensor) -> Result<Buffer<T>> {
+    struct Take<T>(Mutex<Buffer<T>>);
     impl<T: Element> InplaceOp1 for Take<T> {
         fn name(&self) -> &'static str {
             "take the buffer"
         }
-        fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
             let taken = std::mem::replace(storage, T::to_cpu_storage_owned(Vec::new()));
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = T::cpu_storage_data(taken)?;
+            let buffer = Buffer::of(T::cpu_storage_data(taken)?, layout.start_offset(), layout.shape().elem_count());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = buffer;
             Ok(())
         }
     }
@@ -160,7 +161,7 @@ pub(super) fn linear_with_branch(
         } else {
             luna_kernels::linear(&data, rows, weight, &mut y, &epilogue, &pass.cx());
         }
-        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
+        y.into_tensor(shape)
     })
 }
 
@@ -172,7 +173,7 @@ pub(super) fn linear_onto(y: Tensor, x: &Tensor, weight: &PackedMatrix, scale: f
         let mut y = into_buffer::<T>(&y)?;
         let epilogue = Epilogue { scale, accumulate: true, ..Epilogue::default() };
         luna_kernels::linear(&data, y.len() / weight.n().max(1), weight, &mut y, &epilogue, &pass.cx());
-        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
+        y.into_tensor(shape)
     })
 }
 
@@ -204,7 +205,7 @@ pub(super) fn conv2d(
             ..Epilogue::default()
         };
         luna_kernels::conv2d(&input, weight, &mut y, &epilogue, &pass.cx());
-        Ok(Tensor::from_vec(y, (b, rows, columns, weight.shape().cout), &Device::Cpu)?)
+        y.into_tensor((b, rows, columns, weight.shape().cout))
     })
 }
 
@@ -231,7 +232,7 @@ pub(super) fn conv2d_onto(
         let epilogue = Epilogue { bias: bias.as_deref(), accumulate: true, ..Epilogue::default() };
         let mut y = into_buffer::<T>(&y)?;
         luna_kernels::conv2d(&input, weight, &mut y, &epilogue, &pass.cx());
-        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
+        y.into_tensor(shape)
     })
 }
 
@@ -268,7 +269,7 @@ pub(super) fn group_norm(x: &Tensor, norm: &GroupNorm, pass: &Pass) -> Result<Te
         let data = View::<T>::of(x)?;
         let mut y = pass.buffers().take::<T>(data.len());
         luna_kernels::apply_affine(&data, &mut y, x.dim(0)?, &affine, Activation::None, &pass.cx());
-        Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+        y.into_tensor(x.shape())
     })
 }
 
@@ -298,7 +299,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, call: AttentionCall,
         };
         let mut y = pass.buffers().take::<T>(q.elem_count());
         luna_kernels::attention(&input, &mut y, &pass.cx());
-        Ok(Tensor::from_vec(y, q.shape(), &Device::Cpu)?)
+        y.into_tensor(q.shape())
     })
 }
 
@@ -316,7 +317,7 @@ pub(super) fn row_norm(x: &Tensor, norm: &RowNorm, pass: &Pass) -> Result<Tensor
         } else {
             luna_kernels::rms_norm(&data, &mut y, &parameters, &pass.cx());
         }
-        Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+        y.into_tensor(x.shape())
     })
 }
 
@@ -344,9 +345,8 @@ pub(super) fn pointwise_in_place(
             luna_kernels::linear(&data[start * k..][..count * k], count, weight, out, &epilogue, &pass.cx());
             data[start * n..][..count * n].copy_from_slice(out);
         }
-        data.truncate(rows * n);
-        data.shrink_to_fit();
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+        data.shorten(rows * n);
+        data.into_tensor(shape)
     })
 }
 
@@ -357,7 +357,7 @@ pub(super) fn multiply(x: Tensor, y: &Tensor, pass: &Pass) -> Result<Tensor> {
         let y = View::<T>::of(y)?;
         let mut data = into_buffer::<T>(&x)?;
         luna_kernels::multiply(&mut data, &y, &pass.cx());
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+        data.into_tensor(shape)
     })
 }
 
@@ -370,7 +370,7 @@ pub(super) fn rotate(x: Tensor, heads: usize, table: &RotaryTable) -> Result<Ten
         let rotary = Rotary { cos: &cos, sin: &sin, rotary: shape.dim, layout: table.layout };
         let mut data = into_buffer::<T>(&x)?;
         luna_kernels::rotate(&mut data, shape, &rotary);
-        Ok(Tensor::from_vec(data, x.shape(), &Device::Cpu)?)
+        data.into_tensor(x.shape())
     })
 }
 
@@ -380,6 +380,6 @@ pub(super) fn activate(x: Tensor, activation: Activation, pass: &Pass) -> Result
     dispatch!(x, T => {
         let mut data = into_buffer::<T>(&x)?;
         luna_kernels::activate_in_place(&mut data, activation, &pass.cx());
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+        data.into_tensor(shape)
     })
 }

@@ -9,11 +9,11 @@
 use super::{
     Conv2d, Pass, ResnetBlock, Tensor,
     bands::{Band, BandSizes, Stage, values},
+    buffers::Buffer,
     cpu::{Element, dispatch, into_buffer},
     frozen::FrozenLayer,
 };
 use crate::Result;
-use candle_core::Device;
 use luna_kernels::{ChannelAffine, Epilogue, GroupMoments, PackedMatrix};
 use std::ops::Range;
 
@@ -57,7 +57,7 @@ impl ResnetBlock {
         };
         let outputs = self.conv1.spec.outputs;
         dispatch!(x, T => {
-            let tensor = |data| Tensor::from_vec(data, (1, 2 * h, 2 * w, outputs), &Device::Cpu);
+            let tensor = |data: Buffer<T>| data.into_tensor((1, 2 * h, 2 * w, outputs));
             let data = into_buffer::<T>(&x)?;
             if bytes(outputs) >= sizes.spared {
                 return Ok(tensor(bands.run_spared(data)?)?);
@@ -86,7 +86,7 @@ struct Bands<'a> {
 
 impl Bands<'_> {
     /// The shortcut and the first convolution's output.
-    fn run<T: Element>(&self, x: Vec<T>) -> Result<(Vec<T>, Vec<T>)> {
+    fn run<T: Element>(&self, x: Buffer<T>) -> Result<(Buffer<T>, Buffer<T>)> {
         let mut residual = self.pass.buffers().take::<T>(self.rows() * self.out_line());
         let affine = self.statistics(&x, Some(&mut residual))?;
         self.pass.step()?;
@@ -95,15 +95,14 @@ impl Bands<'_> {
         self.hidden(&affine, &mut hidden, |band, rows, first| {
             self.double(&x, rows, band)?;
             // The bands above read one row more of `x` than half their rows, and one for the doubling's surroundings.
-            x.truncate((first / 2 + 2).min(self.h) * self.w * self.doubling.conv.shape().cin);
-            x.shrink_to_fit();
+            x.shorten((first / 2 + 2).min(self.h) * self.w * self.doubling.conv.shape().cin);
             Ok(())
         })?;
         Ok((residual, hidden))
     }
 
     /// The block's output.
-    fn run_spared<T: Element>(&self, x: Vec<T>) -> Result<Vec<T>> {
+    fn run_spared<T: Element>(&self, x: Buffer<T>) -> Result<Buffer<T>> {
         let affine = self.statistics(&x, None)?;
         self.pass.step()?;
         let mut hidden = self.pass.buffers().take::<T>(self.rows() * self.out_line());
@@ -115,7 +114,7 @@ impl Bands<'_> {
     }
 
     /// The first norm; and the shortcut, where it is wanted.
-    fn statistics<T: Element>(&self, x: &[T], mut residual: Option<&mut Vec<T>>) -> Result<ChannelAffine> {
+    fn statistics<T: Element>(&self, x: &[T], mut residual: Option<&mut [T]>) -> Result<ChannelAffine> {
         let mut band = vec![T::default(); self.step.min(self.rows()) * self.line()];
         let mut moments = GroupMoments::default();
         for first in (0..self.rows()).step_by(self.step) {

@@ -5,7 +5,7 @@ use super::{
     cpu::{View, dispatch},
 };
 use crate::Result;
-use candle_core::{D, Device};
+use candle_core::D;
 
 /// `[…, 2n]` → `[…, n]`: `first half · gelu(second half)`.
 pub(crate) fn geglu(x: &Tensor, pass: &Pass) -> Result<Tensor> {
@@ -20,7 +20,7 @@ pub(crate) fn geglu(x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let data = View::<T>::of(x)?;
         let mut y = pass.buffers().take::<T>(data.len() / 2);
         luna_kernels::geglu(&data, &mut y, n, &pass.cx());
-        Ok(Tensor::from_vec(y, shape, &Device::Cpu)?)
+        y.into_tensor(shape)
     });
     pass.check()?;
     y

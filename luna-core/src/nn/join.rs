@@ -5,7 +5,7 @@ use super::{
     cpu::{View, dispatch},
 };
 use crate::Result;
-use candle_core::{D, Device};
+use candle_core::D;
 use rayon::prelude::*;
 
 /// `[…, m]` and `[…, n]` → `[…, m + n]`.
@@ -24,6 +24,6 @@ pub(crate) fn join_channels(x: &Tensor, y: &Tensor, pass: &Pass) -> Result<Tenso
             out[..m].copy_from_slice(&x[row * m..][..m]);
             out[m..].copy_from_slice(&y[row * n..][..n]);
         });
-        Ok(Tensor::from_vec(joined, shape, &Device::Cpu)?)
+        joined.into_tensor(shape)
     })
 }

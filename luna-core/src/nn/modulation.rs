@@ -6,7 +6,7 @@ use super::{
     cpu::{View, dispatch, into_buffer},
 };
 use crate::Result;
-use candle_core::{D, DType, Device};
+use candle_core::{D, DType};
 use luna_kernels::ChannelAffine;
 
 /// `x·scale + shift`, `[b, …, c]` → the same.
@@ -30,7 +30,7 @@ pub(crate) fn scale_and_shift(
         let data = View::<T>::of(x)?;
         let mut y = pass.buffers().take::<T>(data.len());
         luna_kernels::apply_affine(&data, &mut y, batch, &affine, Activation::None, &pass.cx());
-        Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+        y.into_tensor(x.shape())
     });
     pass.check()?;
     y
@@ -45,7 +45,7 @@ pub(crate) fn add(x: Tensor, y: &Tensor, pass: &Pass) -> Result<Tensor> {
     let sum = dispatch!(x, T => {
         let mut data = into_buffer::<T>(&x)?;
         luna_kernels::add(&mut data, &View::<T>::of(y)?, &pass.cx());
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
+        data.into_tensor(shape)
     });
     pass.check()?;
     sum
@@ -87,7 +87,7 @@ impl ModulatedNorm<'_> {
                     luna_kernels::rms_norm(x, y, &norm, &pass.cx());
                 }
             }
-            Ok(Tensor::from_vec(y, x.shape(), &Device::Cpu)?)
+            y.into_tensor(x.shape())
         });
         pass.check()?;
         y

@@ -10,7 +10,6 @@ use super::{
     cpu::{Element, dispatch, into_buffer},
 };
 use crate::Result;
-use candle_core::Device;
 use luna_kernels::{ChannelAffine, GroupMoments};
 use std::ops::Range;
 
@@ -35,7 +34,7 @@ pub(super) fn forward(stages: &[Stage; 2], x: Tensor, sizes: &BandSizes, pass: &
         let mut data = into_buffer::<T>(&x)?;
         InPlace { stages, h, w, line, step, pass }.run(&mut data)?;
         pass.step()?;
-        Ok(Tensor::from_vec(data, (1, h, w, channels), &Device::Cpu)?)
+        data.into_tensor((1, h, w, channels))
     })
 }
 
