@@ -68,7 +68,7 @@ impl<T: Scalar> Winograd<'_, T> {
     /// Whether the form exists for this convolution.
     pub(super) fn applies(x: &ConvInput<'_, T>, shape: ConvShape, dtype: WeightType) -> bool {
         let ConvShape { cin, kh, kw, stride, padding, .. } = shape;
-        // Pairs of bf16 must not straddle two taps; the phases of a doubled image are those of padding 1.
+        // Pairs of bf16 must not straddle two taps; the tiles of a doubled image are those of padding 1.
         (kh, kw, stride) == (3, 3, 1)
             && (dtype != WeightType::BF16 || cin % 2 == 0)
             && (!x.upsample || padding == [1; 4])
