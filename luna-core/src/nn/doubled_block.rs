@@ -60,7 +60,7 @@ impl ResnetBlock {
             let tensor = |data: Buffer<T>| data.into_tensor((1, 2 * h, 2 * w, outputs));
             let data = into_buffer::<T>(&x)?;
             if bytes(outputs) >= sizes.spared {
-                return Ok(tensor(bands.run_spared(data)?)?);
+                return tensor(bands.run_spared(data)?);
             }
             let (residual, hidden) = bands.run(data)?;
             self.second_half_onto(tensor(residual)?, tensor(hidden)?, pass)

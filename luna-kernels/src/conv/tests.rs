@@ -185,6 +185,33 @@ fn few_channels_match_across_blocks() {
     check::<f32>(33, ConvShape::pointwise(90, 3), [1, 30, 7], false);
 }
 
+/// Large outputs that begin at a cache line are written past the caches; those that do not are written as all others.
+#[test]
+fn outputs_written_past_the_caches_are_the_same() {
+    fn check<T: Scalar>(cout: usize, upsample: bool) {
+        let (rng, (h, w)) = (&mut Rng::new(cout as u64), if upsample { (161, 159) } else { (322, 318) });
+        let shape = ConvShape::same3x3(8, cout);
+        let weights: Vec<f32> = rng.values(cout * 8 * 9);
+        let (data, packed): (Vec<T>, _) = (rng.scalars(h * w * 8), PackedConv::from_f32(&weights, shape));
+        let x = ConvInput { upsample, ..ConvInput::new(&data, 1, h, w) };
+        let (height, width) = x.size();
+        let len = height * width * cout;
+        assert!(len * size_of::<T>() >= 24 << 20);
+        let workspace = Workspace::new();
+        let outputs = [0, 1].map(|off| {
+            let mut out = vec![T::from_f32(7.0); len + 64];
+            let margin = out.as_ptr().addr().next_multiple_of(64) - out.as_ptr().addr();
+            let first = margin / size_of::<T>() + off;
+            conv2d(&x, &packed, &mut out[first..first + len], &Epilogue::default(), &Context::new(&workspace));
+            out[first..first + len].iter().map(|v| v.to_f32().to_bits()).collect::<Vec<_>>()
+        });
+        assert!(outputs[0] == outputs[1], "{cout} channels, doubled {upsample}");
+    }
+    check::<f32>(64, false);
+    check::<f32>(96, true);
+    check::<bf16>(128, false);
+}
+
 #[test]
 fn an_interrupted_convolution_returns() {
     let (workspace, stop) = (Workspace::new(), std::sync::atomic::AtomicBool::new(true));
